@@ -1,0 +1,1 @@
+"""The CodeFormer network, its parts, and safe loading of weights."""

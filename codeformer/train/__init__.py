@@ -1,0 +1,1 @@
+"""Training in three stages, and evaluation."""

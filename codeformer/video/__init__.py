@@ -1,0 +1,1 @@
+"""Films: streamed, in sync, resumable, without flicker."""
