@@ -1,0 +1,55 @@
+"""Messages and progress on stderr, for every subcommand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Console:
+    """Where a run speaks: errors always, notes unless ``quiet``, details only when ``verbose``."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def error(self, message: str) -> None:
+        """Something failed."""
+        self._write(f"codeformer: error: {message}")
+
+    def warning(self, message: str) -> None:
+        """Something that the user should know about a result."""
+        if not self.quiet:
+            self._write(f"codeformer: warning: {message}")
+
+    def note(self, message: str) -> None:
+        """What is going on."""
+        if not self.quiet:
+            self._write(f"codeformer: {message}")
+
+    def detail(self, message: str) -> None:
+        """What only a curious user wants."""
+        if self.verbose and not self.quiet:
+            self._write(f"codeformer: {message}")
+
+    @contextmanager
+    def progress(self, total: int, unit: str = "picture") -> Iterator[tqdm]:
+        """A progress bar, silent when quiet or when stderr is not a terminal (a log does not want one)."""
+        from tqdm import tqdm
+
+        hidden = self.quiet or not sys.stderr.isatty()
+        with tqdm(total=total, unit=unit, disable=hidden, file=sys.stderr, dynamic_ncols=True) as bar:
+            yield bar
+
+    def _write(self, message: str) -> None:
+        if "tqdm" in sys.modules:  # a bar may be on the screen: let it step aside
+            from tqdm import tqdm
+
+            tqdm.write(message, file=sys.stderr)
+        else:
+            print(message, file=sys.stderr)

@@ -1,0 +1,173 @@
+"""What the user asked for: frozen dataclasses, validated once, before any work.
+
+A value out of range raises :class:`~codeformer.errors.UsageError`, which names the flag that sets it. Nothing heavy is
+imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Literal, get_args
+
+from codeformer.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Parsing = Literal["auto", "bisenet", "parsenet", "none"]
+NoFace = Literal["skip", "copy", "error"]
+Extension = Literal["png", "jpg", "webp", "same"]
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+PARSINGS: tuple[str, ...] = get_args(Parsing)
+NO_FACE: tuple[str, ...] = get_args(NoFace)
+EXTENSIONS: tuple[str, ...] = get_args(Extension)
+DEFAULT_DETECTOR = "retinaface_mobile0.25"
+#: Endings by which ``codeformer restore`` hands an input over to ``codeformer video``.
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+
+
+def _require(good: bool, flag: str, message: str) -> None:
+    if not good:
+        raise UsageError(f"{flag} {message}")
+
+
+def _choice(value: str, choices: tuple[str, ...], flag: str) -> None:
+    _require(value in choices, flag, f"must be one of {', '.join(choices)}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which network runs, where, and how."""
+
+    model: str = "auto"  # auto | compact | official | a file
+    weights_dir: Path | None = None
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: Precision = "auto"
+    batch_size: int | None = None  # None: by the device
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "--model", "must be auto, compact, official or a file")
+        _require(
+            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            "--device",
+            f"must be auto, cpu, cuda, cuda:N or mps, not {self.device!r}",
+        )
+        _choice(self.precision, PRECISIONS, "--precision")
+        _require(self.batch_size is None or self.batch_size >= 1, "--batch_size", "must be auto or at least 1")
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """Which faces of a picture are worked on."""
+
+    detection_model: str = DEFAULT_DETECTOR
+    det_threshold: float = 0.5
+    min_face_size: float = 0.0  # pixels of the picture, the shorter side of the face's box
+    max_faces: int | None = None
+    only_center_face: bool = False
+    numbers: tuple[int, ...] = ()  # --face: 1-based, left to right
+    landmarks: tuple[tuple[tuple[float, float], ...], ...] = ()  # by hand: faces of five points each, picture pixels
+    aligned: bool = False  # the pictures are aligned crops: nothing is detected
+    parsing: Parsing = "auto"
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.det_threshold <= 1, "--det_threshold", f"must lie in [0, 1], not {self.det_threshold}")
+        _require(
+            isfinite(self.min_face_size) and self.min_face_size >= 0,
+            "--min_face_size",
+            f"must be 0 or more pixels, not {self.min_face_size}",
+        )
+        _require(self.max_faces is None or self.max_faces >= 1, "--max_faces", "must be at least 1")
+        _require(all(n >= 1 for n in self.numbers), "--face", "counts faces from 1, left to right")
+        _require(not (self.numbers and self.only_center_face), "--face", "and --only_center_face contradict each other")
+        _require(
+            all(len(face) == 5 for face in self.landmarks), "--landmarks", 'needs five points "x,y x,y x,y x,y x,y"'
+        )
+        _require(
+            all(isfinite(value) for face in self.landmarks for point in face for value in point),
+            "--landmarks",
+            "must be finite numbers",
+        )
+        _require(not (self.aligned and self.landmarks), "--aligned", "and --landmarks contradict each other")
+        _require(
+            not (self.aligned and (self.numbers or self.only_center_face)),
+            "--aligned",
+            "takes each picture as one face, so --face and --only_center_face have no meaning",
+        )
+        _choice(self.parsing, PARSINGS, "--parsing")
+
+
+@dataclass(frozen=True)
+class CanvasOptions:
+    """The picture around the faces."""
+
+    upscale: float = 2.0
+    bg_upsampler: str | None = None  # realesrgan, or a file; None: Lanczos
+    face_upsample: bool = False
+    bg_tile: int | None = None  # pixels; None: by the device's memory; 0: no tiles
+    draw_box: bool = False
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.upscale <= 4, "--upscale", f"must lie in [1, 4], not {self.upscale}")
+        _require(
+            self.bg_tile is None or self.bg_tile == 0 or self.bg_tile >= 32,
+            "--bg_tile",
+            f"must be auto, 0 (no tiles) or at least 32 pixels, not {self.bg_tile}",
+        )
+
+
+@dataclass(frozen=True)
+class FaceWork:
+    """Everything that decides how a picture's faces come out: what a pipeline is opened with."""
+
+    w: float = 0.5
+    model: ModelOptions = field(default_factory=ModelOptions)
+    faces: FaceOptions = field(default_factory=FaceOptions)
+    canvas: CanvasOptions = field(default_factory=CanvasOptions)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.w <= 1, "--fidelity_weight", f"must lie in [0, 1], not {self.w}")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go and what they look like."""
+
+    output_path: Path | None = None  # None: results/<input name>_<w>
+    suffix: str | None = None
+    ext: Extension = "png"
+    quality: int = 95
+    compare: bool = False
+    only_final: bool = False
+    no_face: NoFace = "copy"
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        _choice(self.ext, EXTENSIONS, "--ext")
+        _choice(self.no_face, NO_FACE, "--no_face")
+        _require(1 <= self.quality <= 100, "--quality", f"must lie in [1, 100], not {self.quality}")
+        _require(
+            self.suffix is None or not re.search(r'[/\\\0:*?"<>|]', self.suffix),
+            "--suffix",
+            "becomes part of a file name and cannot hold path characters",
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """One run over files and folders."""
+
+    inputs: tuple[Path, ...]
+    work: FaceWork = field(default_factory=FaceWork)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    recursive: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
+        _require(
+            self.output.output_path is None or not self.output.output_path.is_file(),
+            "--output_path",
+            f"is a file, not a folder: {self.output.output_path}",
+        )
