@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from codeformer import __version__
@@ -25,7 +26,8 @@ class _Parser(argparse.ArgumentParser):
     """Options are spelled out: an abbreviation that works today would break when an option is added."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs["allow_abbrev"] = False
+        super().__init__(*args, **kwargs)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,12 +101,12 @@ def _traceback() -> None:
     traceback.print_exc()
 
 
-def _is_video(paths: Sequence[os.PathLike[str]]) -> bool:
+def _is_video(paths: Sequence[Path]) -> bool:
     """Whether ``codeformer restore`` was given a film, by its ending."""
     from codeformer.errors import UsageError
     from codeformer.options import VIDEO_SUFFIXES
 
-    films = [path for path in paths if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES]
+    films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
     if films and len(films) < len(paths):
         raise UsageError(f"--input_path mixes films and pictures: {films[0]} is a film; run it by itself")
     return bool(films)

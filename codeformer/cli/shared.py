@@ -6,6 +6,7 @@ Declared with underscores; ``codeformer.cli`` also accepts them with dashes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from codeformer.tasks import Task
 
 
-def number_or(word: str, value: int | None = None) -> object:
+def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
     """An argparse type: an integer, or ``word``, which gives ``value``."""
 
     def parse(text: str) -> int | None:
