@@ -1,0 +1,111 @@
+"""What a network is made of: one description that travels inside the weights file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters of a CodeFormer, or of the VQGAN alone (``n_layers == 0``).
+
+    The defaults are those of the published network (Zhou et al. 2022, section 4 and appendix A).
+
+    Attributes:
+        img_size: side of the square input and output, in pixels.
+        stem: side of the square of pixels that is folded into channels before the first convolution and
+            unfolded after the last; 1 is the published network.
+        nf: channels at the finest level; ``ch_mult`` multiplies it level by level.
+        res_blocks: residual blocks in each level.
+        attn_resolutions: grid sizes at which every residual block is followed by self-attention.
+        norm_groups: groups of every GroupNorm.
+        codebook_size, emb_dim: number of codes, and channels of one code.
+        beta: weight of the commitment term of the codebook loss.
+        dim_embd, n_head, n_layers: width, heads and depth of the Transformer.
+        latent_size: length of the code sequence (the latent grid's area).
+        connect_list: grid sizes, as strings, at which CFT blends encoder features in.
+        pixel_skip: whether the folded input itself is blended in, scaled by w, at the last convolution:
+            CFT at the level of pixels, for networks whose finest grid is coarser than the picture.
+    """
+
+    img_size: int = 512
+    stem: int = 1
+    nf: int = 64
+    ch_mult: tuple[int, ...] = (1, 2, 2, 4, 4, 8)
+    res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    norm_groups: int = 32
+    codebook_size: int = 1024
+    emb_dim: int = 256
+    beta: float = 0.25
+    dim_embd: int = 512
+    n_head: int = 8
+    n_layers: int = 9
+    latent_size: int = 256
+    connect_list: tuple[str, ...] = ("32", "64", "128", "256")
+    pixel_skip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("ch_mult", "attn_resolutions", "connect_list"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        shrink = self.stem * 2 ** (len(self.ch_mult) - 1)
+        if self.img_size % shrink:
+            raise ValueError(f"img_size {self.img_size} is not a multiple of {shrink}")
+        if self.n_layers and self.latent_size != self.latent_side**2:
+            raise ValueError(f"latent_size {self.latent_size} is not {self.latent_side} x {self.latent_side}")
+
+    @property
+    def latent_side(self) -> int:
+        """Side of the latent grid."""
+        return self.img_size // self.stem // 2 ** (len(self.ch_mult) - 1)
+
+    def to_json(self) -> str:
+        """Return the text that is kept in the weights file's metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Read what :meth:`to_json` wrote; unknown keys are a ``ValueError``."""
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("a Config is a JSON object")
+        known = {f.name for f in fields(cls)}
+        if unknown := set(data) - known:
+            raise ValueError(f"unknown hyperparameters: {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> "Config":
+        """Infer the hyperparameters of a published file from its tensors' shapes.
+
+        Only the published family (``stem=1``, a 16-pixel latent grid, 8 heads) is inferred: what shapes do
+        not tell (heads, image size, groups) is the same in all its files.
+
+        Raises:
+            KeyError: a tensor that every such network has is missing.
+        """
+        stages = _level_channels(state)
+        nf = stages[0]
+        codebook_size, emb_dim = state["quantize.embedding.weight"].shape
+        is_whole = "position_emb" in state
+        levels = {k.split(".")[1] for k in state if k.startswith("fuse_convs_dict.")}
+        return cls(
+            img_size=16 * 2 ** (len(stages) - 1),
+            nf=nf,
+            ch_mult=tuple(c // nf for c in stages),
+            codebook_size=codebook_size,
+            emb_dim=emb_dim,
+            dim_embd=state["position_emb"].shape[1] if is_whole else cls.dim_embd,
+            latent_size=state["position_emb"].shape[0] if is_whole else cls.latent_size,
+            n_layers=len({k.split(".")[1] for k in state if k.startswith("ft_layers.")}),
+            connect_list=tuple(sorted(levels, key=int)),
+        )
+
+
+def _level_channels(state: Mapping[str, Any]) -> list[int]:
+    """Return the encoder's channels level by level; a level ends at a bare ``blocks.N.conv`` (downsampling)."""
+    state["encoder.blocks.0.weight"]
+    ends = sorted(int(k.split(".")[2]) for k in state if k.startswith("encoder.blocks.") and k.endswith(".conv.weight"))
+    channels = [int(state[f"encoder.blocks.{i}.conv.weight"].shape[0]) for i in ends]
+    return [*channels, int(state[f"encoder.blocks.{ends[-1] + 1}.conv1.weight"].shape[0])]
