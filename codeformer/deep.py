@@ -50,6 +50,8 @@ def read_tiff(data: bytes, image: Image.Image) -> tuple[np.ndarray, np.ndarray |
     """As `read_png`, for a TIFF file that Pillow opened as ``image``. The orientation is not applied."""
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     rgb, alpha, grey = _split(_decode(_tiff_upright(data)))
+    if grey and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
+        rgb = 65535 - rgb
     if alpha is not None and tags.get(TiffImagePlugin.EXTRASAMPLES, (0,))[0] == 1:  # colours were multiplied by alpha
         scale = 65535.0 / np.maximum(alpha, 1).astype(np.float64)
         rgb = np.clip(np.rint(rgb * scale[..., None]), 0, 65535).astype(np.uint16)

@@ -18,16 +18,12 @@ Alpha that a format cannot hold is flattened onto white. The same picture gives 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import logging
-import os
 import stat
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,33 +32,28 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from codeformer import deep
+from codeformer import deep, formats
 from codeformer import exif as exif_blocks
+from codeformer.atomic import reason, shown, write_atomic
 from codeformer.errors import InputError, OutOfMemoryError, OutputError
+from codeformer.formats import SUFFIXES, WRITABLE_SUFFIXES
 
 _log = logging.getLogger("codeformer")
 _pillow_limit_lock = threading.Lock()
+_HUGE = 80_000_000  # pixels; below Pillow's own limit
 
-_READ_ONLY_SUFFIXES = frozenset({".gif"})
-_FORMAT_OF_SUFFIX = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-}
-# What `write_picture` takes, and what a folder scan takes as pictures (lower case, with the dot).
-WRITABLE_SUFFIXES: frozenset[str] = frozenset(_FORMAT_OF_SUFFIX)
-SUFFIXES: frozenset[str] = WRITABLE_SUFFIXES | _READ_ONLY_SUFFIXES
-_RAW_SUFFIXES = frozenset({".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
-_KNOWN = "JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC or AVIF"
+__all__ = [
+    "SUFFIXES",
+    "WRITABLE_SUFFIXES",
+    "Picture",
+    "encode_picture",
+    "read_picture",
+    "replace_rgb",
+    "to_uint8",
+    "to_uint16",
+    "write_atomic",
+    "write_picture",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +117,7 @@ def read_picture(path: Path | str, *, max_pixels: int = 500_000_000) -> Picture:
     unreadable, empty, cut off, damaged, not a picture, more than ``max_pixels`` pixels, or without the extra it needs.
     """
     path = Path(path)
-    name = _shown(path)
+    name = shown(path)
     try:
         with _open(path, name) as file:
             return _read(file, path, name, max_pixels)
@@ -147,21 +138,21 @@ def _open(path: Path, name: str) -> BinaryIO:
     except PermissionError as error:
         raise InputError(f"{name}: may not be read; check its permissions") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be opened ({_reason(error)})") from error
+        raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
 
 
 def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
     head = file.read(4096)
-    kind = _sniff(head)
+    kind = formats.sniff(head)
     if kind is None:
-        raise InputError(f"{name}: {_what_else(head)}")
-    if path.suffix.lower() in _RAW_SUFFIXES:
+        raise InputError(f"{name}: {formats.what_else(head)}")
+    if path.suffix.lower() in formats.RAW_SUFFIXES:
         raise InputError(f"{name}: camera raw files are not read; export it as TIFF or JPEG first")
-    _need_opener(kind, name)
+    if not formats.available(kind):
+        raise InputError(f"{name}: {kind} needs an extra; install it with: pip install 'codeformer[heif]'")
     notes: list[str] = []
-    expected = "GIF" if path.suffix.lower() == ".gif" else _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if expected not in (None, kind) and {expected, kind} != {"AVIF", "HEIF"}:
-        notes.append(f"{name}: is really a {kind} file; read as such")
+    if not formats.suffix_says(path.suffix, kind):
+        notes.append(f"is really a {kind} file in spite of its name")
     try:
         file.seek(0)
         with _unlimited_pillow():
@@ -172,17 +163,17 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
                 f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first"
             )
         if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
-            notes.append(f"{name}: has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
+            notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
         rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
         exif = _exif(image, kind)
-        icc = _icc(image, grey, name, notes)
+        icc = _icc(image, grey, notes)
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first") from error
     except Exception as error:  # decoders raise anything at all on damaged files
         raise InputError(
-            f"{name}: the {kind} file is damaged or cut off ({_reason(error)}); copy or download it again"
+            f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again"
         ) from error
     return Picture(
         rgb=_oriented(rgb, orientation),
@@ -196,70 +187,10 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
     )
 
 
-def _sniff(head: bytes) -> str | None:
-    """Pillow's name of the format by the file's first bytes, or None."""
-    if head[4:8] == b"ftyp":
-        brands = head[8 : max(16, min(int.from_bytes(head[:4], "big"), len(head)))]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        return "HEIF" if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")) else None
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    for magic, kind in (
-        (b"\xff\xd8\xff", "JPEG"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
-        (b"BM", "BMP"),
-        (b"II*\0", "TIFF"),
-        (b"MM\0*", "TIFF"),
-        (b"II+\0", "TIFF"),
-        (b"MM\0+", "TIFF"),
-        (b"GIF8", "GIF"),
-    ):
-        if head.startswith(magic):
-            return kind
-    return None
-
-
-def _what_else(head: bytes) -> str:
-    if not head:
-        return "the file is empty; copy or download it again"
-    if not head.strip(b"\0"):
-        return "the file holds nothing but zeros; copy or download it again"
-    start = head.lstrip()[:200].lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not a picture; download the picture itself"
-    if start.startswith((b"<svg", b"<?xml")):
-        return "is a drawing or XML, not a photograph; export it as PNG first"
-    if head[4:8] == b"ftyp":
-        return "is a film, not a picture; use: codeformer video"
-    with suppress(UnicodeDecodeError):
-        if head[:4000].decode("utf-8", "strict" if len(head) < 4000 else "ignore").replace("\n", "").isprintable():
-            return f"is text, not a picture; give a {_KNOWN} file"
-    return f"is not a picture of a known format; convert it to PNG or JPEG first (read are {_KNOWN})"
-
-
-def _need_opener(kind: str, name: str) -> None:
-    """Make Pillow able to open ``kind``; InputError naming the extra if that is missing."""
-    Image.init()
-    if kind in Image.OPEN:
-        return
-    try:
-        import pillow_heif
-
-        if kind == "HEIF":
-            pillow_heif.register_heif_opener()
-        else:
-            opener: Any = pillow_heif  # only its older versions have this, and only older Pillows need it
-            opener.register_avif_opener()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{name}: {kind} needs an extra; install it with: pip install 'codeformer[heif]'") from error
-
-
 @contextmanager
 def _unlimited_pillow() -> Iterator[None]:
-    """Pillow's own bomb check is a setting of the whole process; ours comes right after, by ``max_pixels``."""
-    with _pillow_limit_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Pillow's own bomb check is a setting of the whole process; ours, ``max_pixels``, takes its place."""
+    with _pillow_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -281,17 +212,24 @@ def _pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, name: st
         if set(tags.get(339, (1,))) - {1, 4} or image.mode in ("I", "F"):
             raise InputError(f"{name}: floating-point and 32-bit TIFF are not read; convert it to 16 or 8 bits first")
         if set(tags.get(258, (1,))) == {16} and image.mode != "CMYK":
+            if tags.get(284, 1) == 2 and tags.get(277, 1) > 1:  # OpenCV would read another picture
+                raise InputError(
+                    f"{name}: 16-bit TIFF in separate planes is not read; save it with interleaved channels"
+                )
             file.seek(0)
             return *deep.read_tiff(file.read(), image), tags.get(exif_blocks.ORIENTATION, 1)
-    with _unlimited_pillow():
+    # Some formats check again here. The lock would make threads decode one after the other: only where needed.
+    with _unlimited_pillow() if image.width * image.height > _HUGE else nullcontext():
         image.load()
     orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # after load: Pillow itself turns some formats
     mode = image.mode
     if mode in ("CMYK", "LAB"):
-        notes.append(f"{name}: {mode} colours are converted to sRGB")
+        notes.append(f"its {mode} colours are converted to sRGB")
         return np.array(_to_srgb(image, name)), None, False, orientation
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         raise InputError(f"{name}: pixels of mode {mode} are not read; convert it to RGB first")
+    if image.info.get("bit_depth", 8) > 8:
+        notes.append(f"its {image.info['bit_depth']} bits a channel are read as 8")
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
     grey = mode in ("1", "L", "LA", "La")
@@ -335,14 +273,15 @@ def _exif(image: Image.Image, kind: str) -> bytes | None:
     return exif_blocks.upright(block) if isinstance(block, bytes) and block else None
 
 
-def _icc(image: Image.Image, grey: bool, name: str, notes: list[str]) -> bytes | None:
+def _icc(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None:
     icc = image.info.get("icc_profile")
     if not icc or image.mode in ("CMYK", "LAB"):
         return None
-    if _icc_space(icc) != ("GRAY" if grey else "RGB ") and not (grey and _icc_space(icc) == "RGB "):
-        notes.append(f"{name}: its ICC profile is damaged or not for these colours; ignored")
-        return None
-    return bytes(icc)
+    space = _icc_space(icc)
+    if space == "RGB " or (space == "GRAY" and grey):
+        return bytes(icc)
+    notes.append("its ICC profile is damaged or for other colours; it is left out")
+    return None
 
 
 def _icc_space(icc: bytes) -> str | None:
@@ -360,16 +299,18 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
     still equal is written with one channel. Raises OutputError naming the path; the file is then as it was before.
     """
     path = Path(path)
-    name = _shown(path)
-    kind = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    name = shown(path)
+    kind = formats.FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise OutputError(
             f"{name}: cannot write {path.suffix or 'a file without suffix'}; use .png, .jpg, .webp or .tif"
         )
     try:
         data = encode_picture(picture, kind, quality=quality)
-    except (OSError, ValueError, KeyError, OverflowError, RuntimeError, cv2.error) as error:
-        raise OutputError(f"{name}: cannot be written as {kind} ({_reason(error)}); try .png") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name}: not enough memory to write a picture of this size") from error
+    except Exception as error:  # encoders raise anything at all
+        raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
     write_atomic(path, data)
 
 
@@ -389,8 +330,8 @@ def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
         rgb, alpha = to_uint8(rgb), None if alpha is None else to_uint8(alpha)
     if kind == "TIFF" and alpha is not None and rgb.dtype == np.uint16:
         one_channel = False  # 16-bit grey with alpha is a TIFF that hardly any program opens
-    channels = [rgb[..., :1] if one_channel else rgb] + ([] if alpha is None else [alpha[..., None]])
-    pixels = np.concatenate(channels, axis=2)
+    colours = rgb[..., :1] if one_channel else rgb
+    pixels = np.ascontiguousarray(colours) if alpha is None else np.concatenate([colours, alpha[..., None]], axis=2)
     if kind == "TIFF":
         return deep.encode_tiff(pixels, icc, picture.exif)
     if pixels.dtype == np.uint16:
@@ -400,8 +341,8 @@ def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
 
 
 def _encode_with_pillow(pixels: np.ndarray, kind: str, quality: int, icc: bytes | None, exif: bytes | None) -> bytes:
-    if kind in ("HEIF", "AVIF"):
-        _need_opener(kind, "writing")
+    if not formats.available(kind):
+        raise ValueError("it needs an extra: pip install 'codeformer[heif]'")
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     if exif and kind == "JPEG" and len(exif) > 65000:
         _log.warning("the EXIF block is too long for a JPEG file; left out")
@@ -434,85 +375,3 @@ def _check_size(kind: str, height: int, width: int) -> None:
     limit = {"JPEG": 65535, "WEBP": 16383}.get(kind)
     if limit and max(height, width) > limit:
         raise ValueError(f"{width}x{height} is more than the {limit} pixels a side that {kind} holds")
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` so that a reader, a crash or a kill sees the old file or the new one, never a part.
-
-    Raises OutputError naming the path; the temporary file is then gone. The name of the temporary file depends on
-    ``path`` alone, so what a killed process left behind is taken over by the next one that writes the same path.
-    """
-    path = Path(path)
-    try:
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _write_and_replace(target, data)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{_shown(path)}: cannot be written ({_reason(error)}){_way_out(error)}") from error
-
-
-def _write_and_replace(target: Path, data: bytes) -> None:
-    short = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]  # the name itself may be as long as names can be
-    temporary, descriptor = _claim(target.parent, f".{short}")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.truncate()
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    with suppress(OSError, AttributeError):  # makes the new name last; not every system can
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _claim(folder: Path, stem: str) -> tuple[Path, int]:
-    """A temporary file that no other writer uses: ``stem`` itself, or a unique one while somebody else holds that."""
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    unique = folder / f"{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return unique, os.open(unique, flags, 0o666)
-    temporary = folder / f"{stem}.tmp"
-    descriptor = os.open(temporary, flags, 0o666)
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between our open and our lock another writer may have renamed this very file into its place.
-        if os.path.samestat(os.fstat(descriptor), temporary.stat()):
-            return temporary, descriptor
-    os.close(descriptor)
-    return unique, os.open(unique, flags, 0o666)
-
-
-def _shown(path: Path) -> str:
-    """The path in one printable line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200]
-
-
-def _way_out(error: BaseException) -> str:
-    code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return "; free some space or choose another folder"
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "; choose a folder that you may write to"
-    if code == errno.ENAMETOOLONG:
-        return "; choose a shorter name"
-    return "; choose another path"
