@@ -62,6 +62,8 @@ class Task:
     adain: ClassVar[bool] = True
     #: With aligned input: True pastes the face into the input at the input's own size, False gives the network's crop.
     in_place: ClassVar[bool] = False
+    #: Whether a picture without a face is an error, whatever ``--no_face`` says.
+    needs_face: ClassVar[bool] = False
 
     def companion(self, path: Path) -> Path | None:
         """Another file whose bytes decide the result for the input ``path`` (a mask), or None."""
@@ -93,9 +95,11 @@ class Restore(Task):
     """Blind face restoration with w and AdaIN as published (paper section 3.3). A grey face stays grey."""
 
     def finish(self, crop: FaceCrop, output: np.ndarray) -> np.ndarray:
-        from codeformer.grey import without_chroma
+        if not crop.grey:
+            return output
+        from codeformer.colour import to_grey
 
-        return without_chroma(output) if crop.grey else output
+        return to_grey(output)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Inpaint(Task):
     default_upscale: ClassVar[float] = 1.0
     adain: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
+    needs_face: ClassVar[bool] = True
 
     def untouched(self) -> str:
         return "the mask touches no face (give --landmarks, or --aligned for a crop)"

@@ -1,0 +1,123 @@
+"""What a pipeline runs on: the networks of one task, loaded once, with the options that go with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codeformer.errors import WeightsError
+from codeformer.options import FaceWork, ModelOptions
+from codeformer.tasks import Task
+
+if TYPE_CHECKING:
+    from codeformer.detect import Detector
+    from codeformer.parsing import Parser
+    from codeformer.restore import FaceRestorer
+    from codeformer.upsample import Upsampler
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """The loaded networks, the task and the options. Stages only read it.
+
+    ``model`` is the weights file and ``model_hash`` its SHA-256; ``notes`` are lines for the user about the choice.
+    """
+
+    task: Task
+    work: FaceWork
+    restorer: FaceRestorer
+    detector: Detector | None = None  # None: aligned crops, or landmarks by hand
+    parser: Parser | None = None
+    background: Upsampler | None = None
+    face_upsampler: Upsampler | None = None
+    model: Path = Path()
+    model_hash: str = ""
+    notes: tuple[str, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
+
+
+def open_engine(task: Task, work: FaceWork) -> Engine:
+    """Load everything that ``work`` asks for.
+
+    Raises WeightsError (a file is missing or refused), UsageError (no such device), OutOfMemoryError.
+    """
+    model, notes = choose_model(task, work.model)
+    restorer = open_restorer(model, work.model)
+    device = str(restorer.device)
+    faces, canvas, weights_dir = work.faces, work.canvas, work.model.weights_dir
+    extras: dict[str, str] = {}
+
+    detector = parser = background = face_upsampler = None
+    if not faces.aligned:
+        if not faces.landmarks:
+            from codeformer.detect import make_detector
+
+            detector = make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
+            extras["detection"] = faces.detection_model
+        if faces.parsing != "none":
+            from codeformer.parsing import make_parser
+
+            parser = make_parser(faces.parsing, device=device, weights_dir=weights_dir)
+            extras["parsing"] = getattr(parser, "name", faces.parsing) if parser else "none"
+        if canvas.bg_upsampler or canvas.face_upsample:
+            from codeformer.upsample import make_upsampler
+
+            name = canvas.bg_upsampler or "realesrgan"
+            upsampler = make_upsampler(
+                name,
+                scale=max(canvas.upscale, 2.0) if canvas.face_upsample else canvas.upscale,
+                device=device,
+                precision=work.model.precision,
+                tile="auto" if canvas.bg_tile is None else canvas.bg_tile,
+                weights_dir=weights_dir,
+            )
+            background = upsampler if canvas.bg_upsampler else None
+            face_upsampler = upsampler if canvas.face_upsample else None
+            extras["upsampling"] = name
+    return Engine(
+        task=task,
+        work=work,
+        restorer=restorer,
+        detector=detector,
+        parser=parser,
+        background=background,
+        face_upsampler=face_upsampler,
+        model=model,
+        model_hash=file_hash(model),
+        notes=tuple(notes),
+        extras=extras,
+    )
+
+
+def choose_model(task: Task, options: ModelOptions) -> tuple[Path, tuple[str, ...]]:
+    """The weights file for a task, and notes for the user. Raises WeightsError."""
+    from codeformer.hub import resolve_model
+
+    path, notes = resolve_model(options.model, task.name, options.weights_dir)
+    return Path(path), tuple(notes)
+
+
+def open_restorer(model: Path, options: ModelOptions) -> FaceRestorer:
+    """A CodeFormer file on the device that the options ask for. Raises WeightsError for any other network."""
+    from codeformer.models.codeformer import CodeFormer
+    from codeformer.models.load import load_network
+    from codeformer.restore import FaceRestorer
+
+    net = load_network(model)
+    if not isinstance(net, CodeFormer):
+        raise WeightsError(
+            f"{model}: holds a stage I autoencoder, which restores nothing; give a whole CodeFormer file"
+        )
+    return FaceRestorer(net, device=options.device, precision=options.precision, batch_size=options.batch_size)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

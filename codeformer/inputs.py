@@ -1,0 +1,149 @@
+"""Which files a run works on, and what each one's results are called. Nothing here reads a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from codeformer.errors import InputError, UsageError
+from codeformer.options import VIDEO_SUFFIXES
+from codeformer.tasks import Task
+
+#: Folders under the output root, as the original names them.
+FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
+_OURS = (FINAL, RESTORED, CROPPED, COMPARE)
+_LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to work on, and its folder below the one that was given (``.`` at the top)."""
+
+    path: Path
+    folder: PurePosixPath = PurePosixPath()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the given paths hold: pictures, and the files in folders that do not look like any."""
+
+    inputs: tuple[Input, ...]
+    ignored: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An input with the name of its results: a relative path without ending. ``key`` names it in the report."""
+
+    path: Path
+    stem: str
+    key: str
+
+
+def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[str], root: Path) -> Found:
+    """The files behind the given paths, each once, folders in the order of their names.
+
+    A path that does not exist is kept: reading it gives the error that names it. Results of an earlier run below
+    ``root`` are not taken for inputs. Raises InputError if a folder cannot be listed, or there is nothing at all.
+    """
+    ours = {os.path.realpath(root / name) for name in _OURS}
+    seen: set[str] = set()
+    inputs: list[Input] = []
+    ignored: list[Path] = []
+    for given in paths:
+        if not given.is_dir():
+            found = [Input(given)]
+        else:
+            found = []
+            for file, folder in _walk(given, PurePosixPath(), recursive, ours):
+                if file.suffix.lower() in suffixes:
+                    found.append(Input(file, folder))
+                else:
+                    ignored.append(file)
+        for one in found:
+            real = os.path.realpath(one.path)
+            if real not in seen:
+                seen.add(real)
+                inputs.append(one)
+    if not inputs:
+        hint = "" if recursive else " (--recursive looks into folders within)"
+        raise InputError(f"{', '.join(map(str, paths))}: no pictures here{hint}")
+    for one in inputs:
+        if os.path.dirname(os.path.realpath(one.path)).startswith(tuple(ours)):
+            raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
+    return Found(tuple(inputs), tuple(ignored))
+
+
+def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> Iterable[tuple[Path, PurePosixPath]]:
+    try:
+        with os.scandir(top) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{top}: cannot be listed ({error.strerror})") from error
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if recursive and os.path.realpath(entry.path) not in skip:
+                yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
+        elif entry.is_file():
+            yield top / entry.name, folder
+
+
+def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None) -> Path:
+    """``results/<input name>_<w>`` as the original names it; other tasks than restore add theirs."""
+    if given is not None:
+        return given
+    first = Path(os.path.abspath(inputs[0]))
+    if len(inputs) == 1:
+        name = first.name if first.is_dir() else first.stem
+    else:
+        try:
+            name = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in inputs])).name
+        except ValueError:  # on different drives
+            name = ""
+    middle = "" if task.name == "restore" else f"_{task.name}"
+    return Path("results") / f"{name or 'inputs'}{middle}_{float(w)}"
+
+
+def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
+    """A name for each input that no other has, also where upper and lower case are the same.
+
+    ``taken``: names of earlier runs by key. An input keeps the name that it had; a new one stays clear of them all.
+    """
+    inputs = list(inputs)
+    keys = [os.path.abspath(one.path) for one in inputs]
+    used = {_folded(stem) for stem in taken.values() if stem}
+    planned = []
+    for one, key in zip(inputs, keys, strict=True):
+        stem = taken.get(key, "")
+        if not stem:
+            wanted = one.folder / _shortened(one.path.stem)
+            stem, count = str(wanted), 2
+            while _folded(stem) in used:
+                stem, count = f"{wanted}_{count}", count + 1
+            used.add(_folded(stem))
+        planned.append(Planned(one.path, stem, key))
+    return planned
+
+
+def films(paths: Iterable[Path]) -> int:
+    """How many of the files look like films."""
+    return sum(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _shortened(stem: str) -> str:
+    data = os.fsencode(stem)
+    if len(data) <= _LONGEST_STEM:
+        return stem
+    return os.fsdecode(data[: _LONGEST_STEM - 9]).encode("utf-8", "ignore").decode("utf-8", "ignore") + (
+        "-" + hashlib.sha256(data).hexdigest()[:8]
+    )

@@ -1,0 +1,178 @@
+"""The report of a run over pictures: ``results.json``, written through a journal.
+
+Every finished input is one line appended to ``results.jsonl``; at the end the journal is merged into ``results.json``
+(one line per input inside it, so a million of them can be read and merged line by line). A process that is killed leaves a
+whole ``results.json`` of the runs before it and a journal whose last line may be torn; the next run takes both in.
+The format is described in ``docs/report.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codeformer.errors import OutputError
+
+FORMAT = 1
+NAME = "results.json"
+JOURNAL = "results.jsonl"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a later run needs to know of an input that is done: its fingerprint, name, and outputs with their sizes."""
+
+    fingerprint: str
+    stem: str
+    status: str
+    outputs: tuple[tuple[str, int], ...]
+
+    def complete(self, root: Path) -> bool:
+        """Whether the input was finished and all its outputs are there with the sizes that were written."""
+        if self.status == "failed":
+            return False
+        for name, size in self.outputs:
+            try:
+                if (root / name).stat().st_size != size:
+                    return False
+            except OSError:
+                return False
+        return True
+
+
+class Report:
+    """The report in a folder, open for one run. Use as a context manager; raises OutputError when it cannot be written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damaged = False
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._journal = (root / JOURNAL).open("ab")
+            _lock(self._journal.fileno(), root)
+        except OSError as error:
+            raise _unwritable(root, error) from error
+        self.known: dict[str, Known] = {record["input"]: _known(record) for record in self._records()}
+
+    def append(self, record: Record) -> None:
+        """Add what became of one input; from now on a kill does not lose it."""
+        line = b"\n" + json.dumps(record, separators=(",", ":")).encode("ascii")  # a torn line before it stays alone
+        try:
+            self._journal.write(line)
+            self._journal.flush()
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        self.known[record["input"]] = _known(record)
+
+    def merge(self, header: Mapping[str, Any]) -> None:
+        """Write ``results.json``: the header, then the last record of every input, in the order of first appearance."""
+        last: dict[str, int] = {}
+        for index, record in enumerate(self._records()):
+            last[record["input"]] = index
+        target = self.root / NAME
+        temporary = self.root / f".{NAME}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                head = json.dumps({"format": FORMAT, **header}, indent=1)
+                file.write(head[: head.rindex("\n")].encode("ascii") + b',\n "inputs": [')
+                between = b"\n"
+                for index, record in enumerate(self._records()):
+                    if last[record["input"]] == index:
+                        file.write(between + json.dumps(record, separators=(",", ":")).encode("ascii"))
+                        between = b",\n"
+                file.write(b"\n ]\n}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise _unwritable(self.root, error) from error
+
+    def finish(self, header: Mapping[str, Any]) -> None:
+        """Merge, and drop the journal that is then contained in ``results.json``."""
+        self.merge(header)
+        self._journal.close()
+        with suppress(OSError):
+            (self.root / JOURNAL).unlink()
+
+    def close(self) -> None:
+        """Leave the journal for the next run."""
+        with suppress(OSError):
+            self._journal.close()
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _records(self) -> Iterator[Record]:
+        """Every record on disk, the older first."""
+        yield from self._merged()
+        yield from _lines(self.root / JOURNAL)
+
+    def _merged(self) -> Iterator[Record]:
+        path = self.root / NAME
+        found = False
+        for record in _lines(path):
+            found = True
+            yield record
+        if found or not path.is_file():
+            return
+        try:  # somebody may have formatted it anew
+            inputs = json.loads(path.read_bytes())["inputs"]
+            yield from [r for r in inputs if isinstance(r, dict) and "input" in r]
+        except (OSError, ValueError, KeyError, TypeError):
+            self.damaged = True
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    """The records that stand whole on one line each; torn and foreign lines are passed over."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        for line in file:
+            text = line.strip().rstrip(b",")
+            if not text.startswith(b'{"input":'):
+                continue
+            try:
+                record = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and isinstance(record["input"], str):
+                yield record
+
+
+def _known(record: Record) -> Known:
+    outputs = tuple((str(o["path"]), int(o["bytes"])) for o in record.get("outputs", ()))
+    return Known(record.get("fingerprint", ""), record.get("name", ""), record.get("status", "failed"), outputs)
+
+
+def _lock(descriptor: int, root: Path) -> None:
+    """Two runs in one folder would fight over names; the lock goes with the process, even if that is killed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
+        raise OutputError(message) from None
+
+
+def _unwritable(root: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"{root}: cannot write results here ({reason}); choose another --output_path, or free some space"
+    )

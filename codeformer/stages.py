@@ -1,0 +1,201 @@
+"""The stages that a picture passes: look, cut, (restore), mask, compose. Values in, values out.
+
+The pipeline runs them over many pictures and batches the faces between ``cut`` and ``compose``; nothing keeps state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from codeformer.align import crop_face, crop_mask, crop_scaled, face_transform, mean_scale, scaled, transform_points
+from codeformer.colour import is_grey
+from codeformer.detect import Face, find_faces
+from codeformer.engine import Engine
+from codeformer.errors import InputError
+from codeformer.options import CanvasOptions, FaceOptions
+from codeformer.paste import geometric_mask, paste_faces
+from codeformer.picture import Picture, replace_rgb
+from codeformer.tasks import FaceCrop, Study
+
+#: A face that the output shows larger than its crop by this factor gains from the face upsampler.
+_WORTH_UPSAMPLING = 1.05
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One face on its way to the network.
+
+    ``number`` counts the picture's faces from 1, left to right. ``face`` is None for an aligned crop. ``matrix`` maps
+    the picture to the crop. ``source`` is (S, S, 3) float32 in [0, 1], what the network gets.
+    """
+
+    number: int
+    face: Face | None
+    matrix: np.ndarray
+    crop: FaceCrop
+    source: np.ndarray
+
+
+def look(engine: Engine, picture: Picture) -> list[Face]:
+    """All faces of a picture, left to right: detected, or given by hand."""
+    options = engine.work.faces
+    if options.landmarks:
+        faces = [_face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
+        return sorted(faces, key=lambda face: face.centre)
+    if engine.detector is None:
+        return []
+    return find_faces(picture.rgb, engine.detector, threshold=options.det_threshold, min_size=options.min_face_size)
+
+
+def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int) -> set[int]:
+    """The numbers (from 1) of the faces that the options leave. Raises InputError for a number that does not exist."""
+    numbers = set(range(1, len(faces) + 1))
+    if options.numbers:
+        if missing := sorted(set(options.numbers) - numbers):
+            found = f"only {len(faces)} face{'s' if len(faces) != 1 else ''}" if faces else "no face"
+            raise InputError(f"--face {missing[0]}: {found} found; --draw_box shows the numbers")
+        numbers = set(options.numbers)
+    if options.only_center_face and numbers:
+        middle = ((width - 1) / 2, (height - 1) / 2)
+        numbers = {min(numbers, key=lambda n: math.dist(faces[n - 1].centre, middle))}
+    if options.max_faces is not None:
+        largest = sorted(numbers, key=lambda n: -faces[n - 1].width * faces[n - 1].height)
+        numbers = set(largest[: options.max_faces])
+    return numbers
+
+
+def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) -> list[Cut]:
+    """The crops of the chosen faces that the task wants to work on. Raises InputError for impossible landmarks."""
+    size = engine.restorer.size
+    if engine.work.faces.aligned:
+        height, width = study.picture.rgb.shape[:2]
+        whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        places: list[tuple[int, Face | None, np.ndarray]] = [(1, None, scaled(whole, (width / size, height / size)))]
+    else:
+        places = [
+            (number, face, face_transform(face.landmarks, size))
+            for number, face in enumerate(faces, 1)
+            if number in numbers
+        ]
+    cuts = []
+    for number, face, matrix in places:
+        pixels = _whole_crop(study.picture.rgb, size) if face is None else crop_face(study.picture.rgb, matrix, size)
+        fill = None if study.fill is None else crop_mask(study.fill, matrix, size)
+        crop = FaceCrop(pixels, study.picture.grey or is_grey(pixels), fill)
+        source = engine.task.prepare(crop)
+        if source is not None:
+            cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
+    return cuts
+
+
+def masks(engine: Engine, cuts: Sequence[Cut], restored: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Where each face is pasted, (S, S) float32: by the parser where it sees a face, else by the landmarks."""
+    size = engine.restorer.size
+    parsed = engine.parser(list(restored)) if engine.parser and not engine.work.faces.aligned and cuts else None
+    result = []
+    for index, one in enumerate(cuts):
+        if one.face is None:
+            mask = np.ones((size, size), dtype=np.float32)
+        else:
+            mask = geometric_mask(transform_points(one.face.landmarks, one.matrix), size)
+            if parsed is not None and parsed[index].max() > 0.5:
+                mask = parsed[index]
+        result.append(engine.task.paste_mask(one.crop, mask))
+    return result
+
+
+def background(engine: Engine, picture: Picture) -> Picture:
+    """The picture at the output's scale, by the upsampler or by Lanczos; alpha too."""
+    factor = engine.work.canvas.upscale
+    if engine.background is not None:
+        rgb = engine.background(picture.rgb, factor)
+        return replace_rgb(picture, rgb, _resized(picture.alpha, rgb.shape[1], rgb.shape[0]))
+    height, width = picture.rgb.shape[:2]
+    new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
+    rgb = _resized(picture.rgb, new_width, new_height)
+    assert rgb is not None
+    return replace_rgb(picture, rgb, _resized(picture.alpha, new_width, new_height))
+
+
+def upsample_faces(
+    engine: Engine, cuts: Sequence[Cut], restored: Sequence[np.ndarray], scale: tuple[float, float]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+    """Crops and their matrices for a picture enlarged by ``scale`` (x, y), upsampled where that shows; and notes."""
+    matrices = [scaled(one.matrix, scale) for one in cuts]
+    if engine.face_upsampler is None:
+        return list(restored), matrices, []
+    crops, grown = [], 0
+    for index, (crop, per_pixel) in enumerate(zip(restored, mean_scale(matrices), strict=True)):
+        if per_pixel * _WORTH_UPSAMPLING < 1:
+            deep = np.rint(np.clip(crop, 0, 1) * 65535).astype(np.uint16)
+            large = engine.face_upsampler(deep, 2.0).astype(np.float32) / 65535
+            matrices[index] = crop_scaled(matrices[index], large.shape[0] / crop.shape[0])
+            crops.append(large)
+            grown += 1
+        else:
+            crops.append(crop)
+    skipped = len(crops) - grown
+    notes = [f"--face_upsample adds nothing to {skipped} of {len(crops)} faces: the result shows them smaller"]
+    return crops, matrices, notes if skipped else []
+
+
+def compose(
+    canvas: Picture, crops: Sequence[np.ndarray], matrices: Sequence[np.ndarray], face_masks: Sequence[np.ndarray]
+) -> Picture:
+    """The faces pasted into the picture that is already at the output's scale."""
+    return replace_rgb(canvas, paste_faces(canvas.rgb, crops, matrices, face_masks)) if crops else canvas
+
+
+def as_picture(picture: Picture, crop: np.ndarray) -> Picture:
+    """A crop, float32 in [0, 1], as a picture with the depth and colour profile of the one it was cut from."""
+    top = np.iinfo(picture.rgb.dtype).max
+    pixels = np.rint(np.clip(crop, 0, 1) * np.float32(top)).astype(picture.rgb.dtype)
+    return Picture(pixels, icc=picture.icc, format=picture.format, grey=picture.grey, path=picture.path)
+
+
+def draw_boxes(picture: Picture, faces: Sequence[Face], options: CanvasOptions, size: tuple[int, int]) -> Picture:
+    """The picture with each face's box and number; ``size`` is the (width, height) that the boxes refer to."""
+    height, width = picture.rgb.shape[:2]
+    sx, sy = width / size[0], height / size[1]
+    top = int(np.iinfo(picture.rgb.dtype).max)
+    rgb = picture.rgb.copy()
+    thick = max(1, round(min(width, height) / 300))
+    font = max(0.4, min(width, height) / 700)
+    for number, face in enumerate(faces, 1):
+        x0, y0, x1, y1 = (round(v * s) for v, s in zip(face.box, (sx, sy, sx, sy), strict=True))
+        cv2.rectangle(rgb, (x0, y0), (x1, y1), (0, top, 0), thick)
+        at = (x0 + 2 * thick, max(y0 - 2 * thick, round(22 * font)))
+        cv2.putText(rgb, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, font, (0, 0, 0), 3 * thick, cv2.LINE_AA)
+        cv2.putText(rgb, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, font, (0, top, 0), thick, cv2.LINE_AA)
+    return replace_rgb(picture, rgb)
+
+
+def _whole_crop(rgb: np.ndarray, size: int) -> np.ndarray:
+    """A whole picture as a crop, (size, size, 3) float32; bit for bit where it has that size."""
+    height, width = rgb.shape[:2]
+    pixels = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+    if (height, width) == (size, size):
+        return pixels
+    shrinks = min(height, width) >= size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.clip(cv2.resize(pixels, (size, size), interpolation=method), 0, 1)
+
+
+def _resized(pixels: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
+    """Lanczos; the same array where nothing changes."""
+    if pixels is None or pixels.shape[:2] == (height, width):
+        return pixels
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LANCZOS4)
+
+
+def _face_by_hand(landmarks: np.ndarray) -> Face:
+    """A face from its five points, with the box that a detector would draw around them."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    width, height = high - low
+    x0, y0, x1, y1 = (low[0] - 0.45 * width, low[1] - 0.9 * height, high[0] + 0.45 * width, high[1] + 0.5 * height)
+    return Face((float(x0), float(y0), float(x1), float(y1)), 1.0, landmarks)
