@@ -6,7 +6,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
@@ -15,7 +15,7 @@ from codeformer.tasks import Task
 
 #: Folders under the output root, as the original names them.
 FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
-_OURS = (FINAL, RESTORED, CROPPED, COMPARE)
+OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE)
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
 
 
@@ -24,7 +24,7 @@ class Input:
     """A file to work on, and its folder below the one that was given (``.`` at the top)."""
 
     path: Path
-    folder: PurePosixPath = PurePosixPath()
+    folder: PurePosixPath = field(default_factory=PurePosixPath)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[s
     A path that does not exist is kept: reading it gives the error that names it. Results of an earlier run below
     ``root`` are not taken for inputs. Raises InputError if a folder cannot be listed, or there is nothing at all.
     """
-    ours = {os.path.realpath(root / name) for name in _OURS}
+    ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
     seen: set[str] = set()
     inputs: list[Input] = []
     ignored: list[Path] = []
@@ -73,7 +73,7 @@ def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[s
         hint = "" if recursive else " (--recursive looks into folders within)"
         raise InputError(f"{', '.join(map(str, paths))}: no pictures here{hint}")
     for one in inputs:
-        if os.path.dirname(os.path.realpath(one.path)).startswith(tuple(ours)):
+        if any(str(parent) in ours for parent in one.path.resolve().parents):
             raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
     return Found(tuple(inputs), tuple(ignored))
 
@@ -98,12 +98,12 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
     """``results/<input name>_<w>`` as the original names it; other tasks than restore add theirs."""
     if given is not None:
         return given
-    first = Path(os.path.abspath(inputs[0]))
+    first = _absolute(inputs[0])
     if len(inputs) == 1:
         name = first.name if first.is_dir() else first.stem
     else:
         try:
-            name = Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in inputs])).name
+            name = Path(os.path.commonpath([_absolute(path).parent for path in inputs])).name
         except ValueError:  # on different drives
             name = ""
     middle = "" if task.name == "restore" else f"_{task.name}"
@@ -116,7 +116,7 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
     ``taken``: names of earlier runs by key. An input keeps the name that it had; a new one stays clear of them all.
     """
     inputs = list(inputs)
-    keys = [os.path.abspath(one.path) for one in inputs]
+    keys = [str(_absolute(one.path)) for one in inputs]
     used = {_folded(stem) for stem in taken.values() if stem}
     planned = []
     for one, key in zip(inputs, keys, strict=True):
@@ -134,6 +134,11 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
 def films(paths: Iterable[Path]) -> int:
     """How many of the files look like films."""
     return sum(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)
+
+
+def _absolute(path: Path) -> Path:
+    """Without ``.`` and ``..``, but with symbolic links as they were given: their names are what the user knows."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _folded(name: str) -> str:

@@ -1,8 +1,9 @@
 """The report of a run over pictures: ``results.json``, written through a journal.
 
 Every finished input is one line appended to ``results.jsonl``; at the end the journal is merged into ``results.json``
-(one line per input inside it, so a million of them can be read and merged line by line). A process that is killed leaves a
-whole ``results.json`` of the runs before it and a journal whose last line may be torn; the next run takes both in.
+(one line per input inside it, so a million of them can be read and merged line by line). A process that is killed
+leaves a whole ``results.json`` of the runs before it and a journal whose last line may be torn; the next run takes
+both in.
 The format is described in ``docs/report.md``.
 """
 
@@ -48,7 +49,7 @@ class Known:
 
 
 class Report:
-    """The report in a folder, open for one run. Use as a context manager; raises OutputError when it cannot be written."""
+    """The report in a folder, open for one run: a context manager. Raises OutputError when it cannot be written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

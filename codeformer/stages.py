@@ -117,9 +117,9 @@ def background(engine: Engine, picture: Picture) -> Picture:
         return replace_rgb(picture, rgb, _resized(picture.alpha, rgb.shape[1], rgb.shape[0]))
     height, width = picture.rgb.shape[:2]
     new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
-    rgb = _resized(picture.rgb, new_width, new_height)
-    assert rgb is not None
-    return replace_rgb(picture, rgb, _resized(picture.alpha, new_width, new_height))
+    return replace_rgb(
+        picture, _lanczos(picture.rgb, new_width, new_height), _resized(picture.alpha, new_width, new_height)
+    )
 
 
 def upsample_faces(
@@ -186,9 +186,13 @@ def _whole_crop(rgb: np.ndarray, size: int) -> np.ndarray:
     return np.clip(cv2.resize(pixels, (size, size), interpolation=method), 0, 1)
 
 
-def _resized(pixels: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
-    """Lanczos; the same array where nothing changes."""
-    if pixels is None or pixels.shape[:2] == (height, width):
+def _resized(alpha: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
+    return None if alpha is None else _lanczos(alpha, width, height)
+
+
+def _lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The same array where nothing changes."""
+    if pixels.shape[:2] == (height, width):
         return pixels
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LANCZOS4)
 

@@ -1,0 +1,321 @@
+"""A run over files and folders: what there is to do, what is done, what failed, and the exit code that says so."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+from codeformer import __version__
+from codeformer.engine import Engine, choose_model, file_hash, open_engine
+from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
+from codeformer.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_root, plan
+from codeformer.options import FaceWork, OutputOptions, RunOptions
+from codeformer.outputs import write_outputs
+from codeformer.picture import SUFFIXES
+from codeformer.pipeline import Job, Result, process
+from codeformer.report import Record, Report
+from codeformer.tasks import Task
+
+_NAMED = 100  # failures that the summary names; the report has them all
+
+
+class Bar(Protocol):
+    """A progress bar: tqdm, or anything like it."""
+
+    def update(self, n: float = 1) -> Any: ...
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> Any: ...
+
+
+class Console(Protocol):
+    """Where the run speaks; the command line's console is one."""
+
+    def error(self, message: str) -> None: ...
+    def warning(self, message: str) -> None: ...
+    def note(self, message: str) -> None: ...
+    def detail(self, message: str) -> None: ...
+    def progress(self, total: int, unit: str = "picture") -> AbstractContextManager[Bar]: ...
+
+
+@dataclass
+class _Tally:
+    """What came of the inputs so far."""
+
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+    without_face: int = 0
+    faces: int = 0
+    skipped: int = 0
+    failed: list[tuple[str, CodeFormerError]] = field(default_factory=list)
+
+    @property
+    def seen(self) -> int:
+        return self.done + self.without_face + self.skipped + len(self.failed)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Nothing failed: 0. Everything failed for one kind of reason: that reason's. Else 1."""
+        if not self.failed:
+            return ExitCode.OK
+        codes = {error.exit_code for _, error in self.failed}
+        if len(self.failed) == self.seen and len(codes) == 1:
+            return codes.pop()
+        return ExitCode.SOME_FAILED
+
+    def rate(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return f"{self.faces / seconds:.2f} faces/s"
+
+
+def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engine | None = None) -> ExitCode:
+    """Work on every input and write results and report.
+
+    ``engine``: one that is already open, for callers that run several times. An input that fails does not stop the
+    others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
+    any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
+    """
+    root = output_root(options.inputs, task, options.work.w, options.output.output_path)
+    found = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+    _mention_ignored(found.ignored, console)
+    with Report(root) as report:
+        if report.damaged:
+            console.warning(f"{root / 'results.json'} is damaged and is written anew")
+        planned = plan(found.inputs, {key: known.stem for key, known in report.known.items()})
+        model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
+        for note in notes:
+            console.note(note)
+        model_hash = engine.model_hash if engine else file_hash(model)
+        settings = describe(task, options.work, options.output)
+        stamp = hashlib.sha256(json.dumps([settings, model_hash, __version__]).encode()).hexdigest()
+        header = _header(task, settings, model, model_hash, engine)
+        tally = _Tally()
+        with console.progress(len(planned)) as bar:
+            waiting = _to_do(planned, task, stamp, report, options.output.resume, tally, bar)
+            state = "failed"
+            try:
+                first = next(waiting, None)
+                if first is not None:
+                    report.merge({**header, "state": "running"})
+                    engine = engine or open_engine(task, options.work)
+                    header = _header(task, settings, model, model_hash, engine)
+                    for result in process(chain([first], waiting), engine):
+                        record = _settle(result, root, options.output, task, tally, console)
+                        _drop_stale(report, record)
+                        report.append(record)
+                        bar.update()
+                        bar.set_postfix_str(tally.rate(), refresh=False)
+                state = "finished"
+            except KeyboardInterrupt:
+                state = "interrupted"
+            finally:
+                report.finish({**header, "state": state, "finished": _now(), "summary": _counts(tally, len(planned))})
+    return _conclude(tally, len(planned), state, root, task, console)
+
+
+def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
+    """The settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
+    model = asdict(work.model)
+    for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
+        del model[name]
+    out = asdict(output)
+    for name in ("output_path", "resume"):
+        del out[name]
+    canvas = asdict(work.canvas)
+    del canvas["bg_tile"]
+    if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
+        canvas["bg_upsampler_sha256"] = file_hash(Path(work.canvas.bg_upsampler))
+    settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
+    own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
+    return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
+
+
+def _to_do(
+    planned: list[Planned], task: Task, stamp: str, report: Report, resume: bool, tally: _Tally, bar: Bar
+) -> Iterator[Job[tuple[Planned, str]]]:
+    """Jobs for the inputs that are not done yet; the others are counted as skipped."""
+    from codeformer.picture import read_picture
+
+    for item in planned:
+        fingerprint = _fingerprint(item.path, task, stamp)
+        known = report.known.get(item.key)
+        if resume and fingerprint and known and known.fingerprint == fingerprint and known.complete(report.root):
+            tally.skipped += 1
+            bar.update()
+            continue
+        yield Job((item, fingerprint), lambda path=item.path: read_picture(path))  # type: ignore[misc]
+
+
+def _fingerprint(path: Path, task: Task, stamp: str) -> str:
+    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
+    try:
+        parts = [stamp, file_hash(path)]
+        companion = task.companion(path)
+        if companion is not None:
+            parts.append(file_hash(companion))
+    except (OSError, CodeFormerError):
+        return ""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _settle(
+    result: Result[tuple[Planned, str]],
+    root: Path,
+    output: OutputOptions,
+    task: Task,
+    tally: _Tally,
+    console: Console,
+) -> Record:
+    """Write a result, tell the user, and return its line of the report. Raises OutputError if nothing can be written."""
+    item, fingerprint = result.key
+    error, files, status = result.error, [], "failed"
+    start = time.perf_counter()
+    if error is None and result.done == 0 and output.no_face == "error":
+        error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
+    if error is None:
+        try:
+            write = result.done > 0 or output.no_face == "copy"
+            files = write_outputs(result, item.stem, root, output) if write else []
+        except OutputError as problem:
+            if _is_fatal(problem):
+                raise
+            error = problem
+    seconds = {**result.seconds, "write": time.perf_counter() - start}
+    if error is not None:
+        tally.failed.append((str(item.path), error))
+        console.error(_naming(item.path, error))
+    elif result.done == 0:
+        status = "no_face"
+        tally.without_face += 1
+        how = "only resized" if output.no_face == "copy" else "left out"
+        console.warning(f"{item.path}: no face found; {how}")
+    else:
+        status = task.past
+        tally.done += 1
+        tally.faces += result.done
+    for note in result.notes:
+        console.warning(note if str(item.path) in note else f"{item.path}: {note}")
+    console.detail(f"{item.path}: {result.done} faces, {sum(seconds.values()):.2f} s")
+    return {
+        "input": item.key,
+        "name": item.stem,
+        "status": status,
+        "fingerprint": "" if error else fingerprint,
+        "size": _size(result.picture),
+        "output_size": None if error else _size(result.output),
+        "faces": [
+            {
+                "number": one.number,
+                "chosen": one.chosen,
+                "box": None if one.face is None else [round(v, 2) for v in one.face.box],
+                "score": None if one.face is None else round(float(one.face.score), 4),
+                "landmarks": None
+                if one.face is None
+                else [[round(float(v), 2) for v in p] for p in one.face.landmarks],
+            }
+            for one in result.faces
+        ],
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "outputs": [{"path": name, "bytes": size} for name, size in files],
+        "notes": list(result.notes),
+        "error": None
+        if error is None
+        else {"kind": type(error).__name__, "message": _naming(item.path, error), "exit_code": int(error.exit_code)},
+    }
+
+
+def _drop_stale(report: Report, record: Record) -> None:
+    """Remove what an earlier run with other settings wrote for this input and this one did not, say a sixth face."""
+    known = report.known.get(record["input"])
+    if known is None or record["status"] == "failed":
+        return
+    for name in {name for name, _ in known.outputs} - {one["path"] for one in record["outputs"]}:
+        if name.split("/")[0] in OUR_FOLDERS and ".." not in name.split("/"):
+            with suppress(OSError):
+                (report.root / name).unlink()
+
+
+def _is_fatal(error: OutputError) -> bool:
+    """Whether the next file would fail too: a full disk, a folder that is read-only; not a format's limit."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno not in (None, errno.ENAMETOOLONG)
+
+
+def _naming(path: Path, error: CodeFormerError) -> str:
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _size(picture: Any) -> list[int] | None:
+    return None if picture is None else [picture.rgb.shape[1], picture.rgb.shape[0]]
+
+
+def _header(
+    task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
+) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "codeformer": __version__,
+        "task": task.name,
+        "started": _now(),
+        "model": {"file": str(model), "sha256": model_hash},
+        "settings": settings,
+    }
+    if engine is not None:
+        header["device"] = str(engine.restorer.device)
+        header["precision"] = engine.restorer.precision
+        header["networks"] = dict(engine.extras)
+    return header
+
+
+def _counts(tally: _Tally, total: int) -> dict[str, Any]:
+    return {
+        "inputs": total,
+        "done": tally.done,
+        "faces": tally.faces,
+        "without_face": tally.without_face,
+        "done_before": tally.skipped,
+        "failed": len(tally.failed),
+        "left": total - tally.seen,
+        "seconds": round(time.monotonic() - tally.started, 2),
+    }
+
+
+def _conclude(tally: _Tally, total: int, state: str, root: Path, task: Task, console: Console) -> ExitCode:
+    """The summary on stderr, and the exit code."""
+    parts = [f"{tally.done} of {total} {task.past} ({tally.faces} faces, {tally.rate()})"]
+    if tally.skipped:
+        parts.append(f"{tally.skipped} were done already")
+    if tally.without_face:
+        parts.append(f"{tally.without_face} without a face")
+    if tally.failed:
+        parts.append(f"{len(tally.failed)} failed")
+    console.note(f"{', '.join(parts)}; results in {root}")
+    if len(tally.failed) > 1:
+        for path, error in tally.failed[:_NAMED]:
+            console.note(f"  failed: {_naming(Path(path), error)}")
+        if len(tally.failed) > _NAMED:
+            console.note(f"  and {len(tally.failed) - _NAMED} more: see {root / 'results.json'}")
+    if state == "interrupted":
+        console.error(f"interrupted: {total - tally.seen} of {total} left; the same command goes on from here")
+        return ExitCode.INTERRUPTED
+    return tally.exit_code
+
+
+def _mention_ignored(ignored: tuple[Path, ...], console: Console) -> None:
+    if count := films(ignored):
+        console.note(f"{count} films in the folder are left out; see: codeformer video --help")
+    others = len(ignored) - count
+    if others:
+        console.note(f"{others} files in the folder do not look like pictures and are left out")
+        for path in ignored:
+            console.detail(f"left out: {path}")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,72 @@
+"""What tests of several modules share: a tiny network, sample pictures, the command line in its own process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CodeFormer file with random weights: 512 x 512 as the published one, but milliseconds for a face.
+
+    Its faces are nonsense, so it shows where a face was pasted, not how well it was restored.
+    """
+    import torch
+
+    from codeformer.models.codeformer import CodeFormer
+    from codeformer.models.config import Config
+    from codeformer.models.load import save_network
+
+    config = Config(
+        img_size=512,
+        stem=16,
+        nf=16,
+        ch_mult=(1, 2),
+        res_blocks=1,
+        attn_resolutions=(),
+        norm_groups=4,
+        codebook_size=32,
+        emb_dim=16,
+        dim_embd=32,
+        n_head=2,
+        n_layers=2,
+        latent_size=256,
+        connect_list=("32",),
+    )
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_network(CodeFormer.from_config(config), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """A photograph with one face, (512, 512, 3) uint8 RGB (NASA, public domain)."""
+    from skimage import data
+
+    return np.asarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def portrait(astronaut: np.ndarray) -> np.ndarray:
+    """The astronaut's face and shoulders alone, (240, 240, 3) uint8 RGB: quick to detect."""
+    return np.ascontiguousarray(astronaut[0:240, 100:340])
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``codeformer`` in its own process: ``cli("restore", "-i", path, cwd=folder)``."""
+
+    def run(*args: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "codeformer", *map(str, args)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **kwargs.pop("env", {})}  # type: ignore[dict-item]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, **kwargs)  # type: ignore[call-overload]
+
+    return run
