@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from codeformer import stages
 from codeformer.detect import Face
 from codeformer.engine import Engine
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
-from codeformer.picture import Picture, read_picture
+from codeformer.picture import Picture
 from codeformer.restore import is_out_of_memory
 from codeformer.tasks import Study
 
@@ -111,11 +110,6 @@ class _Waiting(Generic[K]):
             self.error.__cause__ = error
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def file_job(path: Path) -> Job[Path]:
-    """The job of restoring a file."""
-    return Job(path, lambda: read_picture(path))
 
 
 def process(jobs: Iterable[Job[K]], engine: Engine) -> Generator[Result[K], None, None]:

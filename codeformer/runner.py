@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_root, plan
 from codeformer.options import FaceWork, OutputOptions, RunOptions
 from codeformer.outputs import write_outputs
-from codeformer.picture import SUFFIXES
+from codeformer.picture import SUFFIXES, read_picture
 from codeformer.pipeline import Job, Result, process
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
@@ -141,8 +142,6 @@ def _to_do(
     planned: list[Planned], task: Task, stamp: str, report: Report, resume: bool, tally: _Tally, bar: Bar
 ) -> Iterator[Job[tuple[Planned, str]]]:
     """Jobs for the inputs that are not done yet; the others are counted as skipped."""
-    from codeformer.picture import read_picture
-
     for item in planned:
         fingerprint = _fingerprint(item.path, task, stamp)
         known = report.known.get(item.key)
@@ -150,7 +149,7 @@ def _to_do(
             tally.skipped += 1
             bar.update()
             continue
-        yield Job((item, fingerprint), lambda path=item.path: read_picture(path))  # type: ignore[misc]
+        yield Job((item, fingerprint), partial(read_picture, item.path))
 
 
 def _fingerprint(path: Path, task: Task, stamp: str) -> str:
@@ -173,7 +172,7 @@ def _settle(
     tally: _Tally,
     console: Console,
 ) -> Record:
-    """Write a result, tell the user, and return its line of the report. Raises OutputError if nothing can be written."""
+    """Write a result, tell the user, return its line of the report. Raises OutputError if nothing can be written."""
     item, fingerprint = result.key
     error, files, status = result.error, [], "failed"
     start = time.perf_counter()

@@ -113,13 +113,13 @@ def background(engine: Engine, picture: Picture) -> Picture:
     """The picture at the output's scale, by the upsampler or by Lanczos; alpha too."""
     factor = engine.work.canvas.upscale
     if engine.background is not None:
-        rgb = engine.background(picture.rgb, factor)
-        return replace_rgb(picture, rgb, _resized(picture.alpha, rgb.shape[1], rgb.shape[0]))
+        from codeformer.upsample import upsample_picture
+
+        return upsample_picture(picture, engine.background, factor)
     height, width = picture.rgb.shape[:2]
-    new_width, new_height = max(1, round(width * factor)), max(1, round(height * factor))
-    return replace_rgb(
-        picture, _lanczos(picture.rgb, new_width, new_height), _resized(picture.alpha, new_width, new_height)
-    )
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    alpha = None if picture.alpha is None else _lanczos(picture.alpha, *size)
+    return replace_rgb(picture, _lanczos(picture.rgb, *size), alpha)
 
 
 def upsample_faces(
@@ -132,8 +132,7 @@ def upsample_faces(
     crops, grown = [], 0
     for index, (crop, per_pixel) in enumerate(zip(restored, mean_scale(matrices), strict=True)):
         if per_pixel * _WORTH_UPSAMPLING < 1:
-            deep = np.rint(np.clip(crop, 0, 1) * 65535).astype(np.uint16)
-            large = engine.face_upsampler(deep, 2.0).astype(np.float32) / 65535
+            large = engine.face_upsampler(np.clip(crop, 0, 1), 2.0)
             matrices[index] = crop_scaled(matrices[index], large.shape[0] / crop.shape[0])
             crops.append(large)
             grown += 1
@@ -184,10 +183,6 @@ def _whole_crop(rgb: np.ndarray, size: int) -> np.ndarray:
     shrinks = min(height, width) >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.clip(cv2.resize(pixels, (size, size), interpolation=method), 0, 1)
-
-
-def _resized(alpha: np.ndarray | None, width: int, height: int) -> np.ndarray | None:
-    return None if alpha is None else _lanczos(alpha, width, height)
 
 
 def _lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
