@@ -154,7 +154,7 @@ def warp(
         raise InputError("the face is far outside the picture or far larger than it")
     x0, y0 = (int(v) for v in np.floor(low) - margin)
     columns, rows = (math.ceil((v + margin - o + 1) / block) for v, o in zip(high, (x0, y0), strict=True))
-    region = _region(source, (x0, y0), (columns, rows), block, reflect)
+    region: npt.NDArray[Any] = _region(source, (x0, y0), (columns, rows), block, reflect)
 
     to_region = scaled(m @ _with_row(np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]])), 1.0 / block)
     rest = scale * block

