@@ -1,0 +1,76 @@
+"""``codeformer train``: one stage of training."""
+
+import argparse
+from pathlib import Path
+
+from codeformer.errors import ExitCode, UsageError
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a network, one of three stages",
+        description="Train one stage: 1 the codebook, 2 the Transformer, 3 Controllable Feature Transformation. "
+        "See docs/training.md for a walk through all three.",
+    )
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), required=True)
+    parser.add_argument("--config", default="compact", metavar="PRESET", help="compact, paper, tiny, or a TOML file")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DIR[=WEIGHT]",
+        help="folders of aligned faces, and how often each is sampled (default: by its number of pictures)",
+    )
+    parser.add_argument("-o", "--output_path", type=Path, metavar="DIR", help="default: runs/<config>-stage<N>")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the stage before")
+    parser.add_argument(
+        "--teacher", type=Path, metavar="FILE", help="stage 1's weights, for the codes; default: --init"
+    )
+    parser.add_argument("--validation", type=Path, metavar="DIR", help="faces for sample sheets and metrics")
+    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="VGG16 features; default: torchvision's")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
+    parser.add_argument("--time_limit", type=duration, metavar="TIME", help="stop cleanly after, e.g., 20m, 3h, 90s")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the preset")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Train, and print the weights file's path."""
+    from codeformer.train.data import Folder
+    from codeformer.train.loop import train
+    from codeformer.train.settings import load_settings
+
+    settings = load_settings(args.config, args.stage, args.set)
+    name = Path(args.config).stem
+    model = train(
+        settings,
+        [Folder.parse(text) for text in args.data],
+        args.output_path or Path("runs") / f"{name}-stage{args.stage}",
+        validation=args.validation,
+        perceptual=args.perceptual,
+        init=args.init,
+        teacher=args.teacher,
+        resume=args.resume,
+        time_limit=args.time_limit,
+        device=args.device,
+        quiet=args.quiet,
+    )
+    print(model)
+    return ExitCode.OK
+
+
+def duration(text: str) -> float:
+    """Read ``90``, ``90s``, ``20m`` or ``3h`` as seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    scale = units.get(text[-1:].lower())
+    try:
+        seconds = float(text[:-1] if scale else text) * (scale or 1)
+    except ValueError:
+        seconds = 0
+    if seconds <= 0:
+        raise UsageError(f"--time_limit {text}: write a time like 90s, 20m or 3h")
+    return seconds

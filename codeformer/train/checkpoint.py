@@ -1,0 +1,104 @@
+"""Checkpoints of a run: written atomically, read back exactly."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from codeformer.errors import InputError, OutputError, UsageError
+from codeformer.atomic import write_atomic
+from codeformer.train.settings import Settings
+
+if TYPE_CHECKING:
+    from codeformer.train.codebook import Usage
+    from codeformer.train.data import Folder
+
+NAME, FAILURE, SCALARS = "checkpoint.pt", "failure.pt", "scalars.jsonl"
+
+
+@dataclass
+class State:
+    """Everything that a run needs to go on exactly, but for the settings and the data."""
+
+    net: nn.Module
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    judge: nn.Module | None
+    judge_optimizer: torch.optim.Optimizer | None
+    scaler: torch.amp.GradScaler
+    usage: "Usage"
+
+    def parts(self) -> dict[str, Any]:
+        """Return the objects that have a state of their own, by name."""
+        named = {
+            "net": self.net,
+            "optimizer": self.optimizer,
+            "judge": self.judge,
+            "judge_optimizer": self.judge_optimizer,
+            "scaler": self.scaler,
+            "usage": self.usage,
+        }
+        return {name: part for name, part in named.items() if part is not None}
+
+
+def start(out: Path, settings: Settings, data: "Sequence[Folder]") -> None:
+    """Make the run's folder and write down what it does.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        (out / "sheets").mkdir(parents=True, exist_ok=True)
+        (out / SCALARS).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    described = {"settings": asdict(settings), "data": [[str(f.path), f.weight] for f in data]}
+    write_atomic(out / "settings.json", json.dumps(described, indent=1, default=str).encode())
+
+
+def save(out: Path, step: int, state: State, settings: Settings) -> None:
+    """Write the checkpoint after `step` steps, in the place of the one before."""
+    buffer = io.BytesIO()
+    parts = {name: part.state_dict() for name, part in state.parts().items()}
+    network = settings.network.to_json()
+    torch.save({"step": step, "stage": settings.stage, "network": network, "average": state.average, **parts}, buffer)
+    write_atomic(out / NAME, buffer.getvalue())
+
+
+def load(path: Path, state: State, settings: Settings) -> int:
+    """Load a checkpoint into `state` and return the number of steps done; 0 where there is none yet.
+
+    Raises:
+        InputError: the file is damaged. UsageError: it is of another stage or network.
+    """
+    if not path.exists():
+        return 0
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: not a checkpoint, or cut off; remove it to start anew") from error
+    if (saved["stage"], saved["network"]) != (settings.stage, settings.network.to_json()):
+        raise UsageError(f"{path}: of another stage or network; give another --output_path")
+    for name, part in state.parts().items():
+        part.load_state_dict(saved[name])
+    for name, tensor in saved["average"].items():
+        state.average[name].copy_(tensor)
+    return int(saved["step"])
+
+
+def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[str, float]) -> None:
+    """Keep the batch that broke the run."""
+    buffer = io.BytesIO()
+    torch.save({"step": step, "batch": dict(batch), "logs": dict(logs)}, buffer)
+    write_atomic(out / FAILURE, buffer.getvalue())
+
+
+def append_scalars(out: Path, step: int, scalars: Mapping[str, float]) -> None:
+    """Add a line to the run's ``scalars.jsonl``."""
+    with (out / SCALARS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **scalars}) + "\n")

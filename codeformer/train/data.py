@@ -1,0 +1,167 @@
+"""Faces from folders; every sample is a function of (seed, step, index), however many workers there are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from codeformer.errors import InputError
+from codeformer.train.degrade import DEGRADATIONS, Degradation, for_task
+
+Array = np.ndarray[Any, Any]
+DRAWS = 8
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of aligned faces, and how often it is sampled beside the others."""
+
+    path: Path
+    weight: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Folder":
+        """Read ``PATH`` or ``PATH=WEIGHT``; without a weight, the folder counts by its number of pictures."""
+        path, _, weight = text.rpartition("=")
+        try:
+            return cls(Path(path), float(weight)) if path else cls(Path(text), 0.0)
+        except ValueError:
+            return cls(Path(text), 0.0)
+
+
+def list_faces(folder: Path) -> list[Path]:
+    """Return the pictures below `folder`, sorted.
+
+    Raises:
+        InputError: it is no folder, or holds no picture.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of faces")
+    faces = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not faces:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return faces
+
+
+def read_face(path: Path, size: int) -> tuple[Array, bool]:
+    """Read an aligned face as (size, size, 3) float32 RGB in [0, 1], and whether it had that many pixels.
+
+    Raises:
+        InputError: the file is no square picture.
+    """
+    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if data is None:
+        raise InputError(f"{path}: not a picture")
+    height, width = data.shape[:2]
+    if height != width:
+        raise InputError(f"{path}: {width}x{height} is not square; prepare photographs with: codeformer align")
+    if height != size:
+        method = cv2.INTER_AREA if height > size else cv2.INTER_CUBIC
+        data = cv2.resize(data, (size, size), interpolation=method)
+    return data[..., ::-1].astype(np.float32) / 255, height >= size
+
+
+class Faces(Dataset[dict[str, Any]]):
+    """Training samples.
+
+    Args:
+        folders: where the faces lie.
+        size: side of the samples, pixels.
+        degradations: names (``medium``, ``heavy``) or ranges, each as likely as the others.
+        tasks: chance of each task; they need not sum to 1.
+        seed: every sample follows from it.
+
+    A sample is a dict: ``hq`` and ``lq`` (3, S, S) float32 in [-1, 1]; ``mask`` (1, S, S); ``sharp``, whether
+    the picture really had S pixels (an enlarged one tells nothing of the finest detail); ``task``; ``draws``,
+    uniform numbers for whatever the losses choose at random.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Folder],
+        size: int,
+        degradations: Sequence[str | Degradation],
+        tasks: Mapping[str, float],
+        seed: int,
+    ) -> None:
+        self.files = [list_faces(folder.path) for folder in folders]
+        weights = np.array([f.weight or len(files) for f, files in zip(folders, self.files, strict=True)], float)
+        self.chances = weights / weights.sum()
+        self.size, self.seed = size, seed
+        self.degradations = [DEGRADATIONS[d] if isinstance(d, str) else d for d in degradations]
+        self.tasks = list(tasks)
+        shares = np.array([tasks[t] for t in self.tasks], float)
+        self.shares = shares / shares.sum()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.files))
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return sample `index` of training step `step`, for ``key = (step, index)``."""
+        rng = np.random.default_rng((self.seed, *key))
+        files = self.files[rng.choice(len(self.files), p=self.chances)]
+        hq, sharp = read_face(files[rng.integers(len(files))], self.size)
+        if rng.random() < 0.5:
+            hq = hq[:, ::-1]
+        task = self.tasks[rng.choice(len(self.tasks), p=self.shares)]
+        degradation = self.degradations[rng.integers(len(self.degradations))]
+        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng)
+        return {
+            "hq": to_tensor(hq),
+            "lq": to_tensor(lq),
+            "mask": torch.from_numpy(mask)[None],
+            "sharp": sharp,
+            "task": task,
+            "draws": torch.from_numpy(rng.random(DRAWS)),
+        }
+
+
+def to_tensor(face: Array) -> Tensor:
+    """Map (S, S, 3) in [0, 1] to (3, S, S) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(face.transpose(2, 0, 1))).mul(2).sub(1)
+
+
+def to_picture(face: Tensor) -> Array:
+    """Map (3, S, S) in [-1, 1] to (S, S, 3) float32 in [0, 1], clipped."""
+    return face.detach().float().clamp(-1, 1).add(1).div(2).permute(1, 2, 0).cpu().numpy()
+
+
+class Steps(Sampler[list[tuple[int, int]]]):
+    """The batches of one process: at step s, process r of R takes the indices from r B to (r + 1) B."""
+
+    def __init__(self, first: int, last: int, batch: int, rank: int = 0) -> None:
+        self.first, self.last, self.batch, self.rank = first, last, batch, rank
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        start = self.rank * self.batch
+        for step in range(self.first, self.last):
+            yield [(step, index) for index in range(start, start + self.batch)]
+
+
+def make_loader(faces: Faces, first: int, last: int, batch: int, *, rank: int, workers: int) -> DataLoader[Any]:
+    """Return a loader of the batches of steps `first` to `last`, exclusive."""
+    return DataLoader(
+        faces,
+        batch_sampler=Steps(first, last, batch, rank),
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+def _quiet_worker(_: int) -> None:
+    """One thread a worker: the cores belong to the network."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,171 @@
+"""Making low-quality faces out of sharp ones.
+
+Restoration follows the paper (section 4.1, equation 8): ``LQ = {[(HQ * k) down r + noise] JPEG q} up r``.
+Everything is drawn from the generator that is passed in, so that a sample depends on its seed alone. Pictures
+are (S, S, 3) float32 RGB in [0, 1].
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """Ranges of the restoration degradation, for faces of 512 pixels.
+
+    Attributes:
+        sigma: standard deviation of the Gaussian blur, pixels.
+        scale: factor of the downsampling.
+        noise: standard deviation of the Gaussian noise, of 255.
+        quality: JPEG quality.
+        anisotropic, motion: chances of an elongated Gaussian, and of motion blur instead of Gaussian blur.
+        grey: chance that the low-quality face loses its colour (the sharp one too: the task stays restoration).
+    """
+
+    sigma: Span
+    scale: Span
+    noise: Span
+    quality: Span
+    anisotropic: float = 0.5
+    motion: float = 0.0
+    grey: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "scale", "noise", "quality"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ValueError(f"degradation {name}: ({low}, {high}) is not a range of positive numbers")
+
+
+# Paper, section 4.1: the ranges of stage II and of stage III.
+HEAVY = Degradation(sigma=(1, 15), scale=(4, 30), noise=(0, 20), quality=(30, 80))
+MEDIUM = Degradation(sigma=(0.1, 10), scale=(1, 12), noise=(0, 15), quality=(60, 100))
+DEGRADATIONS = {"heavy": HEAVY, "medium": MEDIUM}
+
+
+def degrade(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
+    """Return the low-quality version of a face, of the same size, float32 in [0, 1], rounded to 8 bits."""
+    size = face.shape[0]
+    unit = size / 512
+    sigma = rng.uniform(*degradation.sigma) * unit
+    if rng.random() < degradation.motion:
+        blurred = motion_blur(face, length=4 * sigma, angle=rng.uniform(0, np.pi))
+    else:
+        other = rng.uniform(*degradation.sigma) * unit if rng.random() < degradation.anisotropic else sigma
+        blurred = gaussian_blur(face, sigma, other, angle=rng.uniform(0, np.pi))
+    small_size = max(1, round(size / max(rng.uniform(*degradation.scale), 1)))
+    small = cv2.resize(blurred, (small_size, small_size), interpolation=cv2.INTER_LINEAR)
+    small = small + rng.standard_normal(small.shape, dtype=np.float32) * (rng.uniform(*degradation.noise) / 255)
+    quality = round(rng.uniform(*degradation.quality))
+    return np.clip(cv2.resize(jpeg(small, quality), (size, size), interpolation=cv2.INTER_LINEAR), 0, 1)
+
+
+def gaussian_blur(face: Array, sigma_x: float, sigma_y: float, angle: float) -> Array:
+    """Blur with a Gaussian whose axes are turned by `angle` (radians)."""
+    if max(sigma_x, sigma_y) < 0.15:
+        return face
+    if sigma_x == sigma_y:
+        return cv2.GaussianBlur(face, (0, 0), sigma_x, borderType=cv2.BORDER_REFLECT_101)
+    # Wide kernels are applied at half the resolution: the result is the same to the eye, at a tenth of the cost.
+    if min(sigma_x, sigma_y) > 4:
+        half = cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        half = gaussian_blur(half, sigma_x / 2, sigma_y / 2, angle)
+        return cv2.resize(half, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    radius = min(20, int(np.ceil(2.5 * max(sigma_x, sigma_y))))
+    grid = np.arange(-radius, radius + 1, dtype=np.float64)
+    x, y = np.meshgrid(grid, grid)
+    u = x * np.cos(angle) + y * np.sin(angle)
+    v = y * np.cos(angle) - x * np.sin(angle)
+    kernel = np.exp(-0.5 * ((u / max(sigma_x, 0.1)) ** 2 + (v / max(sigma_y, 0.1)) ** 2))
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    return cv2.filter2D(face, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def motion_blur(face: Array, length: float, angle: float) -> Array:
+    """Blur along a straight line of `length` pixels."""
+    radius = max(1, min(20, round(length / 2)))
+    kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
+    end = (radius * np.cos(angle), radius * np.sin(angle))
+    points = [(round(radius - end[0]), round(radius - end[1])), (round(radius + end[0]), round(radius + end[1]))]
+    cv2.line(kernel, points[0], points[1], 1.0, lineType=cv2.LINE_AA)
+    return cv2.filter2D(face, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+
+
+def jpeg(face: Array, quality: int) -> Array:
+    """Compress and decompress; float32 in [0, 1] both ways."""
+    pixels = np.clip(face[..., ::-1] * 255, 0, 255).round().astype(np.uint8)
+    ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise RuntimeError("JPEG compression failed")
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+
+
+def to_grey(face: Array) -> Array:
+    """Return the BT.601 luma in all three channels."""
+    luma = face @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.repeat(luma[..., None], 3, axis=2)
+
+
+def colour_jitter(face: Array, rng: np.random.Generator, strength: float = 0.2) -> Array:
+    """Scale brightness, contrast and each channel a little."""
+    gain = 1 + rng.uniform(-strength, strength, 3).astype(np.float32) * 0.5
+    contrast, lift = 1 + rng.uniform(-strength, strength), rng.uniform(-strength, strength) * 0.5
+    return np.clip(((face - 0.5) * contrast + 0.5 + lift) * gain, 0, 1).astype(np.float32)
+
+
+def random_mask(rng: np.random.Generator, size: int) -> Array:
+    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, soft at the edges."""
+    mask = np.zeros((size, size), np.float32)
+    for _ in range(rng.integers(1, 5)):
+        point = rng.uniform(0.1, 0.9, 2) * size
+        heading = rng.uniform(0, 2 * np.pi)
+        width = int(rng.uniform(0.02, 0.09) * size)
+        for _ in range(rng.integers(2, 9)):
+            heading += rng.normal(0, 0.7)
+            step = rng.uniform(0.04, 0.16) * size
+            after = np.clip(point + step * np.array([np.cos(heading), np.sin(heading)]), 0, size - 1)
+            cv2.line(mask, _pixel(point), _pixel(after), 1.0, width, cv2.LINE_AA)
+            point = after
+    for _ in range(rng.integers(0, 3)):
+        centre, axes = rng.uniform(0.15, 0.85, 2) * size, rng.uniform(0.03, 0.14, 2) * size
+        if rng.random() < 0.5:
+            cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1, cv2.LINE_AA)
+        else:
+            cv2.rectangle(mask, _pixel(centre - axes), _pixel(centre + axes), 1.0, -1)
+    return mask
+
+
+def paint_white(face: Array, mask: Array) -> Array:
+    """Return the face with white where the mask is 1: what the inpainting network sees."""
+    return (face * (1 - mask[..., None]) + mask[..., None]).astype(np.float32)
+
+
+def for_task(task: str, face: Array, degradation: Degradation, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Return ``(lq, hq, mask)`` of one task: ``restore``, ``colorize`` or ``inpaint``.
+
+    The mask is (S, S), 0 but for inpainting. Colorization sees a jittered grey face, half the time degraded as well.
+    """
+    mask = np.zeros(face.shape[:2], np.float32)
+    if task == "restore":
+        if rng.random() < degradation.grey:
+            face = to_grey(face)
+            return to_grey(degrade(face, degradation, rng)), face, mask
+        return degrade(face, degradation, rng), face, mask
+    if task == "colorize":
+        grey = to_grey(colour_jitter(face, rng))
+        light = replace(degradation, noise=(0, min(8, degradation.noise[1])))
+        return (to_grey(degrade(grey, light, rng)) if rng.random() < 0.5 else grey), face, mask
+    if task == "inpaint":
+        mask = random_mask(rng, face.shape[0])
+        return paint_white(face, mask), face, mask
+    raise ValueError(f"unknown task {task!r}")
+
+
+def _pixel(point: Array) -> tuple[int, int]:
+    return int(point[0]), int(point[1])

@@ -1,0 +1,409 @@
+"""The training loop: one plain loop for all stages, on one process or several."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from codeformer.errors import CodeFormerError, UsageError
+from codeformer.models.codeformer import CodeFormer
+from codeformer.models.discriminator import PatchDiscriminator
+from codeformer.models.load import load_into, load_network, save_network
+from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.train import checkpoint
+from codeformer.train.codebook import Usage, place_codes
+from codeformer.train.data import Faces, Folder, make_loader
+from codeformer.train.losses import PerceptualDistance, hinge_discriminator
+from codeformer.train.settings import Settings
+from codeformer.train.sheet import Validation
+from codeformer.train.stages import STAGES, Batch, Players
+
+log = logging.getLogger("codeformer")
+
+
+class TrainingError(CodeFormerError):
+    """A run that cannot go on: a loss that is not finite."""
+
+
+def train(
+    settings: Settings,
+    data: Sequence[Folder],
+    out: Path,
+    *,
+    validation: Path | None = None,
+    perceptual: Path | None = None,
+    init: Path | None = None,
+    teacher: Path | None = None,
+    resume: bool = False,
+    time_limit: float | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Run one stage and return its weights file, ``out/model.safetensors`` (the averaged weights, half precision).
+
+    Args:
+        settings: see :class:`Settings`.
+        data: folders of aligned faces.
+        out: folder of the run: checkpoints, sheets, scalars.
+        validation: folder of faces for sheets and metrics.
+        perceptual: VGG16 features, see :class:`PerceptualDistance`.
+        init: weights to start from: of the stage before.
+        teacher: stage I's weights, whose encoder says the sharp face's codes; default: `init` of stage II.
+        resume: go on from ``out/checkpoint.pt``, exactly.
+        time_limit: seconds after which the run stops cleanly, with a checkpoint.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        UsageError, InputError, WeightsError, OutputError: see the pieces.
+        TrainingError: a loss is not finite; the step and its batch are saved beside the checkpoint.
+    """
+    started = time.monotonic()
+    world = World(device)
+    if settings.batch_size % (world.size * settings.accumulate):
+        raise UsageError(f"batch_size {settings.batch_size} does not divide by {world.size} x {settings.accumulate}")
+    torch.manual_seed(settings.seed)
+    players = build(settings, world.device, perceptual=perceptual, init=init, teacher=teacher)
+    trained = choose_parameters(players.net, settings.train)
+    optimizer = torch.optim.AdamW(trained, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    judge = players.discriminator
+    judge_optimizer = (
+        torch.optim.AdamW(judge.parameters(), settings.lr, betas=settings.betas, weight_decay=0.0) if judge else None
+    )
+    average = {name: t.detach().clone() for name, t in players.net.state_dict().items()}
+    scaler = torch.amp.GradScaler(enabled=settings.precision == "fp16" and world.device.type == "cuda")
+    usage = Usage(settings.network.codebook_size, world.device)
+    state = checkpoint.State(players.net, average, optimizer, judge, judge_optimizer, scaler, usage)
+    first = checkpoint.load(out / checkpoint.NAME, state, settings) if resume else 0
+    if first == 0 and world.rank == 0:
+        checkpoint.start(out, settings, data)
+
+    share = settings.batch_size // world.size
+    faces = Faces(data, settings.network.img_size, settings.degradations, settings.tasks, settings.seed)
+    loader = make_loader(faces, first, settings.steps, share, rank=world.rank, workers=settings.workers)
+    reporter = Reporter(settings, out, world, validation, perceptual, first, quiet)
+    step, stopped = first, ""
+    with Interrupt() as interrupt:
+        for step, batch in enumerate(loader, first):
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step)
+            if settings.stage == 1 and step == settings.vq_start and step:
+                place_codes(players.net, batch["hq"].to(world.device), world.mean)
+                average.update({n: t.detach().clone() for n, t in players.net.state_dict().items()})
+            logs = run_step(players, batch, settings, step, state, trained, world)
+            if not all(torch.isfinite(v).all() for v in logs.values()):
+                checkpoint.save_failure(out, step, batch, {k: float(v) for k, v in logs.items()})
+                raise TrainingError(f"step {step}: a loss is not finite; the batch is in {out / checkpoint.FAILURE}")
+            if (
+                settings.stage == 1
+                and settings.revive
+                and step >= settings.vq_start
+                and (step + 1) % settings.revive == 0
+            ):
+                logs["revived"] = torch.tensor(float(usage.revive(players.net, optimizer)))
+            update_average(average, players.net, min(settings.ema, (1 + step) / (10 + step)))
+            reporter.after(step, logs, players, average, batch)
+            late = time_limit is not None and time.monotonic() - started > time_limit
+            if world.any(late or interrupt.seen):
+                stopped = "interrupted" if interrupt.seen else "time is up"
+            if stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                if world.rank == 0:
+                    checkpoint.save(out, step + 1, state, settings)
+                    model = export(players.net, average, out / "model.safetensors", settings, step + 1)
+            if stopped:
+                break
+    reporter.close()
+    if stopped:
+        log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, step + 1, settings.steps)
+        if interrupt.seen:
+            raise KeyboardInterrupt
+    return out / "model.safetensors" if first >= settings.steps else model if world.rank == 0 else out
+
+
+def run_step(
+    players: Players,
+    batch: Batch,
+    settings: Settings,
+    step: int,
+    state: "checkpoint.State",
+    trained: Sequence[Tensor],
+    world: "World",
+) -> dict[str, Tensor]:
+    """Do one optimizer step, of the network and where there is one of the discriminator; return the mean losses."""
+    device, optimizer, judge = world.device, state.optimizer, players.discriminator
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+    players.net.train()
+    parts = split(batch, settings.accumulate, device)
+    optimizer.zero_grad(set_to_none=True)
+    judged = judge is not None and step >= settings.gan_start
+    if judge is not None:
+        judge.requires_grad_(False)
+    sums: dict[str, Tensor] = {}
+    fakes = []
+    for part in parts:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            losses = STAGES[settings.stage](players, part, settings, step, world.mean)
+        state.scaler.scale(losses.total / len(parts)).backward()
+        for name, value in {"loss": losses.total, **losses.logs}.items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float() / len(parts)
+        if losses.codes is not None and losses.latents is not None:
+            state.usage.count(losses.codes, losses.latents)
+        if judged and losses.fake is not None:
+            fakes.append((part["hq"], losses.fake.detach()))
+    state.scaler.unscale_(optimizer)
+    world.mean_gradients(trained)
+    if settings.clip:
+        sums["gradient"] = nn.utils.clip_grad_norm_(trained, settings.clip).detach()
+    state.scaler.step(optimizer)
+    state.scaler.update()
+    if judge is not None and state.judge_optimizer is not None and fakes:
+        judge.requires_grad_(True)
+        state.judge_optimizer.zero_grad(set_to_none=True)
+        for real, fake in fakes:
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss = hinge_discriminator(judge(real).float(), judge(fake).float())
+            (loss / len(fakes)).backward()
+            sums["judge"] = sums.get("judge", torch.zeros((), device=device)) + loss.detach() / len(fakes)
+        world.mean_gradients(list(judge.parameters()))
+        state.judge_optimizer.step()
+    return {name: world.mean(value) for name, value in sums.items()}
+
+
+def build(
+    settings: Settings, device: torch.device, *, perceptual: Path | None, init: Path | None, teacher: Path | None
+) -> Players:
+    """Build the networks of a stage and load what it starts from."""
+    config = settings.network
+    if settings.stage == 1:
+        net: VQAutoEncoder | CodeFormer = VQAutoEncoder.from_config(
+            replace(config, n_layers=0, connect_list=(), pixel_skip=False)
+        )
+        if init:
+            load_into(net, init)
+    else:
+        if init is None:
+            raise UsageError(
+                f"stage {settings.stage} starts from the weights of stage {settings.stage - 1}: --init FILE"
+            )
+        net = CodeFormer.from_config(config)
+        start_identity(net)
+        load_into(net, init, partial=True)
+    guide = None
+    if settings.stage > 1 and (settings.cross_entropy or settings.feature):
+        source = teacher or init
+        loaded = load_network(source) if source else net
+        guide = VQAutoEncoder.from_config(replace(config, n_layers=0, connect_list=(), pixel_skip=False))
+        own = guide.state_dict()
+        guide.load_state_dict({n: t for n, t in loaded.state_dict().items() if n in own})
+        guide.requires_grad_(False).eval().to(device)
+    needs_pictures = settings.stage != 2
+    vgg = PerceptualDistance(perceptual, settings.perceptual_layers) if needs_pictures and settings.perceptual else None
+    judge = PatchDiscriminator(settings.ndf) if needs_pictures and settings.gan else None
+    net.to(device)
+    return Players(net, guide, judge.to(device) if judge else None, vgg.to(device) if vgg else None)
+
+
+@torch.no_grad()
+def start_identity(net: CodeFormer) -> None:
+    """Start CFT as doing nothing, and the skip of pixels, where there is one, as copying."""
+    for fuse in net.fuse_convs_dict.values():
+        for branch in (fuse.scale, fuse.shift):
+            branch[-1].weight.mul_(0.1)
+            branch[-1].bias.zero_()
+    if net.config.pixel_skip:
+        nn.init.dirac_(net.pixel_skip.weight)
+        net.pixel_skip.bias.zero_()
+        finest = net.fuse_convs_dict[max(net.fuse_convs_dict, key=int)]
+        finest.scale[-1].bias.fill_(-1.0)  # at w = 1 the copied pixels stand alone at first
+
+
+def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[Tensor]:
+    """Let only the named modules train, and return their parameters."""
+    homes = {"feat_emb": "transformer", "ft_layers": "transformer", "idx_pred_layer": "transformer"}
+    homes |= {"position_emb": "transformer", "fuse_convs_dict": "fuse", "pixel_skip": "fuse"}
+    chosen = []
+    for name, parameter in net.named_parameters():
+        root = name.split(".")[0]
+        parameter.requires_grad_(homes.get(root, root) in names)
+        if parameter.requires_grad:
+            chosen.append(parameter)
+    return chosen
+
+
+def split(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
+    """Move a batch to the device and cut it into equal parts."""
+    moved = {
+        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) and k != "draws" else v for k, v in batch.items()
+    }
+    size = len(batch["hq"]) // parts
+    return [{k: v[i * size : (i + 1) * size] for k, v in moved.items()} for i in range(parts)]
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then constant or a cosine down to a twentieth."""
+    rate = settings.lr * min(1.0, (step + 1) / max(settings.warmup, 1))
+    if settings.schedule == "cosine":
+        turn = torch.pi * step / settings.steps
+        rate *= 0.05 + 0.95 * 0.5 * (1 + float(torch.cos(torch.tensor(turn))))
+    return rate
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the network's."""
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1 - decay)
+
+
+def export(
+    net: VQAutoEncoder | CodeFormer, average: Mapping[str, Tensor], path: Path, settings: Settings, step: int
+) -> Path:
+    """Write the averaged weights as the file that `codeformer restore --model` opens."""
+    tasks = ",".join(settings.tasks) if settings.stage > 1 else ""
+    save_network(net, path, {"stage": str(settings.stage), "step": str(step), "tasks": tasks}, state=average)
+    return path
+
+
+class World:
+    """The processes of a run, as ``torchrun`` starts them, and this one's device."""
+
+    def __init__(self, device: str) -> None:
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if device == "auto":
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise UsageError(f"--device {device}: no such device") from error
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of every process's `value`."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.size
+        return value
+
+    def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace gradients by their mean over the processes."""
+        if self.size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = self.mean(torch.cat([g.flatten() for g in gradients]))
+        for parameter, part in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any process says yes."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0) if self.size > 1 else flag
+
+
+class Interrupt:
+    """Remember Ctrl-C and SIGTERM until the step is done; the second one acts at once."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        except ValueError:  # not the main thread: the caller handles signals
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+
+class Reporter:
+    """Progress bar, scalars, sheets and validation, on the first process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        world: World,
+        validation: Path | None,
+        perceptual: Path | None,
+        first: int,
+        quiet: bool,
+    ) -> None:
+        self.settings, self.out, self.main = settings, out, world.rank == 0
+        self.bar = tqdm(total=settings.steps, initial=first, unit="step", disable=quiet or not self.main)
+        self.scalars = _summary_writer(out) if self.main else None
+        self.means: dict[str, list[float]] = {}
+        self.validation = (
+            Validation(settings, validation, perceptual, world.device) if self.main and validation else None
+        )
+        self.clock, self.since = time.monotonic(), first
+
+    def after(
+        self, step: int, logs: Mapping[str, Tensor], players: Players, average: Mapping[str, Tensor], batch: Batch
+    ) -> None:
+        """Report on a step that is done."""
+        if not self.main:
+            return
+        self.bar.update()
+        for name, value in logs.items():
+            self.means.setdefault(name, []).append(float(value))
+        done = step + 1
+        if done % self.settings.log_every == 0 or done == self.settings.steps:
+            means = {name: sum(values) / len(values) for name, values in self.means.items()}
+            means["images/s"] = (done - self.since) * self.settings.batch_size / (time.monotonic() - self.clock)
+            self.clock, self.since = time.monotonic(), done
+            self.means = {}
+            self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+            checkpoint.append_scalars(self.out, done, means)
+            self._write(done, means)
+        due = {
+            name: done % every == 0 or done == self.settings.steps
+            for name, every in (("sheet", self.settings.sheet_every), ("validate", self.settings.validate_every))
+        }
+        if self.validation is not None and any(due.values()):
+            scores = self.validation(
+                players.net, average, self.out / "sheets" / f"{done:07d}.png" if due["sheet"] else None
+            )
+            checkpoint.append_scalars(self.out, done, scores)
+            self._write(done, scores)
+            log.info("step %d: %s", done, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self.scalars is not None:
+            for name, value in scalars.items():
+                self.scalars.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """End the bar and the scalars' file."""
+        self.bar.close()
+        if self.scalars is not None:
+            self.scalars.close()
+
+
+def _summary_writer(out: Path) -> Any:
+    """Return TensorBoard's writer where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    make: Callable[..., Any] = SummaryWriter
+    return make(str(out / "tensorboard"))

@@ -1,0 +1,159 @@
+"""Losses of the three stages. Pictures are (B, 3, S, S) in [-1, 1]; every loss is a mean over the batch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codeformer.errors import WeightsError
+
+# torchvision's VGG16 `features`: convolutions by index, and the ReLU that ends each block.
+_PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
+
+
+class PerceptualDistance(nn.Module):
+    """Distance of VGG16 features, each unit-normalised over the channels and averaged over space and layers.
+
+    Zhang et al., CVPR 2018 (arXiv 1801.03924), equation 1, without the learned weights of LPIPS.
+
+    Args:
+        weights: a safetensors file with torchvision's ``features.N.weight``/``bias``; None takes torchvision's
+            own ImageNet weights, from its cache or its server.
+        layers: names of :data:`LAYERS`.
+
+    Raises:
+        WeightsError: the file is not that.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: Path | None, layers: Sequence[str] = tuple(LAYERS)) -> None:
+        super().__init__()
+        self.taps = sorted(LAYERS[name] for name in layers)
+        modules: list[nn.Module] = []
+        channels = 3
+        for item in _PLAN:
+            if isinstance(item, int):
+                modules += [nn.Conv2d(channels, item, 3, padding=1), nn.ReLU()]
+                channels = item
+            else:
+                modules.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*modules[: self.taps[-1] + 1])
+        self.features.load_state_dict(_vgg_state(weights, self.features))
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distance of each pair, (B,). With `mask` (B, 1, S, S), only where it is above a half."""
+        total = torch.zeros(a.shape[0], device=a.device)
+        count = torch.zeros(a.shape[0], device=a.device)
+        with torch.no_grad():
+            target = self._maps(b)
+        for x, y in zip(self._maps(a), target, strict=True):
+            distance = (_unit(x) - _unit(y)).pow(2).sum(1, keepdim=True)  # (B, 1, h, w)
+            if mask is None:
+                total = total + distance.mean((1, 2, 3))
+                count = count + 1
+            else:
+                inside = (F.adaptive_max_pool2d(mask, distance.shape[2:]) > 0.5).float()
+                total = total + (distance * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)
+                count = count + 1
+        return total / count
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        x = ((x + 1) / 2 - self.mean) / self.std
+        maps = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self.taps:
+                maps.append(x)
+        return maps
+
+
+def _unit(x: Tensor) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.pow(2).sum(1, keepdim=True) + 1e-8)
+
+
+def _vgg_state(weights: Path | None, features: nn.Module) -> dict[str, Tensor]:
+    if weights is None:
+        from torchvision.models import VGG16_Weights, vgg16
+
+        try:
+            state = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features.state_dict()
+        except OSError as error:
+            raise WeightsError(
+                "the perceptual distance needs VGG16: torchvision cannot fetch it "
+                f"({error}); give a safetensors file of its features with --perceptual FILE"
+            ) from error
+    else:
+        from codeformer.models.load import read_state
+
+        state = {name.removeprefix("features."): t.float() for name, t in read_state(weights)[0].items()}
+    own = features.state_dict()
+    if any(name not in state or state[name].shape != t.shape for name, t in own.items()):
+        raise WeightsError(f"{weights}: not the features of VGG16 (torchvision's names features.N.weight)")
+    return {name: state[name] for name in own}
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of the discriminator on the logits of real and generated faces."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
+    """Return the GAN loss's weight from the two losses' gradients at the last layer (paper, section 3.1; VQGAN, eq. 7)."""
+    ratio = reconstruction.norm() / (adversarial.norm() + 1e-4)
+    return ratio.clamp(0, 1e4).detach()
+
+
+def random_crops(
+    pictures: Sequence[Tensor], sharp: Tensor, side: int, draws: Tensor, spread: float = 0.25
+) -> list[Tensor]:
+    """Cut the same random square out of each of several batches of pictures, for a loss that is dear on whole faces.
+
+    Half of the squares come from the picture, half from the picture halved, which shows four times the area;
+    pictures that are not `sharp` are always halved. Half of the squares lie anywhere, half around the features.
+
+    Args:
+        pictures: batches (B, C, S, S).
+        sharp: (B,) bool.
+        side: of the squares, pixels.
+        draws: (B, 6) uniform numbers in [0, 1), one row for each picture.
+        spread: how far the squares around the features stray from the centre, of the size.
+
+    Returns:
+        for each batch one (B, C, side, side).
+    """
+    size = pictures[0].shape[-1]
+    crops: list[list[Tensor]] = [[] for _ in pictures]
+    for i, (scale, mode, y, x, dy, dx) in enumerate(draws.tolist()):
+        halved = size >= 2 * side and (not bool(sharp[i]) or scale < 0.5)
+        whole = size // 2 if halved else size
+        cut = min(side, whole)
+        # The features of an aligned face lie around its centre, a little below: y + dy - 1 is triangular in (-1, 1).
+        centre = (y, x) if mode < 0.5 else (0.56 + 2 * spread * (y + dy - 1), 0.5 + 2 * spread * (x + dx - 1))
+        top, left = (int(min(max(round(c * whole - cut / 2), 0), whole - cut)) for c in centre)
+        for out, picture in zip(crops, pictures, strict=True):
+            if halved:
+                patch = picture[i, :, 2 * top : 2 * (top + cut), 2 * left : 2 * (left + cut)]
+                out.append(F.avg_pool2d(patch[None], 2)[0])
+            else:
+                out.append(picture[i, :, top : top + cut, left : left + cut])
+    return [torch.stack(out) for out in crops]
+
+
+def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference; of faces that were enlarged to this size, only at half the size.
+
+    Where `mask` (B, 1, S, S) is 1, a pixel counts four times: there the input helps least.
+    """
+    weight = 1 if mask is None else 1 + 3 * mask
+    full = ((out - hq).abs() * weight).mean((1, 2, 3))
+    half = F.avg_pool2d((out - hq) * weight, 2).abs().mean((1, 2, 3))
+    return torch.where(sharp.to(full.device), full, half).mean()
