@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -20,7 +22,6 @@ from codeformer.detect import Face
 from codeformer.engine import Engine
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
 from codeformer.picture import Picture
-from codeformer.restore import is_out_of_memory
 from codeformer.tasks import Study
 
 K = TypeVar("K")
@@ -101,6 +102,8 @@ class _Waiting(Generic[K]):
         except CodeFormerError as error:
             self.error = error
         except Exception as error:
+            from codeformer.restore import is_out_of_memory
+
             if is_out_of_memory(error):
                 message = "not enough memory for a picture of this size; shrink it or lower --upscale"
                 self.error = OutOfMemoryError(message)
@@ -112,15 +115,35 @@ class _Waiting(Generic[K]):
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def process(jobs: Iterable[Job[K]], engine: Engine) -> Generator[Result[K], None, None]:
+def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Generator[Result[K], None, None]:
     """Work on the pictures and yield a result for each, in order.
 
-    What goes wrong with one picture is its result's ``error``; the others go on.
+    ``ahead``: how many pictures a thread reads and detects while the network works on earlier ones; 0 for no thread.
+    ``jobs`` is always iterated by the caller's thread. What goes wrong with one picture is its result's ``error``; the
+    others go on.
     """
-    for window in _windows((_begin(job, engine) for job in jobs), engine.restorer.batch_size):
-        _restore(window, engine)
-        for item in window:
-            yield _finish(item, engine)
+    with ThreadPoolExecutor(1, "codeformer-read") as reader:
+        try:
+            begun = _in_advance(jobs, engine, reader, ahead) if ahead else (_begin(job, engine) for job in jobs)
+            for window in _windows(begun, engine.restorer.batch_size):
+                _restore(window, engine)
+                for item in window:
+                    yield _finish(item, engine)
+        finally:  # also when the caller is not interested any more
+            reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_advance(
+    jobs: Iterable[Job[K]], engine: Engine, reader: ThreadPoolExecutor, ahead: int
+) -> Iterator[_Waiting[K]]:
+    """``_begin`` in the reader's thread, at most ``ahead`` pictures before they are wanted."""
+    queue: deque[Future[_Waiting[K]]] = deque()
+    for job in jobs:
+        queue.append(reader.submit(_begin, job, engine))
+        if len(queue) > ahead:
+            yield queue.popleft().result()
+    while queue:
+        yield queue.popleft().result()
 
 
 def _windows(items: Iterator[_Waiting[K]], faces_wanted: int) -> Iterator[list[_Waiting[K]]]:

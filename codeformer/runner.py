@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -26,6 +28,9 @@ from codeformer.pipeline import Job, Result, process
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
 
+_AHEAD = 2  # pictures read and detected before the network wants them
+_WRITERS = 2
+_WRITING_BYTES = 400_000_000  # pictures that wait for being written hold no more than this, but always one
 _NAMED = 100  # failures that the summary names; the report has them all
 
 
@@ -107,8 +112,9 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
                     report.merge({**header, "state": "running"})
                     engine = engine or open_engine(task, options.work)
                     header = _header(task, settings, model, model_hash, engine)
-                    for result in process(chain([first], waiting), engine):
-                        record = _settle(result, root, options.output, task, tally, console)
+                    results = process(chain([first], waiting), engine, ahead=_AHEAD)
+                    for result, written in _written(results, root, options.output):
+                        record = _settle(result, written, options.output, task, tally, console)
                         _drop_stale(report, record)
                         report.append(record)
                         bar.update()
@@ -164,29 +170,70 @@ def _fingerprint(path: Path, task: Task, stamp: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class _Written:
+    """The files of a result with their sizes, or why they could not be written."""
+
+    files: tuple[tuple[str, int], ...] = ()
+    seconds: float = 0.0
+    error: OutputError | None = None
+
+
+def _written(
+    results: Iterator[Result[tuple[Planned, str]]], root: Path, output: OutputOptions
+) -> Iterator[tuple[Result[tuple[Planned, str]], _Written]]:
+    """Results with their files, in order; threads write while the pipeline goes on.
+
+    Raises OutputError if no file can be written any more. An interruption lets the files that were begun be finished.
+    """
+    queue: deque[tuple[Result[tuple[Planned, str]], Future[_Written]]] = deque()
+    with ThreadPoolExecutor(_WRITERS, "codeformer-write") as writers:
+        try:
+            for result in results:
+                queue.append((result, writers.submit(_write, result, root, output)))
+                while len(queue) > _WRITERS or sum(_bytes(one) for one, _ in queue) > _WRITING_BYTES:
+                    yield queue[0][0], queue[0][1].result()
+                    queue.popleft()
+        except KeyboardInterrupt:
+            for result, future in queue:
+                yield result, future.result()
+            raise
+        while queue:
+            result, future = queue.popleft()
+            yield result, future.result()
+
+
+def _write(result: Result[tuple[Planned, str]], root: Path, output: OutputOptions) -> _Written:
+    if result.error is not None or (result.done == 0 and output.no_face != "copy"):
+        return _Written()
+    start = time.perf_counter()
+    try:
+        files = write_outputs(result, result.key[0].stem, root, output)
+    except OutputError as error:
+        if _is_fatal(error):
+            raise
+        return _Written(seconds=time.perf_counter() - start, error=error)
+    return _Written(tuple(files), time.perf_counter() - start)
+
+
+def _bytes(result: Result[Any]) -> int:
+    return sum(picture.rgb.nbytes for picture in (result.picture, result.output) if picture is not None)
+
+
 def _settle(
     result: Result[tuple[Planned, str]],
-    root: Path,
+    written: _Written,
     output: OutputOptions,
     task: Task,
     tally: _Tally,
     console: Console,
 ) -> Record:
-    """Write a result, tell the user, return its line of the report. Raises OutputError if nothing can be written."""
+    """Count a result, tell the user, and return its line of the report."""
     item, fingerprint = result.key
-    error, files, status = result.error, [], "failed"
-    start = time.perf_counter()
+    error, status = result.error or written.error, "failed"
     if error is None and result.done == 0 and output.no_face == "error":
         error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
-    if error is None:
-        try:
-            write = result.done > 0 or output.no_face == "copy"
-            files = write_outputs(result, item.stem, root, output) if write else []
-        except OutputError as problem:
-            if _is_fatal(problem):
-                raise
-            error = problem
-    seconds = {**result.seconds, "write": time.perf_counter() - start}
+    seconds = {**result.seconds, "write": written.seconds}
     if error is not None:
         tally.failed.append((str(item.path), error))
         console.error(_naming(item.path, error))
@@ -222,7 +269,7 @@ def _settle(
             for one in result.faces
         ],
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        "outputs": [{"path": name, "bytes": size} for name, size in files],
+        "outputs": [{"path": name, "bytes": size} for name, size in written.files],
         "notes": list(result.notes),
         "error": None
         if error is None
