@@ -1,0 +1,99 @@
+"""Paint in a picture: which pixels somebody painted over with one colour. Pure functions."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from codeformer.mask import Mask, Pixels, bounds
+
+# The smallest thing that counts is a disc of this diameter, and this share of the picture's pixels.
+_BRUSH = 3
+_LEAST_SHARE = 1e-4
+_LEAST_PIXELS = 40
+# How far the fringe of a soft brush may reach beyond the paint, as a share of the picture's longer side.
+_REACH = 0.08
+# The fringe goes on while the colour runs away from the paint by at least this much (of 255) a pixel, and by this
+# share of the steepest slope nearby: after a hard edge the picture's own shading is no fringe, however steep.
+_SLOPE = 1.5
+_SLOPE_SHARE = 0.15
+_NEARBY = 8
+
+
+def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.0) -> Mask:
+    """Where a picture is painted over with one colour: 1 on the paint and its fringe, else 0.
+
+    `rgb` is (H, W, 3) uint8 or uint16; `colour` and `tolerance` are of 0-255 (the largest difference of a channel).
+    Two steps, as in hysteresis thresholding. The core is what has the colour within the tolerance, holds a small
+    disc and is not tiny: teeth, the whites of eyes and highlights are not. From there the region grows over the
+    fringe that antialiasing, a soft brush or JPEG leave, as long as going outwards leads away from the paint's
+    colour, so it ends where the picture itself begins. All zero if there is no paint.
+    """
+    distance = _distance(rgb, colour)
+    core = _core(distance, tolerance)
+    if not core.any():
+        return np.zeros(distance.shape, np.float32)
+    reach = max(6, round(_REACH * max(distance.shape)))
+    box = bounds(core, reach + 4)
+    result = np.zeros(distance.shape, np.float32)
+    result[box] = _with_fringe(core[box], distance[box], reach)
+    return result
+
+
+def _distance(rgb: Pixels, colour: tuple[int, int, int]) -> Mask:
+    """(H, W) float32: the largest difference of a channel to the colour, of 255."""
+    unit = np.float32(255 / np.iinfo(rgb.dtype).max)
+    result = np.zeros(rgb.shape[:2], np.float32)
+    for channel, value in enumerate(colour):  # channel by channel: a large picture is not held three times in float
+        np.maximum(result, np.abs(rgb[..., channel].astype(np.float32) * unit - value), out=result)
+    return result
+
+
+def _core(distance: Mask, tolerance: float) -> NDArray[np.uint8]:
+    """What is surely paint, (H, W) 0 or 1.
+
+    Regions within the tolerance count as a whole if most of them is nearly exact (JPEG spoils the rest of a thin
+    stroke); of others, say a white shirt behind a white stroke, only the nearly exact part.
+    """
+    exact = _solid(distance <= tolerance / 3)
+    near = _solid(distance <= tolerance) | exact
+    count, labels = cv2.connectedComponents(near, connectivity=8)
+    sizes = np.bincount(labels.ravel(), minlength=count)
+    exact_sizes = np.bincount(labels[distance <= tolerance / 3], minlength=count)
+    mostly_exact = exact_sizes >= 0.5 * sizes
+    mostly_exact[0] = False
+    return np.where(mostly_exact[labels], near, exact)
+
+
+def _solid(region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The parts that hold a small disc and are not tiny."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRUSH, _BRUSH))
+    # Beyond the frame lies paint as far as the opening knows: a stroke may run out of the picture.
+    opened = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_REPLICATE)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= max(_LEAST_PIXELS, _LEAST_SHARE * region.size)
+    large[0] = False
+    return np.asarray(large[labels], np.uint8)
+
+
+def _with_fringe(core: NDArray[np.uint8], distance: Mask, reach: int) -> Mask:
+    """The core (H, W) grown outwards, pixel ring by pixel ring, while the colour runs away from the paint."""
+    smooth = cv2.GaussianBlur(distance, (0, 0), 1.2)  # JPEG's ringing is no slope
+    away = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)
+    slope = np.zeros_like(smooth)
+    for axis in (0, 1):
+        slope += np.gradient(smooth, axis=axis) * np.gradient(away, axis=axis)
+    box = np.ones((2 * _NEARBY + 1, 2 * _NEARBY + 1), np.uint8)
+    least = np.maximum(_SLOPE, _SLOPE_SHARE * np.asarray(cv2.dilate(slope, box), np.float32))
+    passable = ((slope >= least) | (away <= 2.0)).astype(np.uint8)
+    ring = np.ones((3, 3), np.uint8)
+    grown = core
+    for step in range(1, reach + 1):
+        near = (away <= step + 0.5).astype(np.uint8)
+        wider = np.asarray(cv2.dilate(grown, ring), np.uint8) & passable & near | grown
+        if (wider == grown).all() and step > 2:
+            break
+        grown = wider
+    closed = cv2.morphologyEx(grown, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+    return np.asarray(closed, np.float32)
