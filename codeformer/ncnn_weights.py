@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -165,24 +163,16 @@ def fingerprint(param: Path) -> str:
 def converted(param: Path, cache: Path) -> Path:
     """The pair as one ``.safetensors`` file in the folder ``cache``, converted on first use.
 
-    The name carries the source's hash, so another version of the data package never meets an old copy. The file
-    appears whole or not at all (also when two processes convert at once). Raises WeightsError if the source is bad,
-    OSError if the folder cannot be written.
+    The name carries the source's hash, so another version of the data package never meets an old copy. Raises
+    WeightsError if the source is bad, OutputError if the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
+
+    from codeformer.atomic import write_atomic
 
     target = cache / f"{param.stem.lower()}-{fingerprint(param)}.safetensors"
-    if target.is_file():
-        return target
-    state = read_rrdbnet(param)
-    cache.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=cache, suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
-        save_file(state, part, metadata={"source": param.stem, "architecture": "RRDBNet"})
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    _log.info("converted %s to %s", param, target)
+    if not target.is_file():
+        state = read_rrdbnet(param)
+        write_atomic(target, save(state, metadata={"source": param.stem, "architecture": "RRDBNet"}))
+        _log.info("converted %s to %s", param, target)
     return target
