@@ -71,8 +71,8 @@ def fetch(
                 part.unlink()  # somebody else was faster
                 progress(size)
                 return
-            _require_space(target.parent, size - _length(file))
             try:
+                _require_space(target.parent, size - _length(file))
                 _gather(url, file, target, size, sha256, progress, note, attempts, timeout, sleep)
             except BaseException:
                 if _length(file) == 0:
@@ -168,7 +168,8 @@ def _receive(url: str, file: BinaryIO, size: int, progress: Callable[[int], None
 @contextmanager
 def _connection(request: urllib.request.Request, file: BinaryIO, timeout: float) -> Iterator[Any]:
     try:
-        response = urllib.request.urlopen(request, timeout=timeout)
+        # An opener of our own reads the environment's proxies now; urlopen's is the process's, made once.
+        response = urllib.request.build_opener().open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # our part is longer than the server's file
