@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import cv2
@@ -14,13 +15,23 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Pixels = npt.NDArray[Any]  # (H, W, 3) RGB, uint8 or uint16, full range
 
 UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
 # H.273 matrix -> libswscale's name for its coefficients; others (YCgCo, ICtCp...) are not conversions it offers
 _SWS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 _BT709, _BT601 = 1, 6
+# What red and blue contribute to luma, by matrix
+_WEIGHTS = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
 # Without these chroma is interpolated by dropping samples and rounded down: every pass would darken the film
 _QUALITY = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -73,8 +84,9 @@ def colour_of(frame: av.VideoFrame) -> Colour:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """The multiple of 90 degrees, maybe mirrored, that the frame's display matrix asks for."""
-    for index in range(len(frame.side_data)):
-        data = frame.side_data[index]
+    side_data: Any = frame.side_data
+    for index in range(len(side_data)):
+        data = side_data[index]
         if data.type.name != "DISPLAYMATRIX":
             continue
         a, b, _, c, d = struct.unpack("=5i", bytes(memoryview(data))[:20])  # x' = ax + cy, y' = bx + dy
@@ -91,17 +103,15 @@ def bits_of(frame: av.VideoFrame) -> int:
 
 def to_rgb(frame: av.VideoFrame, colour: Colour) -> Pixels:
     """A decoded frame as (H, W, 3) full range RGB: uint8, or uint16 when it has more than 8 bits."""
-    target = "rgb24" if bits_of(frame) <= 8 else "rgb48le"
+    bits = bits_of(frame)
+    target = "rgb24" if bits <= 8 else "rgb48le"
     if frame.format.is_rgb or frame.format.name.startswith("pal8"):
-        converted = frame.reformat(format=target, interpolation=_QUALITY)
-    else:
-        converted = frame.reformat(
-            format=target,
-            interpolation=_QUALITY,
-            src_colorspace=_SWS[colour.matrix],
-            src_color_range=colour.range,
-        )
-    return converted.to_ndarray()
+        return frame.reformat(format=target, interpolation=_QUALITY).to_ndarray()
+    if bits > 8 and not frame.format.name.startswith("gray"):
+        return _deep_to_rgb(frame, colour, bits)
+    return frame.reformat(
+        format=target, interpolation=_QUALITY, src_colorspace=_SWS[colour.matrix], src_color_range=colour.range
+    ).to_ndarray()
 
 
 def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -> av.VideoFrame:
@@ -111,25 +121,86 @@ def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -
     """
     if (rgb.shape[1], rgb.shape[0]) != size:
         rgb = resize(rgb, size)
-    source = av.VideoFrame.from_ndarray(
-        np.ascontiguousarray(rgb), format="rgb24" if rgb.dtype == np.uint8 else "rgb48le"
-    )
-    source.color_range = FULL
+    rgb = np.ascontiguousarray(rgb)
     if pix_fmt.startswith(("gbr", "rgb", "bgr")):
-        frame = source.reformat(format=pix_fmt, interpolation=_QUALITY)
-    else:
+        layout = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
+        frame = av.VideoFrame.from_ndarray(rgb, format=layout).reformat(format=pix_fmt, interpolation=_QUALITY)
+    elif rgb.dtype == np.uint8 and colour.range == LIMITED:
+        source = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        source.color_range = FULL
         frame = source.reformat(
             format=pix_fmt,
             interpolation=_QUALITY,
             src_color_range=FULL,
             dst_colorspace=_SWS[colour.matrix],
-            dst_color_range=colour.range,
+            dst_color_range=LIMITED,
         )
+    else:
+        frame = _deep_from_rgb(rgb, pix_fmt, colour)
+    if not frame.format.is_rgb:
         frame.colorspace = colour.matrix
     frame.color_range = colour.range
     frame.color_primaries = colour.primaries
     frame.color_trc = colour.transfer
     return frame
+
+
+# libswscale's own conversions with 16 bits or full range are off by up to half a step of 8 bits, each time. Its
+# change of depth and of chroma's grid is not, so these two only leave that to it.
+
+
+def _deep_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Pixels:
+    wide = _regrid(frame, "yuv444p16le", colour)
+    yuv = np.stack(_planes(wide), axis=-1).astype(np.float32)
+    offset, span = _levels(colour, bits)
+    inverse = np.linalg.inv(_yuv_from_rgb(colour.matrix)) / span  # the spans divide its columns
+    rgb = cv2.transform(yuv - offset, (inverse * 65535).astype(np.float32))
+    return np.clip(np.rint(rgb, out=rgb), 0, 65535).astype(np.uint16)
+
+
+def _deep_from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour) -> av.VideoFrame:
+    bits = max(component.bits for component in av.VideoFormat(pix_fmt, 16, 16).components)
+    offset, span = _levels(colour, bits)
+    matrix = _yuv_from_rgb(colour.matrix) * span[:, None] / np.iinfo(rgb.dtype).max
+    yuv = cv2.transform(rgb.astype(np.float32), matrix.astype(np.float32)) + offset
+    values = np.clip(np.rint(yuv, out=yuv), 0, 65535).astype(np.uint16)
+    wide = av.VideoFrame(rgb.shape[1], rgb.shape[0], "yuv444p16le")
+    for plane, view in zip(_planes(wide), np.moveaxis(values, -1, 0), strict=True):
+        plane[:] = view
+    return _regrid(wide, pix_fmt, colour)
+
+
+def _regrid(frame: av.VideoFrame, pix_fmt: str, colour: Colour) -> av.VideoFrame:
+    """Another depth and chroma grid, the same colours."""
+    matrix = _SWS[colour.matrix]
+    return frame.reformat(
+        format=pix_fmt,
+        interpolation=_QUALITY,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=colour.range,
+        dst_color_range=colour.range,
+    )
+
+
+def _planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint16]]:
+    """Views of a yuv444p16le frame's planes."""
+    rows = [np.frombuffer(memoryview(plane), np.uint16).reshape(-1, plane.line_size // 2) for plane in frame.planes]
+    return [plane[: frame.height, : frame.width] for plane in rows]
+
+
+def _levels(colour: Colour, bits: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Of Y, Cb and Cr in 16 bits that hold ``bits`` shifted up: the value of 0, and the span of 1."""
+    if colour.range == FULL:
+        return np.array([0, 32768, 32768], np.float32), np.full(3, (2.0**bits - 1) * 2.0 ** (16 - bits))
+    return np.array([4096, 32768, 32768], np.float32), np.array([219.0, 224.0, 224.0]) * 256
+
+
+def _yuv_from_rgb(matrix: int) -> npt.NDArray[np.float64]:
+    """(3, 3): Y in [0, 1], Cb and Cr in [-0.5, 0.5] from RGB in [0, 1] (H.273, equations 38 to 40)."""
+    red, blue = _WEIGHTS[matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    return np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
 
 
 def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:

@@ -270,8 +270,8 @@ def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
 def _duration(container: Any, stream: Any) -> Fraction | None:
     """Seconds of the picture, from the film's start."""
     if stream.duration is not None:
-        begin = Fraction(stream.start_time or 0) * stream.time_base - start_of(container)
-        return begin + stream.duration * stream.time_base
+        ticks = Fraction((stream.start_time or 0) + stream.duration)
+        return ticks * Fraction(stream.time_base) - start_of(container)
     for key, value in stream.metadata.items():
         if key.upper().startswith("DURATION"):  # Matroska's tag, hh:mm:ss.nnnnnnnnn
             hours, minutes, seconds = value.split(":")

@@ -49,11 +49,17 @@ class Frame:
 class Film(Protocol):
     """A source of frames that can be read again from any index."""
 
-    info: FilmInfo
-    #: What went wrong while reading, one line each; complete once ``frames`` has ended.
-    problems: list[str]
-    #: Seconds at which a damaged film ended before its time, or None.
-    ended_early: float | None
+    @property
+    def info(self) -> FilmInfo:
+        """What is known before the first frame."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong while reading, one line each; complete once ``frames`` has ended."""
+
+    @property
+    def ended_early(self) -> float | None:
+        """Seconds at which a damaged film ended before its time, or None; known once ``frames`` has ended."""
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
         """The frames from index ``first`` on."""
@@ -120,7 +126,7 @@ def find_frames(path: Path) -> list[Path] | None:
     elif path.exists():
         return None
     elif re.search(r"%0?\d*d", path.name):
-        number = re.compile(re.sub(r"%0?\d*d", lambda _: r"\\d+", _escape(path.name)))
+        number = re.compile(re.sub(r"%0?\d*d", lambda _: r"\d+", _escape(path.name)))
         candidates = [entry for entry in _listing(path.parent) if number.fullmatch(entry.name)]
     elif re.search(r"[*?\[]", path.name):
         candidates = list(path.parent.glob(path.name))

@@ -1,0 +1,142 @@
+"""How a film is encoded: which codec with which settings, size, time base and colour."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from codeformer.errors import UsageError
+from codeformer.video.pixels import Colour
+from codeformer.video.source import FilmInfo
+
+_GLOBAL_HEADER = 0x400000  # AV_CODEC_FLAG_GLOBAL_HEADER: the parameter sets go into the container, once
+
+#: By the output's ending: FFmpeg's name of the container and the codec that every player of it takes.
+CONTAINERS: dict[str, tuple[str, str]] = {
+    ".mp4": ("mp4", "libx264"),
+    ".m4v": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+}
+_ALIASES = {"h264": "libx264", "hevc": "libx265", "h265": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+# Near transparent for each; their scales differ
+_CRF = {"libx264": 16, "libx265": 18, "libvpx-vp9": 24, "libsvtav1": 22}
+_PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
+# Codecs whose 10 bits play where their 8 bits do. H.264's do not, so there 10 bits are dithered to 8.
+_DEEP = {"libx265": "yuv420p10le", "libsvtav1": "yuv420p10le", "prores_ks": "yuv422p10le", "ffv1": "yuv420p10le"}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything that an encoder is opened with."""
+
+    codec: str
+    options: tuple[tuple[str, str], ...]
+    pix_fmt: str
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    sample_aspect_ratio: Fraction
+    colour: Colour
+
+    def configure(self, context: Any) -> None:
+        """Set up a closed codec context."""
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
+        context.time_base, context.framerate = self.time_base, self.rate
+        context.sample_aspect_ratio = self.sample_aspect_ratio
+        context.colorspace, context.color_range = self.colour.matrix, self.colour.range
+        context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
+        context.options = dict(self.options)
+        context.flags |= _GLOBAL_HEADER
+
+
+def plan_encoding(
+    info: FilmInfo,
+    suffix: str,
+    *,
+    scale: float = 1.0,
+    codec: str | None = None,
+    crf: int | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+) -> Encoding:
+    """How ``info``'s film is written to a file that ends with ``suffix``, enlarged by ``scale``.
+
+    An odd side becomes even by scaling, never by cutting or padding. Raises UsageError for an ending, codec or pixel
+    format that cannot be written.
+    """
+    if suffix.lower() not in CONTAINERS:
+        endings = ", ".join(sorted(CONTAINERS))
+        raise UsageError(f"--output_path: a film ends with {endings}, not {suffix or 'nothing'!r}")
+    default = CONTAINERS[suffix.lower()][1]
+    name = _ALIASES.get(codec or default, codec or default)
+    try:
+        encoder = av.Codec(name, "w")
+    except (ValueError, av.error.FFmpegError):
+        raise UsageError(f"--codec {codec}: no such encoder; use h264, hevc, vp9, av1, prores_ks or ffv1") from None
+    if encoder.type != "video":
+        raise UsageError(f"--codec {codec}: encodes no film; use h264, hevc, vp9, av1, prores_ks or ffv1")
+    offered = [entry.name for entry in encoder.video_formats or []]
+    deep = _DEEP.get(name) if info.bits > 8 else None
+    chosen = pix_fmt or deep or ("yuv420p" if "yuv420p" in offered else offered[0])
+    if offered and chosen not in offered:
+        raise UsageError(f"--pix_fmt {chosen}: {name} writes {', '.join(offered)}")
+    options: dict[str, str] = {}
+    if name in _CRF:
+        options["crf"] = str(_CRF[name] if crf is None else crf)
+    elif crf is not None:
+        raise UsageError(f"--crf: {name} has no such setting")
+    if preset is not None and name not in _PRESETS:
+        raise UsageError(f"--preset: {name} has no such setting")
+    if name in _PRESETS:
+        options["preset"] = preset or _PRESETS[name]
+    if name == "libx264":
+        options["threads"] = "4"  # their number is part of the result: a resumed film must not depend on the machine
+    if name == "libvpx-vp9":
+        options |= {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}
+    if name == "libx265":
+        options["x265-params"] = "log-level=error"
+    width, height = (round(side * scale) for side in (info.width, info.height))
+    across, down = _grain(chosen)
+    return Encoding(
+        codec=name,
+        options=tuple(sorted(options.items())),
+        pix_fmt=chosen,
+        width=-(-width // across) * across,
+        height=-(-height // down) * down,
+        time_base=info.time_base,
+        rate=info.rate,
+        sample_aspect_ratio=info.sample_aspect_ratio,
+        colour=info.colour,
+    )
+
+
+def check_encoding(encoding: Encoding, container: str) -> None:
+    """Open the encoder once, before any work. Raises UsageError when container or encoder refuse."""
+    if encoding.codec not in _muxable(container):
+        raise UsageError(f"--codec {encoding.codec} does not go into {container}; choose another ending for -o")
+    context = av.CodecContext.create(encoding.codec, "w")
+    encoding.configure(context)
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        settings = ", ".join(f"{key}={value}" for key, value in encoding.options)
+        size = f"{encoding.width}x{encoding.height}"
+        raise UsageError(f"{encoding.codec} refuses {settings} at {size} {encoding.pix_fmt} ({error})") from error
+
+
+def _grain(pix_fmt: str) -> tuple[int, int]:
+    """Of what the sides must be multiples."""
+    layout = av.VideoFormat(pix_fmt, 16, 16)
+    return 16 // layout.chroma_width(16), 16 // layout.chroma_height(16)
+
+
+def _muxable(container: str) -> frozenset[str]:
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        return frozenset(probe.supported_codecs)

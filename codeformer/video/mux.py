@@ -1,0 +1,151 @@
+"""Joins finished stretches with the input's sound, subtitles, chapters and metadata into the film."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from codeformer.errors import OutputError
+from codeformer.video.encoding import CONTAINERS, Encoding
+from codeformer.video.packets import read_packets
+from codeformer.video.reader import open_container, start_of, video_stream
+from codeformer.video.tracks import Carrier, carriers
+
+# What describes the input's file, not the film
+_FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What of the input belongs to the output: seconds from the input's beginning."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+
+
+def mux(
+    output: Path,
+    encoding: Encoding,
+    stretches: Sequence[Path],
+    *,
+    suffix: str,
+    source: Path | None = None,
+    clip: Clip | None = None,
+    last_duration: int = 0,
+    audio: bool = True,
+) -> list[str]:
+    """Write the film to ``output`` in the container for ``suffix``; returns one line for each thing left out.
+
+    ``source``: the input file whose sound, subtitles, chapters and metadata are kept, where ``clip`` says. Packets are
+    copied when the container takes their codec; else sound is encoded as AAC (Opus in WebM) and text subtitles in the
+    container's own kind. ``last_duration``: ticks for which the last frame is shown. Raises OutputError.
+    """
+    container_name = CONTAINERS[suffix.lower()][0]
+    clip = clip or Clip()
+    options = {"movflags": "+faststart"} if container_name in ("mp4", "mov") else {}
+    if container_name in ("mp4", "mov"):
+        options["video_track_timescale"] = str(encoding.time_base.denominator)
+    notes: list[str] = []
+    origin: Any = None if source is None else open_container(source)
+    try:
+        with av.open(str(output), "w", format=container_name, container_options=options) as out:
+            video = out.add_stream(encoding.codec, rate=encoding.rate)
+            encoding.configure(video.codec_context)
+            video.time_base = encoding.time_base
+            carried: list[Carrier] = []
+            if origin is not None:
+                _describe(out, video, origin, source, clip)
+                carried, notes = carriers(origin, out, container_name, audio=audio)
+            out.start_encoding()
+            films = _film_packets(stretches, video, encoding, last_duration)
+            others = _carried_packets(origin, carried, clip, notes)
+            for _, _, packet in heapq.merge(films, others, key=lambda entry: entry[:2]):
+                out.mux_one(packet)
+    except (av.error.FFmpegError, OSError) as error:
+        raise OutputError(f"{output}: the film cannot be written ({error})") from error
+    finally:
+        if origin is not None:
+            origin.close()
+    return notes
+
+
+def _describe(out: Any, video: Any, origin: Any, source: Path | None, clip: Clip) -> None:
+    """Metadata and chapters of the input's file, and what it says of its picture."""
+    for key, value in origin.metadata.items():
+        if key.lower() not in _FILE_TAGS:
+            out.metadata[key] = value
+    first = video_stream(origin, source or Path())
+    video.metadata.update(
+        {k: v for k, v in first.metadata.items() if k.lower() in ("language", "title", "handler_name")}
+    )
+    video.disposition = int(first.disposition)
+    if hasattr(origin, "chapters"):
+        kept = [c for c in (_clipped(chapter, origin, clip) for chapter in origin.chapters()) if c is not None]
+        if kept:
+            out.set_chapters(kept)
+
+
+def _clipped(chapter: dict[str, Any], origin: Any, clip: Clip) -> dict[str, Any] | None:
+    base = Fraction(chapter["time_base"])
+    shift = round((start_of(origin) + clip.start) / base)
+    start, end = max(0, chapter["start"] - shift), chapter["end"] - shift
+    if clip.end is not None:
+        end = min(end, round((clip.end - clip.start) / base))
+    return {**chapter, "start": start, "end": end} if end > start else None
+
+
+def _film_packets(
+    stretches: Sequence[Path], stream: Any, encoding: Encoding, last_duration: int
+) -> Iterator[tuple[float, int, Any]]:
+    base = encoding.time_base
+    for stored in read_packets(stretches):
+        packet: Any = av.Packet(stored.data)
+        packet.pts, packet.dts, packet.time_base = stored.pts, stored.dts, base
+        packet.duration = stored.duration or last_duration
+        packet.is_keyframe = stored.keyframe
+        packet.stream = stream
+        yield float(stored.dts * base), 0, packet
+
+
+def _carried_packets(
+    origin: Any, carried: Sequence[Carrier], clip: Clip, notes: list[str]
+) -> Iterator[tuple[float, int, Any]]:
+    """The other streams' packets with their times on the film's clock, in the file's order."""
+    if not carried:
+        return
+    by_index = {carrier.index: carrier for carrier in carried}
+    order = {index: place + 1 for place, index in enumerate(by_index)}
+    begin = start_of(origin) + clip.start
+    packets = origin.demux(*(carrier.source for carrier in carried))
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            notes.append(f"the sound ends where the input is damaged ({error})")
+            break
+        if packet is None:
+            break
+        index = packet.stream_index
+        if packet.pts is None and packet.dts is None:
+            continue  # the end of a stream; its carrier is flushed below
+        base = packet.time_base
+        pts = packet.pts if packet.pts is not None else packet.dts
+        shown = pts * base - begin
+        if clip.start and shown < 0:
+            continue
+        if clip.end is not None and shown >= clip.end - clip.start:
+            continue
+        shift = round(begin / base)
+        packet.pts = pts - shift
+        packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+        for ready in by_index[index].carry(packet):
+            yield float(ready.dts * ready.time_base), order[index], ready
+    for index, carrier in by_index.items():
+        for ready in carrier.flush():
+            yield float(ready.dts * ready.time_base), order[index], ready

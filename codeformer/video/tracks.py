@@ -1,0 +1,227 @@
+"""Sound and subtitle streams on their way into another container: copied if it takes them, else encoded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+
+# Statistics that Matroska's muxer writes about the streams of one file, and marks of one container
+_STALE_TAGS = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id")
+_AUDIO_CODEC = {"webm": "libopus"}
+_TEXT_SUBTITLES = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt"}
+_PLAIN_TEXT = ("srt", "subrip", "text", "mov_text")
+# An encoder of text subtitles wants a style sheet; players use their own
+_ASS_HEADER = (
+    b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\nStyle: Default,Arial,16\n\n"
+    b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+)
+
+
+class Carrier(Protocol):
+    """One stream on its way; packets come with their times already on the film's clock."""
+
+    index: int
+    source: Any
+
+    def carry(self, packet: Any) -> Iterator[Any]:
+        """What goes into the output for one packet of the input."""
+
+    def flush(self) -> Iterator[Any]:
+        """What is left at the end."""
+
+
+def carriers(origin: Any, out: Any, container: str, *, audio: bool) -> tuple[list[Carrier], list[str]]:
+    """A carrier for every sound and subtitle stream that ``out`` can hold, and a line for each that it cannot."""
+    result: list[Carrier] = []
+    notes: list[str] = []
+    for stream in origin.streams:
+        if stream.type == "audio" and audio:
+            carrier, note = _audio(stream, out, container)
+        elif stream.type == "subtitle":
+            carrier, note = _subtitle(stream, out, container)
+        else:
+            continue
+        if carrier is not None:
+            result.append(carrier)
+        if note:
+            notes.append(note)
+    return result, notes
+
+
+def _audio(stream: Any, out: Any, container: str) -> tuple[Carrier | None, str]:
+    if stream.codec_context is None:
+        return None, f"sound stream {stream.index} has an unknown codec and is left out"
+    if _takes(out, stream):
+        with suppress(ValueError, av.error.FFmpegError):
+            return Copied(stream, _described(out.add_stream_from_template(stream, opaque=True), stream)), ""
+    codec = _AUDIO_CODEC.get(container, "aac")
+    name = stream.codec_context.name
+    try:
+        return Encoded(
+            stream, out, codec
+        ), f"sound stream {stream.index}: {container} cannot hold {name}; encoded as {codec}"
+    except (ValueError, av.error.FFmpegError) as error:
+        return None, f"sound stream {stream.index} ({name}) is left out: {error}"
+
+
+def _subtitle(stream: Any, out: Any, container: str) -> tuple[Carrier | None, str]:
+    if stream.codec_context is not None:
+        name = stream.codec_context.codec.name
+        if _takes(out, stream):
+            with suppress(ValueError, av.error.FFmpegError):
+                return Copied(stream, _described(out.add_stream_from_template(stream, opaque=True), stream)), ""
+        if name in _PLAIN_TEXT:
+            with suppress(ValueError, av.error.FFmpegError):
+                return Retold(stream, out, _TEXT_SUBTITLES[container]), ""
+    else:
+        name = "unknown"
+    return None, f"subtitle stream {stream.index} ({name}) is left out: {container} cannot hold it; use -o NAME.mkv"
+
+
+def _takes(out: Any, stream: Any) -> bool:
+    context = stream.codec_context
+    return bool({context.name, context.codec.name, context.codec.canonical_name} & out.supported_codecs)
+
+
+def _described(target: Any, source: Any) -> Any:
+    for key, value in source.metadata.items():
+        if not key.lower().startswith(_STALE_TAGS):
+            target.metadata[key] = value
+    target.disposition = int(source.disposition)
+    return target
+
+
+class _Steady:
+    """Keeps a stream's decoding times increasing, as every container demands."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def fixed(self, packet: Any) -> Any:
+        if self._last is not None and packet.dts <= self._last:
+            packet.dts = self._last + 1
+        if packet.pts < packet.dts:
+            packet.pts = packet.dts
+        self._last = packet.dts
+        return packet
+
+
+class Copied:
+    """Packets as they are."""
+
+    def __init__(self, source: Any, target: Any) -> None:
+        self.index, self.source = source.index, source
+        self._target = target
+        self._steady = _Steady()
+
+    def carry(self, packet: Any) -> Iterator[Any]:
+        """The packet."""
+        packet.stream = self._target
+        yield self._steady.fixed(packet)
+
+    def flush(self) -> Iterator[Any]:
+        """Nothing."""
+        yield from ()
+
+
+class Encoded:
+    """Sound that the container cannot hold: decoded, and encoded with a codec that it can."""
+
+    def __init__(self, source: Any, out: Any, codec: str) -> None:
+        self.index, self.source = source.index, source
+        context = source.codec_context
+        rate = 48000 if codec == "libopus" else min(int(context.sample_rate), 96000)
+        layout = context.layout if context.layout.nb_channels <= 8 else "stereo"
+        self._target = _described(out.add_stream(codec, rate=rate), source)
+        encoder = self._target.codec_context
+        encoder.layout = layout
+        encoder.time_base = Fraction(1, rate)
+        encoder.bit_rate = 96000 * context.layout.nb_channels
+        self._rate = rate
+        self._fifo = av.AudioFifo()
+        self._resampler: Any = None
+        self._steady = _Steady()
+        self._next: int | None = None
+
+    def carry(self, packet: Any) -> Iterator[Any]:
+        """The packets that its sound fills; damaged sound is passed over."""
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            return
+        yield from self._encode(frames)
+
+    def flush(self) -> Iterator[Any]:
+        """What the decoder, the resampler and the encoder still hold."""
+        with suppress(av.error.FFmpegError, EOFError):
+            yield from self._encode(self.source.codec_context.decode(None))
+        if self._resampler is not None:
+            yield from self._send(self._resampler.resample(None), partial=True)
+        yield from self._stamped(self._target.codec_context.encode(None))
+
+    def _encode(self, frames: list[Any]) -> Iterator[Any]:
+        encoder = self._target.codec_context
+        for frame in frames:
+            if self._resampler is None:
+                encoder.open(strict=False)
+                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+            if self._next is None:  # sound keeps the place where it begins; from there samples count the time
+                self._next = 0 if frame.pts is None else round(frame.pts * frame.time_base * self._rate)
+            frame.pts = None
+            yield from self._send(self._resampler.resample(frame))
+
+    def _send(self, frames: list[Any], partial: bool = False) -> Iterator[Any]:
+        encoder = self._target.codec_context
+        for frame in frames:
+            frame.pts = None
+            self._fifo.write(frame)
+        size = encoder.frame_size or 1024
+        while (ready := self._fifo.read(size)) or (partial and (ready := self._fifo.read(size, partial=True))):
+            ready.pts = self._next
+            ready.time_base = Fraction(1, self._rate)
+            self._next = (self._next or 0) + ready.samples
+            yield from self._stamped(encoder.encode(ready))
+
+    def _stamped(self, packets: list[Any]) -> Iterator[Any]:
+        for packet in packets:
+            packet.stream = self._target
+            if packet.dts is None:
+                packet.dts = packet.pts
+            yield self._steady.fixed(packet)
+
+
+class Retold:
+    """Plain text subtitles in the output's own kind: MP4's begin with their length, the others are bare text."""
+
+    def __init__(self, source: Any, out: Any, codec: str) -> None:
+        self.index, self.source = source.index, source
+        target = out.add_stream(codec)
+        target.codec_context.subtitle_header = _ASS_HEADER
+        target.time_base = Fraction(1, 1000)
+        self._target = _described(target, source)
+        self._from_mov = source.codec_context.codec.name == "mov_text"
+        self._to_mov = codec == "mov_text"
+        self._steady = _Steady()
+
+    def carry(self, packet: Any) -> Iterator[Any]:
+        """The same words; MP4's empty packets, which only end the one before, have no place elsewhere."""
+        data = bytes(packet)
+        if self._from_mov:
+            data = data[2 : 2 + int.from_bytes(data[:2], "big")]
+        if not data:
+            return
+        if self._to_mov:
+            data = len(data).to_bytes(2, "big") + data
+        told: Any = av.Packet(data)
+        told.pts, told.dts, told.duration = packet.pts, packet.dts, packet.duration
+        told.time_base = packet.time_base
+        told.stream = self._target
+        yield self._steady.fixed(told)
+
+    def flush(self) -> Iterator[Any]:
+        """Nothing."""
+        yield from ()
