@@ -55,6 +55,8 @@ def _write_and_replace(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # an open file cannot be renamed there; elsewhere closing would give up the lock too early
             temporary.replace(target)
     except BaseException:
         with suppress(OSError):

@@ -65,6 +65,11 @@ def save(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
+def skip_without(suffix: str) -> None:
+    if suffix == ".avif" and not formats.available("AVIF"):
+        pytest.skip("this Pillow has no AVIF")
+
+
 def refusal(path: Path | str, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
         read_picture(path, **options)
@@ -153,8 +158,7 @@ def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
 
 @pytest.mark.parametrize("suffix", sorted(WRITABLE_SUFFIXES - {".heic", ".heif"}))
 def test_every_writable_suffix_writes_what_it_says(tmp_path: Path, suffix: str) -> None:
-    if suffix == ".avif" and not formats.available("AVIF"):
-        pytest.skip("this Pillow has no AVIF")
+    skip_without(suffix)
     for picture in (
         Picture(smooth()),
         Picture(to_uint16(smooth()), to_uint16(smooth()[..., 0])),
@@ -204,6 +208,7 @@ def test_without_the_extra_the_message_names_it(tmp_path: Path, kind: str, monke
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 def test_icc_and_exif_survive(tmp_path: Path, suffix: str, deep: bool) -> None:
+    skip_without(suffix)
     exif = exif_blocks.upright(raw_exif("<", 6))
     rgb = to_uint16(smooth()) if deep else smooth()
     write_picture(Picture(rgb, icc=SRGB, exif=exif), tmp_path / f"x{suffix}")
@@ -221,6 +226,7 @@ def test_icc_and_exif_survive(tmp_path: Path, suffix: str, deep: bool) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: int) -> None:
+    skip_without(suffix)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options: dict[str, Any] = {} if suffix in (".png", ".tif") else {"quality": 95}
