@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -67,6 +68,8 @@ def program(argv: Sequence[str] | None = None) -> ExitCode:
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script: the one place where an exception becomes a message and an exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Pillow warns about damaged files in two lines without their name; what we say about them is one line with it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         code = int(program(words))
         sys.stdout.flush()
