@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codeformer.errors import InputError, OutputError, UsageError
 from codeformer.atomic import write_atomic
+from codeformer.errors import InputError, OutputError, UsageError
 from codeformer.train.settings import Settings
 
 if TYPE_CHECKING:
-    from codeformer.train.codebook import Usage
+    from codeformer.train.codebook import Codebook
     from codeformer.train.data import Folder
 
 NAME, FAILURE, SCALARS = "checkpoint.pt", "failure.pt", "scalars.jsonl"
@@ -31,7 +31,7 @@ class State:
     judge: nn.Module | None
     judge_optimizer: torch.optim.Optimizer | None
     scaler: torch.amp.GradScaler
-    usage: "Usage"
+    codebook: "Codebook"
 
     def parts(self) -> dict[str, Any]:
         """Return the objects that have a state of their own, by name."""
@@ -41,7 +41,7 @@ class State:
             "judge": self.judge,
             "judge_optimizer": self.judge_optimizer,
             "scaler": self.scaler,
-            "usage": self.usage,
+            "codebook": self.codebook,
         }
         return {name: part for name, part in named.items() if part is not None}
 

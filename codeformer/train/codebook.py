@@ -1,4 +1,9 @@
-"""Keeping the codebook alive: placing codes on latents, counting which are used, moving the dead ones."""
+"""Keeping the codebook alive: placing codes on latents, letting them follow, moving the dead ones.
+
+With ``codebook_decay`` above 0 the codes are moving averages of the latents that chose them (van den Oord et al.,
+NeurIPS 2017, arXiv 1711.00937, appendix A.1) instead of descending the codebook loss: in short runs that keeps
+several times more of them in use.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,54 +13,85 @@ from torch import Tensor
 
 from codeformer.models.vqgan import VQAutoEncoder
 
-
-@torch.no_grad()
-def place_codes(net: VQAutoEncoder, hq: Tensor, reduce: Callable[[Tensor], Tensor], rounds: int = 10) -> None:
-    """Place the codes by k-means on the latents of a batch of sharp faces (B, 3, S, S)."""
-    latents = net.encoder(hq).float().permute(0, 2, 3, 1).flatten(0, 2)  # (N, C)
-    count = net.quantize.codebook_size
-    order = torch.randperm(len(latents), device="cpu")
-    codes = latents[order[torch.arange(count) % len(latents)].to(latents.device)].clone()
-    codes += 1e-3 * latents.std() * torch.randn(codes.shape).to(codes.device)
-    for _ in range(rounds):
-        nearest = torch.cdist(latents, codes).argmin(1)
-        sums = torch.zeros_like(codes).index_add_(0, nearest, latents)
-        sizes = torch.bincount(nearest, minlength=count).unsqueeze(1)
-        codes = torch.where(sizes > 0, sums / sizes.clamp_min(1), codes)
-    net.quantize.embedding.weight.copy_(reduce(codes))
+KEPT = 8  # batches of latents that k-means and revival draw from
 
 
-class Usage:
-    """Which codes were chosen since the last look, and latents to move dead ones onto."""
+class Codebook:
+    """Which codes are chosen, and recent latents.
 
-    def __init__(self, codebook_size: int, device: torch.device) -> None:
-        self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=device)
-        self.latents: Tensor | None = None
+    ``weights`` (K,) are moving counts of the choices and ``sums`` (K, C) of the latents behind them.
+    """
 
-    def count(self, codes: Tensor, latents: Tensor) -> None:
-        """Count chosen codes (N,); keep the batch's latents (B, C, h, w)."""
-        self.counts += torch.bincount(codes, minlength=len(self.counts))
-        self.latents = latents
+    def __init__(self, size: int, channels: int, device: torch.device) -> None:
+        self.counts = torch.zeros(size, dtype=torch.int64, device=device)
+        self.weights = torch.zeros(size, device=device)
+        self.sums = torch.zeros(size, channels, device=device)
+        self.latents = torch.zeros(0, channels, device=device)
+
+    @torch.no_grad()
+    def see(self, latents: Tensor, codes: Tensor | None) -> None:
+        """Take in a batch's latents (B, C, h, w) and, once it quantizes, its codes (B h w,)."""
+        flat = latents.float().permute(0, 2, 3, 1).flatten(0, 2)
+        self.latents = torch.cat((self.latents, flat))[-KEPT * len(flat) :]
+        if codes is not None:
+            self.counts += torch.bincount(codes, minlength=len(self.counts))
+
+    @torch.no_grad()
+    def place(self, net: VQAutoEncoder, rounds: int = 10) -> None:
+        """Place the codes by k-means on the recent latents."""
+        size = len(self.counts)
+        order = torch.randperm(len(self.latents))[torch.arange(size) % len(self.latents)]
+        codes = self.latents[order.to(self.latents.device)].clone()
+        codes += 1e-3 * self.latents.std() * torch.randn(codes.shape).to(codes.device)
+        for _ in range(rounds):
+            nearest = torch.cdist(self.latents, codes).argmin(1)
+            sums = torch.zeros_like(codes).index_add_(0, nearest, self.latents)
+            members = torch.bincount(nearest, minlength=size).unsqueeze(1)
+            codes = torch.where(members > 0, sums / members.clamp_min(1), codes)
+        net.quantize.embedding.weight.copy_(codes)
+        self.weights.fill_(1)
+        self.sums.copy_(codes)
+
+    @torch.no_grad()
+    def follow(
+        self, net: VQAutoEncoder, latents: Tensor, codes: Tensor, decay: float, reduce: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Move the codes towards the mean of the latents that chose them, over all processes."""
+        flat = latents.float().permute(0, 2, 3, 1).flatten(0, 2)
+        chosen = torch.bincount(codes, minlength=len(self.weights)).float()
+        self.weights.lerp_(reduce(chosen), 1 - decay)
+        self.sums.lerp_(reduce(torch.zeros_like(self.sums).index_add_(0, codes, flat)), 1 - decay)
+        net.quantize.embedding.weight.copy_(self.sums / self.weights.clamp_min(1e-5).unsqueeze(1))
 
     @torch.no_grad()
     def revive(self, net: VQAutoEncoder, optimizer: torch.optim.Optimizer) -> int:
-        """Move codes that nothing chose onto random latents; start the count anew. Return how many were moved."""
-        dead = (self.counts == 0).nonzero().flatten()
-        if len(dead) and self.latents is not None:
-            flat = self.latents.float().permute(0, 2, 3, 1).flatten(0, 2)
-            picks = torch.randint(len(flat), (len(dead),)).to(flat.device)
+        """Move codes that were chosen less than a tenth as often as the mean onto random recent latents.
+
+        Starts the count anew; returns how many were moved.
+        """
+        dead = (self.counts < 0.1 * self.counts.float().mean()).nonzero().flatten()
+        if len(dead) and len(self.latents):
+            picks = torch.randint(len(self.latents), (len(dead),)).to(self.latents.device)
             weight = net.quantize.embedding.weight
-            weight[dead] = flat[picks]
+            weight[dead] = self.latents[picks]
+            typical = self.weights.mean()
+            self.weights[dead] = typical
+            self.sums[dead] = typical * weight[dead]
             for moment in optimizer.state.get(weight, {}).values():
                 if isinstance(moment, Tensor) and moment.shape == weight.shape:
                     moment[dead] = 0
         self.counts.zero_()
         return len(dead)
 
+    def tensors(self, net: VQAutoEncoder) -> list[Tensor]:
+        """Return what every process must agree on."""
+        return [net.quantize.embedding.weight.data, self.weights, self.sums]
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"counts": self.counts}
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what a checkpoint kept."""
-        self.counts.copy_(state["counts"])
+        for name, value in state.items():
+            setattr(self, name, value.to(self.counts.device))

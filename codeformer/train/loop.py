@@ -20,12 +20,12 @@ from codeformer.models.discriminator import PatchDiscriminator
 from codeformer.models.load import load_into, load_network, save_network
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint
-from codeformer.train.codebook import Usage, place_codes
+from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader
 from codeformer.train.losses import PerceptualDistance, hinge_discriminator
 from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
-from codeformer.train.stages import STAGES, Batch, Players
+from codeformer.train.stages import STAGES, Batch, Losses, Players, Reduce
 
 log = logging.getLogger("codeformer")
 
@@ -80,8 +80,8 @@ def train(
     )
     average = {name: t.detach().clone() for name, t in players.net.state_dict().items()}
     scaler = torch.amp.GradScaler(enabled=settings.precision == "fp16" and world.device.type == "cuda")
-    usage = Usage(settings.network.codebook_size, world.device)
-    state = checkpoint.State(players.net, average, optimizer, judge, judge_optimizer, scaler, usage)
+    codebook = Codebook(settings.network.codebook_size, settings.network.emb_dim, world.device)
+    state = checkpoint.State(players.net, average, optimizer, judge, judge_optimizer, scaler, codebook)
     first = checkpoint.load(out / checkpoint.NAME, state, settings) if resume else 0
     if first == 0 and world.rank == 0:
         checkpoint.start(out, settings, data)
@@ -97,8 +97,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             if settings.stage == 1 and step == settings.vq_start and step:
-                place_codes(players.net, batch["hq"].to(world.device), world.mean)
-                average.update({n: t.detach().clone() for n, t in players.net.state_dict().items()})
+                codebook.place(players.net)
+                world.share(codebook.tensors(players.net))
+                average["quantize.embedding.weight"].copy_(players.net.quantize.embedding.weight)
             logs = run_step(players, batch, settings, step, state, trained, world)
             if not all(torch.isfinite(v).all() for v in logs.values()):
                 checkpoint.save_failure(out, step, batch, {k: float(v) for k, v in logs.items()})
@@ -109,16 +110,17 @@ def train(
                 and step >= settings.vq_start
                 and (step + 1) % settings.revive == 0
             ):
-                logs["revived"] = torch.tensor(float(usage.revive(players.net, optimizer)))
+                logs["revived"] = torch.tensor(float(codebook.revive(players.net, optimizer)))
+                world.share(codebook.tensors(players.net))
             update_average(average, players.net, min(settings.ema, (1 + step) / (10 + step)))
             reporter.after(step, logs, players, average, batch)
             late = time_limit is not None and time.monotonic() - started > time_limit
             if world.any(late or interrupt.seen):
                 stopped = "interrupted" if interrupt.seen else "time is up"
-            if stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                if world.rank == 0:
-                    checkpoint.save(out, step + 1, state, settings)
-                    model = export(players.net, average, out / "model.safetensors", settings, step + 1)
+            due = stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
+            if due and world.rank == 0:
+                checkpoint.save(out, step + 1, state, settings)
+                model = export(players.net, average, out / "model.safetensors", settings, step + 1)
             if stopped:
                 break
     reporter.close()
@@ -155,8 +157,8 @@ def run_step(
         state.scaler.scale(losses.total / len(parts)).backward()
         for name, value in {"loss": losses.total, **losses.logs}.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float() / len(parts)
-        if losses.codes is not None and losses.latents is not None:
-            state.usage.count(losses.codes, losses.latents)
+        if settings.stage == 1:
+            follow_codes(players.net, state.codebook, losses, settings.codebook_decay, world.mean)
         if judged and losses.fake is not None:
             fakes.append((part["hq"], losses.fake.detach()))
     state.scaler.unscale_(optimizer)
@@ -176,6 +178,15 @@ def run_step(
         world.mean_gradients(list(judge.parameters()))
         state.judge_optimizer.step()
     return {name: world.mean(value) for name, value in sums.items()}
+
+
+def follow_codes(net: VQAutoEncoder, codebook: Codebook, losses: Losses, decay: float, reduce: Reduce) -> None:
+    """Let the codebook take in what a part of stage I's step saw."""
+    if losses.latents is None:
+        return
+    codebook.see(losses.latents, losses.codes)
+    if decay and losses.codes is not None:
+        codebook.follow(net, losses.latents, losses.codes, decay, reduce)
 
 
 def build(
@@ -304,6 +315,12 @@ class World:
         flat = self.mean(torch.cat([g.flatten() for g in gradients]))
         for parameter, part in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
             parameter.grad = part.view_as(parameter)
+
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Give every process the first one's tensors, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def any(self, flag: bool) -> bool:
         """Return whether any process says yes."""

@@ -40,7 +40,8 @@ class Settings:
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
         perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything).
         vq_start: first step of stage I that quantizes; the codebook is then placed by k-means on the latents.
-        revive: every so many steps codes that nothing chose are moved onto latents of the batch; 0: never.
+        codebook_decay: above 0, the codes are moving averages of their latents instead of descending the codebook loss.
+        revive: every so many steps codes that are hardly chosen are moved onto latents of the batch; 0: never.
         ndf: width of the discriminator.
         log_every, sheet_every, validate_every, save_every: steps.
         validation: faces a validation looks at.
@@ -78,6 +79,7 @@ class Settings:
     perceptual_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
     perceptual_crop: int = 0
     vq_start: int = 0
+    codebook_decay: float = 0.0
     revive: int = 0
     ndf: int = 64
     log_every: int = 20
