@@ -676,3 +676,12 @@ def test_no_other_command_imports_the_network() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_checkout_carries_its_model_beside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "__file__", str(tmp_path / "checkout" / "codeformer" / "hub.py"))
+    path = put(tmp_path / "checkout" / "weights" / "compact.safetensors")
+    with pytest.raises(WeightsError):
+        hub.bundled()  # a folder "weights" beside an installed package is somebody else's
+    put(tmp_path / "checkout" / "pyproject.toml")
+    assert hub.bundled() == path
