@@ -13,6 +13,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Span = tuple[float, float]
+LUMA: Array = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,14 @@ DEGRADATIONS = {"heavy": HEAVY, "medium": MEDIUM}
 
 
 def degrade(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
-    """Return the low-quality version of a face, of the same size, float32 in [0, 1], rounded to 8 bits."""
+    """Return the low-quality version of a face, of the same size, float32 in [0, 1]."""
+    size = face.shape[0]
+    small = degrade_small(face, degradation, rng)
+    return np.clip(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), 0, 1)
+
+
+def degrade_small(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
+    """Return what :func:`degrade` enlarges at its end: the small picture as JPEG left it, (s, s, 3) in [0, 1]."""
     size = face.shape[0]
     unit = size / 512
     sigma = rng.uniform(*degradation.sigma) * unit
@@ -62,8 +70,7 @@ def degrade(face: Array, degradation: Degradation, rng: np.random.Generator) -> 
     small_size = max(1, round(size / max(rng.uniform(*degradation.scale), 1)))
     small = cv2.resize(blurred, (small_size, small_size), interpolation=cv2.INTER_LINEAR)
     small = small + rng.standard_normal(small.shape, dtype=np.float32) * (rng.uniform(*degradation.noise) / 255)
-    quality = round(rng.uniform(*degradation.quality))
-    return np.clip(cv2.resize(jpeg(small, quality), (size, size), interpolation=cv2.INTER_LINEAR), 0, 1)
+    return jpeg(small, round(rng.uniform(*degradation.quality)))
 
 
 def gaussian_blur(face: Array, sigma_x: float, sigma_y: float, angle: float) -> Array:
@@ -108,8 +115,7 @@ def jpeg(face: Array, quality: int) -> Array:
 
 def to_grey(face: Array) -> Array:
     """Return the BT.601 luma in all three channels."""
-    luma = face @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.repeat(luma[..., None], 3, axis=2)
+    return np.repeat((face @ LUMA)[..., None], 3, axis=2)
 
 
 def colour_jitter(face: Array, rng: np.random.Generator, strength: float = 0.2) -> Array:

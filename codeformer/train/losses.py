@@ -50,28 +50,30 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the distance of each pair, (B,). With `mask` (B, 1, S, S), only where it is above a half."""
-        total = torch.zeros(a.shape[0], device=a.device)
-        count = torch.zeros(a.shape[0], device=a.device)
         with torch.no_grad():
-            target = self._maps(b)
-        for x, y in zip(self._maps(a), target, strict=True):
-            distance = (_unit(x) - _unit(y)).pow(2).sum(1, keepdim=True)  # (B, 1, h, w)
+            target = self.maps(b)
+        return self.to_maps(a, target, mask)
+
+    def to_maps(self, a: Tensor, target: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+        """Return the distance of each picture of `a` to a picture whose :meth:`maps` are known, (B,)."""
+        total = torch.zeros(a.shape[0], device=a.device)
+        for x, y in zip(self.maps(a), target, strict=True):
+            distance = (x - y).pow(2).sum(1, keepdim=True)  # (B, 1, h, w)
             if mask is None:
                 total = total + distance.mean((1, 2, 3))
-                count = count + 1
             else:
                 inside = (F.adaptive_max_pool2d(mask, distance.shape[2:]) > 0.5).float()
                 total = total + (distance * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)
-                count = count + 1
-        return total / count
+        return total / len(target)
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the chosen layers' features of pictures (B, 3, S, S) in [-1, 1], of unit length over the channels."""
         x = ((x + 1) / 2 - self.mean) / self.std
         maps = []
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in self.taps:
-                maps.append(x)
+                maps.append(_unit(x))
         return maps
 
 
@@ -107,7 +109,7 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-    """Return the GAN loss's weight from the two losses' gradients at the last layer (paper, section 3.1; VQGAN, eq. 7)."""
+    """Return the GAN loss's weight, from the losses' gradients at the last layer (section 3.1; VQGAN, equation 7)."""
     ratio = reconstruction.norm() / (adversarial.norm() + 1e-4)
     return ratio.clamp(0, 1e4).detach()
 

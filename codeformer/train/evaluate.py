@@ -1,0 +1,285 @@
+"""Measuring a network on faces that it has not seen: `codeformer evaluate`.
+
+Face number i of a folder (in the order of its file names) is degraded with the generator ``default_rng((seed, i))``:
+the set is fixed by its seed, and ``limit`` takes a subset of it. Everything is computed in float32, face by face.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from codeformer.errors import RestorationError, UsageError
+from codeformer.models.codeformer import CodeFormer
+from codeformer.models.load import read_metadata
+from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
+from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask, to_grey
+from codeformer.train.losses import PerceptualDistance
+from codeformer.train.metrics import Identity, chroma_error, colourfulness, cosine, psnr, ssim
+
+Array = np.ndarray[Any, Any]
+Scores = dict[str, float]
+TASKS = ("restore", "colorize", "inpaint")
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is measured.
+
+    Attributes:
+        task: restore, colorize or inpaint.
+        degradation: medium or heavy (the ranges of stage III and II), or none.
+        seed: of the degradations and masks.
+        fidelities: the w that are tried, in the order of the table.
+        adain: whether the codes take the input's statistics.
+    """
+
+    task: str = "restore"
+    degradation: str = "medium"
+    seed: int = 0
+    fidelities: tuple[float, ...] = (0.0, 0.5, 1.0)
+    adain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UsageError(f"--task {self.task}: there are {', '.join(TASKS)}")
+        if self.degradation not in (*DEGRADATIONS, "none"):
+            raise UsageError(f"--degradation {self.degradation}: there are {', '.join(DEGRADATIONS)}, none")
+        if self.task == "restore" and self.degradation == "none":
+            raise UsageError("--degradation none leaves nothing to restore; take medium or heavy")
+        if not self.fidelities or not all(0 <= w <= 1 for w in self.fidelities):
+            raise UsageError("--w: numbers from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The measures that need a network; None is left out."""
+
+    perceptual: PerceptualDistance | None = None
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sharp face, the network's input, answers that need no network by name, and what is to be filled."""
+
+    hq: Array
+    lq: Array
+    answers: Mapping[str, Array]
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of each answer (the input, a simple method, the network at each w), face by face.
+
+    ``faces`` maps a file's name to its answers' scores; ``sheet`` holds pictures of a few faces by column title.
+    """
+
+    question: Question
+    faces: Mapping[str, Mapping[str, Scores]]
+    sheet: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+
+    @property
+    def means(self) -> dict[str, Scores]:
+        """Mean scores by answer."""
+        every = list(self.faces.values())
+        return {
+            answer: {name: float(np.mean([scores[answer][name] for scores in every])) for name in every[0][answer]}
+            for answer in every[0]
+        }
+
+    def rising(self) -> dict[str, bool]:
+        """Return whether PSNR and identity rise strictly with w over the set, as w promises."""
+        means = self.means
+        ordered = [means[title] for title in map(w_title, sorted(set(self.question.fidelities))) if title in means]
+        names = [n for n in ("psnr", "identity") if len(ordered) > 1 and n in ordered[0]]
+        return {name: all(a[name] < b[name] for a, b in pairwise(ordered)) for name in names}
+
+
+def w_title(w: float) -> str:
+    """Return the name of the network's answer at a fidelity weight."""
+    return f"w={w:g}"
+
+
+def evaluate(
+    net: CodeFormer | VQAutoEncoder,
+    folder: Path,
+    question: Question,
+    judges: Judges,
+    *,
+    limit: int | None = None,
+    device: torch.device | None = None,
+    rows: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Measure `net` on the faces below `folder`, or on `limit` of them, evenly spread.
+
+    A stage I autoencoder is asked to reproduce the sharp faces.
+
+    Raises:
+        InputError: no such folder, no pictures, or one that is no square picture.
+        RestorationError: the network's output is not finite.
+    """
+    files = list_faces(folder)
+    chosen = spread(len(files), limit)
+    shown = {chosen[i] for i in spread(len(chosen), rows)}
+    device = device or torch.device("cpu")
+    net = net.eval().to(device)
+    faces: dict[str, dict[str, Scores]] = {}
+    sheet: dict[str, list[Array]] = {}
+    for done, index in enumerate(chosen, 1):
+        face = read_face(files[index], net.config.img_size)[0]
+        sample = make_sample(face, question, np.random.default_rng((question.seed, index)))
+        answers = {**sample.answers, **ask(net, sample, question, device)}
+        for title, answer in answers.items():
+            if not np.isfinite(answer).all():
+                raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
+        faces[files[index].relative_to(folder).as_posix()] = score(sample, answers, question, judges, device)
+        if index in shown:
+            for title, picture in {**answers, "original": sample.hq}.items():
+                sheet.setdefault(title, []).append(picture)
+        progress(done, len(chosen))
+    return Evaluation(question, faces, sheet)
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Return `limit` of the numbers below `count`, evenly spread from 0 on; all of them without a limit."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [i * count // limit for i in range(limit)]
+
+
+def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sample:
+    """Make the network's input out of a sharp face, and the answers it is compared to.
+
+    The input itself is one. For restoration the other is ``bicubic``: the same small picture (blurred, downsampled,
+    noisy, compressed), enlarged by bicubic instead of the input's bilinear interpolation; for inpainting ``telea``,
+    the hole filled by ``cv2.inpaint`` (Telea 2004) with a radius of 5.
+    """
+    size = (face.shape[1], face.shape[0])
+    if question.degradation == "none":
+        lq = cubic = face
+    else:
+        small = degrade_small(face, DEGRADATIONS[question.degradation], rng)
+        lq, cubic = (
+            np.clip(cv2.resize(small, size, interpolation=method), 0, 1)
+            for method in (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+        )
+    if question.task == "restore":
+        return Sample(face, lq, {INPUT: lq, "bicubic": cubic})
+    if question.task == "colorize":
+        grey = to_grey(lq)
+        return Sample(face, grey, {INPUT: grey})
+    mask = random_mask(rng, face.shape[0])
+    painted = paint_white(lq, mask)
+    hole = (mask > 0).astype(np.uint8)
+    filled = cv2.inpaint((painted * 255).round().astype(np.uint8), hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
+    return Sample(face, painted, {INPUT: painted, "telea": blend(painted, filled, mask)}, mask)
+
+
+def blend(outside: Array, inside: Array, mask: Array) -> Array:
+    """Return `inside` where the mask is 1, `outside` where it is 0."""
+    mixed: Array = outside * (1 - mask[..., None]) + inside * mask[..., None]
+    return mixed.astype(np.float32)
+
+
+@torch.inference_mode()
+def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, device: torch.device) -> dict[str, Array]:
+    """Return the network's answers by title: at each w, or an autoencoder's reproduction of the sharp face.
+
+    For inpainting the network's pixels stand in the hole alone, as in the product.
+    """
+    if not isinstance(net, CodeFormer):
+        return {"codes": to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
+    lq_feat, features = net.encode_features(to_tensor(sample.lq)[None].to(device))
+    codes = net.predict_logits(lq_feat).argmax(2)
+    answers = {}
+    for w in question.fidelities:
+        out = to_picture(net.decode_codes(codes, lq_feat, features, w, question.adain)[0])
+        answers[w_title(w)] = out if sample.mask is None else blend(sample.lq, out, sample.mask)
+    return answers
+
+
+@torch.inference_mode()
+def score(
+    sample: Sample, answers: Mapping[str, Array], question: Question, judges: Judges, device: torch.device
+) -> dict[str, Scores]:
+    """Return every answer's scores against the sharp face. For inpainting PSNR and distance look into the hole only."""
+    result: dict[str, Scores] = {}
+    for title, answer in answers.items():
+        result[title] = {"psnr": psnr(answer, sample.hq, sample.mask), "ssim": ssim(answer, sample.hq)}
+        if question.task == "colorize":
+            result[title]["chroma"] = chroma_error(answer, sample.hq)
+            result[title]["colour"] = colourfulness(answer, sample.hq)
+    if judges.perceptual is not None:
+        mask = None if sample.mask is None else torch.from_numpy(sample.mask)[None, None].to(device)
+        target = judges.perceptual.maps(to_tensor(sample.hq)[None].to(device))
+        for title, answer in answers.items():
+            distance = judges.perceptual.to_maps(to_tensor(answer)[None].to(device), target, mask)
+            result[title]["perceptual"] = float(distance)
+    if judges.identity is not None:
+        place = judges.identity.place(sample.hq)
+        person = judges.identity.describe(sample.hq, place)
+        for title, answer in answers.items():
+            found = judges.identity.describe(answer, place)
+            result[title]["identity"] = cosine(found, person)
+            result[title]["identity_distance"] = float(np.linalg.norm(found - person))
+    return result
+
+
+def trained_with_adain(model: Path, task: str) -> bool:
+    """Return whether a file's codes want the input's statistics.
+
+    What training saves says so; of the published files those for restoration and colorization do.
+    """
+    metadata = read_metadata(model)
+    if "adain" in metadata:
+        return metadata["adain"] == "true"
+    return "stage" not in metadata and task != "inpaint"
+
+
+_COLUMNS = {  # score: heading, format, how it is compared to the input's, format of that
+    "psnr": ("PSNR dB", "{:.2f}", "difference", "{:+.2f}"),
+    "ssim": ("SSIM", "{:.4f}", "", ""),
+    "chroma": ("chroma err", "{:.2f}", "ratio", "{:.3f}"),
+    "colour": ("colourful", "{:.2f}", "", ""),
+    "perceptual": ("perceptual", "{:.4f}", "ratio", "{:.3f}"),
+    "identity": ("identity", "{:.4f}", "difference", "{:+.4f}"),
+    "identity_distance": ("id. dist", "{:.4f}", "", ""),
+}
+
+
+def table(evaluation: Evaluation) -> str:
+    """Return the mean scores as text: a line for each answer, ratios to and differences from the input beside them."""
+    means = evaluation.means
+    base = means[INPUT]
+    columns = [name for name in _COLUMNS if name in base]
+    lines = [[""]]
+    for name in columns:
+        heading, _, comparison, _ = _COLUMNS[name]
+        lines[0] += [heading, *({"difference": ["- input"], "ratio": ["/ input"]}.get(comparison, []))]
+    for answer, scores in means.items():
+        line = [answer]
+        for name in columns:
+            _, style, comparison, style2 = _COLUMNS[name]
+            line.append(style.format(scores[name]))
+            if comparison == "difference":
+                line.append(style2.format(scores[name] - base[name]))
+            elif comparison == "ratio":
+                line.append(style2.format(scores[name] / max(base[name], 1e-12)))
+        lines.append(line)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )

@@ -1,0 +1,112 @@
+"""How near one face is to another: PSNR, SSIM, colour, identity. Pictures are (S, S, 3) float32 RGB in [0, 1].
+
+The perceptual distance stands with the losses: `codeformer.train.losses.PerceptualDistance`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from codeformer.errors import UsageError
+from codeformer.train.degrade import LUMA
+
+Array = np.ndarray[Any, Any]
+
+# Where dlib's own detector finds the face of a crop that is aligned to the FFHQ template, in shares of its side.
+_FACE = (0.215, 0.29, 0.785, 0.86)
+_MAX_PSNR = 100.0
+
+
+def psnr(a: Array, b: Array, mask: Array | None = None) -> float:
+    """Return the peak signal-to-noise ratio in dB over all three channels, at most 100.
+
+    With `mask` (S, S) only the pixels where it is above a half count; without any such pixel the ratio is 100.
+    """
+    error = (a.astype(np.float64) - b) ** 2
+    if mask is not None:
+        error = error[mask > 0.5]
+    mean = float(error.mean()) if error.size else 0.0
+    return min(_MAX_PSNR, -10 * float(np.log10(max(mean, 1e-30))))
+
+
+def ssim(a: Array, b: Array) -> float:
+    """Return the structural similarity of the two lumas (BT.601), in [-1, 1].
+
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004: an 11 x 11 Gaussian
+    window of 1.5 pixels, K1 = 0.01, K2 = 0.03, averaged over the windows that lie inside the picture.
+    """
+    x, y = (face.astype(np.float64) @ LUMA.astype(np.float64) for face in (a, b))
+
+    def blur(values: Array) -> Array:
+        return cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5]
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+
+
+def chroma_error(a: Array, b: Array) -> float:
+    """Return the mean distance of the colours in the a*b* plane of CIELAB (D65), brightness left aside; 0 is equal."""
+    return float(np.linalg.norm(_chroma(a) - _chroma(b), axis=2).mean())
+
+
+def colourfulness(a: Array, b: Array) -> float:
+    """Return the mean chroma (distance from grey in the a*b* plane) of `a` as a share of `b`'s."""
+    own, other = (float(np.linalg.norm(_chroma(face), axis=2).mean()) for face in (a, b))
+    return own / max(other, 1e-6)
+
+
+def _chroma(face: Array) -> Array:
+    return cv2.cvtColor(np.ascontiguousarray(face, np.float32), cv2.COLOR_RGB2LAB)[..., 1:]
+
+
+class Identity:
+    """Whether two aligned faces show the same person, by dlib's recognition network (the extra ``codeformer[dlib]``).
+
+    The network looks at the place where the *sharp* face's landmarks lie, in both pictures: a picture that is too
+    blurred to be detected is compared like any other, so failures to detect do not bias the mean.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+
+    def __init__(self) -> None:
+        folder = _dlib_models()
+        import dlib
+
+        self._dlib: Any = dlib
+        self._landmarks: Any = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
+        self._network: Any = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+
+    def place(self, face: Array) -> Any:
+        """Return dlib's landmarks of a sharp aligned face."""
+        left, top, right, bottom = (round(share * face.shape[0]) for share in _FACE)
+        return self._landmarks(_bytes(face), self._dlib.rectangle(left, top, right, bottom))
+
+    def describe(self, face: Array, place: Any) -> Array:
+        """Return the 128 numbers that describe the person, float64."""
+        return np.array(self._network.compute_face_descriptor(_bytes(face), place))
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Return the cosine of the angle between two vectors."""
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def _bytes(face: Array) -> Array:
+    return np.ascontiguousarray((np.clip(face, 0, 1) * 255).round().astype(np.uint8))
+
+
+def _dlib_models() -> Path:
+    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources."""
+    from importlib.util import find_spec
+
+    spec = find_spec("face_recognition_models")
+    if find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
+        raise UsageError("identity similarity needs an extra: pip install 'codeformer[dlib]'")
+    return Path(next(iter(spec.submodule_search_locations))) / "models"
