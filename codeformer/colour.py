@@ -8,7 +8,7 @@ The transform is linear, so brightness can be kept to the last bit that float32 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -89,14 +89,15 @@ def mix_chroma(original: Array, coloured: Array, strength: float) -> Array:
     return with_chroma(luma(coloured), chroma)
 
 
-def kind_of(rgb: Array) -> Kind:
+def kind_of(rgb: NDArray[Any]) -> Kind:
     """What colour a picture has: "grey" (none), "toned" (one tint that follows the brightness, as sepia) or "colour".
 
-    Decided on a 48-pixel thumbnail, which averages noise and JPEG's colour blocks away: a cubic in the brightness
-    is fitted to the colour, and what it does not explain counts.
+    `rgb` is (H, W, 3) uint8, uint16, or float in [0, 1]. Decided on a 48-pixel thumbnail, which averages noise and
+    JPEG's colour blocks away: a cubic in the brightness is fitted to the colour, and what it does not explain counts.
     """
-    thumbnail = cv2.resize(np.ascontiguousarray(rgb, dtype=np.float32), (48, 48), interpolation=cv2.INTER_AREA)
-    ycc = to_ycc(np.asarray(thumbnail, np.float32)).reshape(-1, 3).astype(np.float64)
+    unit = np.iinfo(rgb.dtype).max if np.issubdtype(rgb.dtype, np.integer) else 1.0
+    thumbnail = np.asarray(cv2.resize(np.ascontiguousarray(rgb), (48, 48), interpolation=cv2.INTER_AREA), np.float32)
+    ycc = to_ycc(thumbnail / np.float32(unit)).reshape(-1, 3).astype(np.float64)
     y, chroma = ycc[:, 0], ycc[:, 1:]
     if float(np.linalg.norm(chroma, axis=1).mean()) < _GREY_CHROMA:
         return "grey"
@@ -106,7 +107,7 @@ def kind_of(rgb: Array) -> Kind:
     return "toned" if float(np.sqrt((residual**2).sum(axis=1).mean())) < _TONED_RESIDUAL else "colour"
 
 
-def is_grey(rgb: Array) -> bool:
+def is_grey(rgb: NDArray[Any]) -> bool:
     """Whether a picture has no colour but what JPEG leaves behind."""
     return kind_of(rgb) == "grey"
 

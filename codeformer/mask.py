@@ -29,8 +29,6 @@ _NOISE = 4 / 255
 _LOSSY_NOISE = 20 / 255
 _LOSSY_FORMATS = frozenset({"JPEG", "WEBP", "HEIF", "AVIF"})
 
-# A crop's pixel is hidden from the network where the mask holds more than this share of it.
-_HIDDEN = 0.7
 # Widths, as shares of half a crop: the soft border of what a face fills, and how far it reaches into a neighbour's.
 _BORDER = 0.08
 _OVERLAP = 0.1
@@ -144,6 +142,13 @@ def feather(mask: Mask, pixels: int) -> Mask:
     return result
 
 
+def resized(mask: Mask, width: int, height: int) -> Mask:
+    """The mask for the same picture at another size; what is 0 or 1 all around stays exactly so."""
+    if mask.shape == (height, width):
+        return mask
+    return _snapped(np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)), 1e-5)
+
+
 def composite(before: Pixels, after: Pixels, weight: Mask) -> Pixels:
     """`after` where the weight is 1, `before` where it is 0, both bit for bit; rounded mixtures between.
 
@@ -182,13 +187,12 @@ def guess_under(rgb: Pixels, mask: Mask, size: int = 512) -> Pixels:
     return result
 
 
-def paint_over(crop: Mask, mask: Mask) -> Mask:
-    """The network's input for inpainting: (S, S, 3) float32 in [0, 1] with white where it shall invent.
+def paint_over(crop: Mask, hole: NDArray[np.bool_]) -> Mask:
+    """The network's input for inpainting: (S, S, 3) float32 in [0, 1] with white where `hole` (S, S) is.
 
-    The published network was trained on white strokes with hard edges; `mask` is (S, S). What the mask holds for the
-    most part is hidden, its feathered edge stays visible.
+    The published network was trained on white strokes with hard edges.
     """
-    return np.where(mask[..., None] > _HIDDEN, np.float32(1), crop).astype(np.float32)
+    return np.where(hole[..., None], np.float32(1), crop).astype(np.float32)
 
 
 def shares(matrices: Sequence[NDArray[np.float64]], size: int) -> list[Mask]:

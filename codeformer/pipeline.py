@@ -175,14 +175,14 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
     numbers: set[int] = set()
     if not engine.work.faces.aligned:
         with item.timed("detect"):
-            item.faces = stages.look(engine, item.study.picture)
+            item.faces = stages.look(engine, item.study)
             height, width = item.study.picture.rgb.shape[:2]
             numbers = stages.choose(item.faces, engine.work.faces, width, height)
     if item.error is None:
         with item.timed("align"):
             item.cuts = stages.cut(engine, item.study, item.faces, numbers)
             if not item.cuts and (item.faces or engine.work.faces.aligned or engine.task.needs_face):
-                raise RestorationError(engine.task.untouched())
+                raise RestorationError(engine.task.untouched(len(item.faces)))
     return item
 
 
@@ -251,7 +251,10 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
             notes += more
     if item.error is None:
         with item.timed("paste"):
-            canvas = stages.compose(canvas, crops, matrices, face_masks)
+            plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks)
+            if study.fill is not None:
+                canvas, more = stages.fill_in(plain, canvas, study.fill, matrices, face_masks)
+                notes += more
             if engine.work.canvas.draw_box:
                 canvas = stages.draw_boxes(canvas, item.faces, engine.work.canvas, (width, height))
     return canvas

@@ -17,6 +17,7 @@ from codeformer.colour import is_grey
 from codeformer.detect import Face, find_faces
 from codeformer.engine import Engine
 from codeformer.errors import InputError
+from codeformer.mask import composite, resized, shares
 from codeformer.options import CanvasOptions, FaceOptions
 from codeformer.paste import geometric_mask, paste_faces
 from codeformer.picture import Picture, replace_rgb
@@ -41,7 +42,7 @@ class Cut:
     source: np.ndarray
 
 
-def look(engine: Engine, picture: Picture) -> list[Face]:
+def look(engine: Engine, study: Study) -> list[Face]:
     """All faces of a picture, left to right: detected, or given by hand."""
     options = engine.work.faces
     if options.landmarks:
@@ -49,7 +50,8 @@ def look(engine: Engine, picture: Picture) -> list[Face]:
         return sorted(faces, key=lambda face: face.centre)
     if engine.detector is None:
         return []
-    return find_faces(picture.rgb, engine.detector, threshold=options.det_threshold, min_size=options.min_face_size)
+    rgb = study.picture.rgb if study.seen is None else study.seen
+    return find_faces(rgb, engine.detector, threshold=options.det_threshold, min_size=options.min_face_size)
 
 
 def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int) -> set[int]:
@@ -82,15 +84,28 @@ def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) 
             for number, face in enumerate(faces, 1)
             if number in numbers
         ]
+    shares = _shares(study, places, size)
     cuts = []
-    for number, face, matrix in places:
+    for (number, face, matrix), share in zip(places, shares, strict=True):
         pixels = _whole_crop(study.picture.rgb, size) if face is None else crop_face(study.picture.rgb, matrix, size)
         fill = None if study.fill is None else crop_mask(study.fill, matrix, size)
-        crop = FaceCrop(pixels, study.picture.grey or is_grey(pixels), fill)
+        hole = None if study.fill is None else crop_mask(study.fill >= 0.5, matrix, size) > 0.02
+        crop = FaceCrop(pixels, study.picture.grey or is_grey(pixels), fill, hole, share)
         source = engine.task.prepare(crop)
         if source is not None:
             cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
     return cuts
+
+
+def _shares(
+    study: Study, places: Sequence[tuple[int, Face | None, np.ndarray]], size: int
+) -> Sequence[np.ndarray | None]:
+    """What each face fills of its crop, where the task fills a mask."""
+    if study.fill is None:
+        return [None] * len(places)
+    if any(face is None for _, face, _ in places):  # an aligned crop: all of it
+        return [np.ones((size, size), dtype=np.float32)] * len(places)
+    return shares([matrix for _, _, matrix in places], size)
 
 
 def masks(engine: Engine, cuts: Sequence[Cut], restored: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -148,6 +163,27 @@ def compose(
 ) -> Picture:
     """The faces pasted into the picture that is already at the output's scale."""
     return replace_rgb(canvas, paste_faces(canvas.rgb, crops, matrices, face_masks)) if crops else canvas
+
+
+def fill_in(
+    before: Picture, after: Picture, fill: np.ndarray, matrices: Sequence[np.ndarray], face_masks: Sequence[np.ndarray]
+) -> tuple[Picture, list[str]]:
+    """``after`` only where the mask ``fill`` (H, W) of the input says so, else ``before`` bit for bit; and notes.
+
+    What was transparent and is filled becomes opaque.
+    """
+    height, width = before.rgb.shape[:2]
+    weight = resized(fill, width, height)
+    rgb = composite(before.rgb, after.rgb, weight)
+    white = [np.ones((*mask.shape, 1), dtype=np.float32) for mask in face_masks]
+    reach = paste_faces(np.zeros((height, width, 1), dtype=np.uint8), white, matrices, face_masks)[..., 0]
+    reached = np.asarray(weight * (reach / np.float32(255)), np.float32)
+    alpha = before.alpha
+    if alpha is not None:
+        alpha = composite(alpha, np.full_like(alpha, np.iinfo(alpha.dtype).max), reached)
+    left = 1 - float(reached.sum(dtype=np.float64) / max(weight.sum(dtype=np.float64), 1e-9))
+    notes = [f"{left:.0%} of the mask lies outside of the faces' crops and stays as it is"] if left >= 0.01 else []
+    return replace_rgb(after, rgb, alpha), notes
 
 
 def as_picture(picture: Picture, crop: np.ndarray) -> Picture:

@@ -14,12 +14,13 @@ A new task is one class here, one entry in :data:`TASKS` and one subcommand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from codeformer.errors import UsageError
 
+if TYPE_CHECKING:
     import numpy as np
 
     from codeformer.picture import Picture
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 class Study:
     """A picture as the task wants it.
 
-    ``fill`` is (H, W) float32 in [0, 1], 1 where the task shall invent pixels, or None when it works on whole faces.
+    ``fill`` is (H, W) float32 in [0, 1], 1 where the task shall invent pixels, or None when it works on whole faces:
+    where it is 0 the picture stays, bit for bit. ``seen`` is what the detector gets instead of the picture, (H, W, 3).
     """
 
     picture: Picture
     fill: np.ndarray | None = None
+    seen: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -42,12 +45,16 @@ class FaceCrop:
     """One face cut out of a picture, as a task sees it.
 
     ``pixels`` is (S, S, 3) float32 RGB in [0, 1]; ``fill`` is the study's mask cut the same way, (S, S) float32;
-    ``grey`` says that the crop has no colour of its own.
+    ``hole``, (S, S) bool, is every pixel of the crop into which something reaches that is masked by half or more;
+    ``share`` is the part of the crop that this face fills and no other, (S, S) float32; ``grey`` says that the crop has
+    no colour of its own.
     """
 
     pixels: np.ndarray
     grey: bool = False
     fill: np.ndarray | None = None
+    hole: np.ndarray | None = None
+    share: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Task:
     adain: ClassVar[bool] = True
     #: With aligned input: True pastes the face into the input at the input's own size, False gives the network's crop.
     in_place: ClassVar[bool] = False
+    #: Whether the user should be told that the rest of a picture is left alone, as nobody expects of this task.
+    only_faces: ClassVar[bool] = False
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
 
@@ -85,8 +94,8 @@ class Task:
         """Where the face is pasted, (S, S) float32 in [0, 1], from the face's own soft mask of the same shape."""
         return mask
 
-    def untouched(self) -> str:
-        """What to say when there are faces but :meth:`prepare` wanted none of them."""
+    def untouched(self, faces: int) -> str:
+        """What to say when :meth:`prepare` wanted none of the picture's ``faces``."""
         return "no face needs this"
 
 
@@ -104,18 +113,54 @@ class Restore(Task):
 
 @dataclass(frozen=True)
 class Colorize(Task):
-    """Colour for a face from the code sequence alone: w = 0 (paper section 4.4)."""
+    """Colour for a face from the code sequence alone: w = 0 (paper section 4.4).
+
+    The network always sees grey, so a sepia or faded face is coloured anew. ``keep_luma`` takes only the colour and
+    leaves the original's brightness; ``strength`` in [0, 1] is how much of the colour.
+    """
 
     name: ClassVar[str] = "colorize"
     past: ClassVar[str] = "colorized"
     weights_group: ClassVar[str] = "colorization"
     default_w: ClassVar[float] = 0.0
     default_upscale: ClassVar[float] = 1.0
+    only_faces: ClassVar[bool] = True
+
+    keep_luma: bool = False
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"--color_strength must lie in [0, 1], not {self.strength}")
+
+    def study(self, picture: Picture) -> Study:
+        from codeformer.colour import kind_of
+
+        notes: tuple[str, ...] = ()
+        if not picture.grey and kind_of(picture.rgb) == "colour":
+            notes = ("is in colour already; its faces are colorized all the same, from their brightness alone",)
+        # What comes out is no grey picture, and a grey profile cannot describe it
+        return Study(replace(picture, grey=False, icc=None) if picture.grey else picture, notes=notes)
+
+    def prepare(self, crop: FaceCrop) -> np.ndarray:
+        from codeformer.colour import before_colorizing
+
+        return before_colorizing(crop.pixels)
+
+    def finish(self, crop: FaceCrop, output: np.ndarray) -> np.ndarray:
+        from codeformer.colour import after_colorizing
+
+        return after_colorizing(crop.pixels, output, luma_of_crop=self.keep_luma, strength=self.strength)
 
 
 @dataclass(frozen=True)
 class Inpaint(Task):
-    """Fills the masked part of a face: w = 1, no AdaIN (paper section 4.4)."""
+    """Fills the masked part of a face: w = 1, no AdaIN (paper section 4.4).
+
+    The mask is ``mask`` (a file of the picture's size, or a folder with one for each picture), else what is painted
+    over with ``color`` (within ``tolerance``, both of 0-255), else what is transparent, else what is painted white.
+    It is widened by ``grow`` pixels, and mixed with the picture over ``feather`` pixels beyond that.
+    """
 
     name: ClassVar[str] = "inpaint"
     past: ClassVar[str] = "inpainted"
@@ -126,8 +171,54 @@ class Inpaint(Task):
     in_place: ClassVar[bool] = True
     needs_face: ClassVar[bool] = True
 
-    def untouched(self) -> str:
-        return "the mask touches no face (give --landmarks, or --aligned for a crop)"
+    mask: Path | None = None
+    color: tuple[int, int, int] | None = None
+    tolerance: float = 24.0
+    grow: int = 0
+    feather: int = 4
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and self.color is not None:
+            raise UsageError("--mask and --mask_color contradict each other: the mask is a file or paint")
+        if self.color is not None and not all(0 <= value <= 255 for value in self.color):
+            raise UsageError(f"--mask_color must be three values of 0-255, not {self.color}")
+        if not 0 <= self.tolerance <= 255:
+            raise UsageError(f"--mask_tolerance must lie in [0, 255], not {self.tolerance}")
+        if not -256 <= self.grow <= 256:
+            raise UsageError(f"--mask_grow must lie in [-256, 256] pixels, not {self.grow}")
+        if not 0 <= self.feather <= 256:
+            raise UsageError(f"--mask_feather must lie in [0, 256] pixels, not {self.feather}")
+
+    def companion(self, path: Path) -> Path | None:
+        if self.mask is None:
+            return None
+        from codeformer.mask import mask_file
+
+        return mask_file(self.mask, path)
+
+    def study(self, picture: Picture) -> Study:
+        from codeformer.filling import study
+
+        return study(self, picture)
+
+    def prepare(self, crop: FaceCrop) -> np.ndarray | None:
+        from codeformer.filling import prepare
+
+        return prepare(crop)
+
+    def finish(self, crop: FaceCrop, output: np.ndarray) -> np.ndarray:
+        from codeformer.filling import finish
+
+        return finish(crop, output)
+
+    def paste_mask(self, crop: FaceCrop, mask: np.ndarray) -> np.ndarray:
+        return mask if crop.share is None else crop.share
+
+    def untouched(self, faces: int) -> str:
+        of = f" in {self.mask}" if self.mask else ""
+        what = f"the mask{of} touches none of the {faces} faces found" if faces else "no face found to inpaint"
+        points = '--landmarks "x,y x,y x,y x,y x,y"'
+        return f"{what} (a covered face may not be found: give {points}, or --aligned for a crop)"
 
 
 #: Each task with its default settings; ``dataclasses.replace`` makes one with the user's.

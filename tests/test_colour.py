@@ -91,6 +91,8 @@ def test_kinds_of_pictures(seed):
     assert colour.kind_of(rgb) == "colour"
     assert colour.kind_of(jpeg(rgb, 40)) == "colour"
     assert colour.kind_of(0.5 * rgb + 0.5 * grey) == "colour"
+    assert colour.kind_of(np.round(rgb * 255).astype(np.uint8)) == "colour"
+    assert colour.kind_of(np.round(sepia(rgb) * 65535).astype(np.uint16)) == "toned"
     assert colour.kind_of(grey) == "grey" and colour.is_grey(jpeg(grey, 30))
     assert colour.kind_of(sepia(rgb)) == "toned"
     assert colour.kind_of(np.clip(sepia(rgb) + noise, 0, 1)) == "toned"

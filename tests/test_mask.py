@@ -248,10 +248,17 @@ def test_a_guess_covers_the_paint_and_nothing_else(dtype):
 
 def test_the_network_gets_white_where_it_shall_invent():
     crop = np.full((4, 4, 3), 0.25, np.float32)
-    mask = np.zeros((4, 4), np.float32)
-    mask[0], mask[1], mask[2] = 1, 0.8, 0.6
-    seen = masks.paint_over(crop, mask)
+    hole = np.zeros((4, 4), bool)
+    hole[:2] = True
+    seen = masks.paint_over(crop, hole)
     assert (seen[:2] == 1).all() and (seen[2:] == 0.25).all() and seen.dtype == np.float32
+
+
+def test_resized_keeps_nothing_and_everything_exact():
+    large = masks.resized(blob(), 150, 147)
+    assert large.shape == (147, 150)
+    assert (large[51:96, 65:85] == 1).all() and not large[:47].any() and not large[:, :60].any()
+    assert masks.resized(blob(), 60, 60) is not None and (masks.resized(np.ones((7, 9), np.float32), 31, 17) == 1).all()
 
 
 # --- crops that overlap ------------------------------------------------------------------------------------------
