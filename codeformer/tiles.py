@@ -46,7 +46,8 @@ def plan(length: int, tile: int, *, overlap: int, ramp: int, edge: int, multiple
     times ``multiple`` is no tile.
     """
     largest = max(tile // multiple, 4) * multiple
-    overlap, ramp, edge = min(overlap, largest // 2), min(ramp, largest // 4), min(edge, largest // 4)
+    ramp, edge = min(ramp, largest // 4), min(edge, largest // 4)
+    overlap = max(min(overlap, largest // 2), ramp)
     # Also positions are multiples: a network that works on blocks of pixels must find the same blocks in every tile
     overlap, edge = _up(overlap, multiple), _up(edge, multiple)
     total = _up(length + 2 * edge, multiple)
