@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from codeformer.errors import InputError
 
@@ -34,7 +35,7 @@ TEMPLATE_512: npt.NDArray[np.float64] = np.array(
 )
 TEMPLATE_512.setflags(write=False)
 
-_MARGIN = 6  # source pixels around what is sampled: cubic interpolation and the small Gaussian look that far
+_MARGIN = 8  # source pixels around what is sampled: the cubic and the Gaussian look that far
 _STRIP_PIXELS = 4_000_000  # pixels that are held as float at a time while a large region is reduced
 _REGION_PIXELS = 2_000_000_000  # a region larger than this comes from landmarks that are no face
 
@@ -140,15 +141,17 @@ def warp(
     """
     m = np.asarray(matrix, dtype=np.float64)
     width, height = size
-    scale = _scale(m)
-    if not (np.isfinite(m).all() and scale > 0):
+    if not (np.isfinite(m).all() and _scale(m) > 0):
         raise InputError("the face's transform cannot be inverted")
+    scale = _scale(m)
     back = inverse(m)
     corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
     found = transform_points(corners, back)
     low, high = found.min(axis=0), found.max(axis=0)
 
-    block = max(1, math.floor(1.0 / scale + 1e-6))
+    # Whole blocks down to twice what is sampled or a little more: the Gaussian then passes less of what would alias
+    # than blocks alone do
+    block = max(1, math.floor(0.5 / scale + 1e-6))
     margin = _MARGIN * block
     if float(np.prod(high - low + 2 * margin)) > _REGION_PIXELS or float(np.abs(found).max()) > 1e8:
         raise InputError("the face is far outside the picture or far larger than it")
@@ -159,12 +162,13 @@ def warp(
     to_region = scaled(m @ _with_row(np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]])), 1.0 / block)
     rest = scale * block
     if rest < 1.0 - 1e-6:
-        sigma = 0.5 * math.sqrt(1.0 / rest**2 - 1.0)  # at most 0.87: within the margin
+        sigma = 0.5 * math.sqrt(1.0 / rest**2 - 1.0)  # at most 2: within the margin
         region = cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-    elif rest >= 2.0:
-        # OpenCV's warp knows 32 positions between two pixels: too coarse for a small face. Its resize is exact.
-        zoom = min(math.floor(rest), 16)
-        region = cv2.resize(region, None, fx=zoom, fy=zoom, interpolation=_flag(cubic))
+    elif rest > 1.0 + 1e-6:
+        # OpenCV's warp knows 32 positions between two pixels, and its cubic turns a ramp into waves. On a picture that
+        # has been enlarged by Pillow's (Catmull-Rom) neither is seen.
+        zoom = min(math.ceil(1.25 * rest), 16)
+        region = _enlarged(region, zoom, cubic)
         to_region = scaled(to_region, zoom)
     out = cv2.warpAffine(region, to_region, (width, height), flags=_flag(cubic), borderMode=cv2.BORDER_REPLICATE)
     return np.clip(out.reshape(height, width, *source.shape[2:]), 0.0, 1.0)
@@ -196,6 +200,15 @@ def _region(
             strip = strip.reshape(-1, columns, *source.shape[2:])
         np.multiply(strip, unit, out=out[top : top + strip.shape[0]])
     return out
+
+
+def _enlarged(region: npt.NDArray[np.float32], zoom: int, cubic: bool) -> npt.NDArray[np.float32]:
+    size = (region.shape[1] * zoom, region.shape[0] * zoom)
+    if not cubic:
+        return cv2.resize(region, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+    planes = region.reshape(*region.shape[:2], -1)
+    large = [Image.fromarray(planes[..., k]).resize(size, Image.Resampling.BICUBIC) for k in range(planes.shape[2])]
+    return np.stack([np.asarray(plane) for plane in large], axis=-1).reshape(size[1], size[0], *region.shape[2:])
 
 
 def _reflected(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codeformer.align import TEMPLATE_512, face_transform, inverse, mean_scale, transform_points, warp
+from codeformer.align import face_transform, inverse, mean_scale, transform_points, warp
 
 _TILE = 2048  # output pixels along a side that are blended in float at a time
 _NOTHING = 1.0 / 1024  # a weight that cannot move an 8-bit value by half a step counts as 0
@@ -84,24 +84,25 @@ def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> npt.NDArray[n
     """A soft egg over the face and the beginning of its hair: (size, size) float32, 1 inside, 0 on the border.
 
     ``landmarks_in_crop``: (5, 2) crop pixels. The egg is drawn around the template's face, moved to where these
-    landmarks say that the face is. It has no parts with a straight edge: the weight falls from 1 to 0 along a
-    third of the radius with continuous first and second derivatives, so that the eye finds no contour.
+    landmarks say that the face is. It has no parts with a straight edge: the weight falls from 1 to 0 along two
+    fifths of the radius with continuous first and second derivatives, so that the eye finds no contour.
     """
     return _egg(np.asarray(landmarks_in_crop, dtype=np.float64), size)
+
+
+_EGG_CENTRE = (256.0, 280.0)  # between the eyes and the nose's tip
 
 
 def _egg(landmarks: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float32]:
     to_template = face_transform(landmarks, 512)  # crop -> template: undoes what LMEDS left of tilt and scale
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float64)
     x, y = transform_points(np.stack([xs.ravel(), ys.ravel()], axis=1), to_template).T.reshape(2, size, size)
-    # Half axes in template pixels: a crown that reaches into the hair, cheeks to the ears, the whole chin
-    centre = TEMPLATE_512[:2].mean(axis=0) + np.array([0.0, 40.0])
-    dx, dy = (x - centre[0]) / 212.0, (y - centre[1])
-    dy = np.where(dy < 0, dy / 245.0, dy / 222.0)
-    # Narrower towards the chin: an egg, not an ellipse
-    dx = dx * (1.0 + 0.18 * np.clip(dy, 0.0, 1.0) ** 2)
-    radius = np.sqrt(dx**2 + dy**2)
-    weight = smooth_step((1.0 - radius) / 0.36)
+    # Half axes in template pixels: the forehead and the hair's beginning, the cheeks to the ears, the whole chin
+    dx = (x - _EGG_CENTRE[0]) / 214.0
+    dy = y - _EGG_CENTRE[1]
+    dy = np.where(dy < 0, dy / 250.0, dy / 238.0)
+    dx = dx * (1.0 + 0.6 * np.clip(dy, 0.0, 1.0) ** 2)  # narrower towards the chin
+    weight = smooth_step((1.0 - np.hypot(dx, dy)) / 0.42)
     return (weight * border_ramp(size)).astype(np.float32)
 
 
