@@ -14,9 +14,13 @@ from codeformer.tasks import Task
 
 if TYPE_CHECKING:
     from codeformer.detect import Detector
+    from codeformer.models.config import Config
     from codeformer.parsing import Parser
     from codeformer.restore import FaceRestorer
     from codeformer.upsample import Upsampler
+
+# The published networks differ in the number of codes and of levels with CFT.
+_PUBLISHED = {(1024, 4): "restore", (1024, 3): "colorize", (512, 3): "inpaint"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ def open_engine(task: Task, work: FaceWork) -> Engine:
     """
     model, notes = choose_model(task, work.model)
     restorer = open_restorer(model, work.model)
+    check_trained(task, model, restorer.net.config)
     device = str(restorer.device)
     faces, canvas, weights_dir = work.faces, work.canvas, work.model.weights_dir
     extras: dict[str, str] = {}
@@ -112,6 +117,27 @@ def open_restorer(model: Path, options: ModelOptions) -> FaceRestorer:
             f"{model}: holds a stage I autoencoder, which restores nothing; give a whole CodeFormer file"
         )
     return FaceRestorer(net, device=options.device, precision=options.precision, batch_size=options.batch_size)
+
+
+def check_trained(task: Task, model: Path, config: Config) -> None:
+    """Refuse a network that was trained for other tasks: its answer would look like one and be wrong.
+
+    Our files say what they were trained for; of the published ones the architecture tells. A file that says nothing
+    is taken at the user's word. Raises WeightsError with the way out.
+    """
+    from codeformer.models.load import read_metadata
+
+    said = read_metadata(model).get("tasks")
+    if said is not None:
+        trained = {name.strip() for name in said.split(",")} - {""}
+    else:
+        published = _PUBLISHED.get((config.codebook_size, len(config.connect_list))) if config.stem == 1 else None
+        trained = {published} if published and model.suffix != ".safetensors" else {task.name}
+    if task.name not in trained:
+        others = ", ".join(sorted(trained)) or "no task"
+        raise WeightsError(
+            f"{model}: was trained to {others}, not to {task.name}; run: codeformer download {task.weights_group}"
+        )
 
 
 def file_hash(path: Path) -> str:
