@@ -115,18 +115,19 @@ class FaceRestorer:
             return Encoded(lq_feat, features, self.net.predict_logits(lq_feat.float()))
 
     def _decode(
-        self, encoded: Encoded, codes: Tensor, w: float, adain: bool, again: Callable[[int], Encoded]
+        self, encoded: Encoded, codes: Tensor | None, w: float, adain: bool, again: Callable[[int], Encoded]
     ) -> list[np.ndarray]:
-        """``again(i)`` gives face i for a second try in fp32."""
+        """Without ``codes``, the likeliest ones. ``again(i)`` gives face i for a second try in fp32."""
         with torch.inference_mode():
-            out = self._generate(encoded, codes, w, adain)
+            chosen = encoded.logits.argmax(2) if codes is None else codes
+            out = self._generate(encoded, chosen, w, adain)
             good = out.flatten(1).isfinite().all(1) & encoded.logits.flatten(1).isfinite().all(1)
             if not bool(good.all()):
                 if self.precision == "fp32":
                     raise _not_finite()
                 for i in (~good).nonzero().flatten().tolist():
                     face = again(i)
-                    own = codes[i : i + 1] if bool(encoded.logits[i].isfinite().all()) else face.logits.argmax(2)
+                    own = face.logits.argmax(2) if codes is None else codes[i : i + 1]
                     redone = self._generate(face, own, w, adain, exact=True)
                     if not bool(redone.isfinite().all() & face.logits.isfinite().all()):
                         raise _not_finite()
@@ -225,7 +226,8 @@ def _pick_batch_size(device: torch.device) -> int:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return int(min(_LARGEST_BATCH, max(1, free // _BYTES_PER_FACE)))
-    return 4 if device.type == "mps" else 2  # a CPU is busy with one face; two hide the small layers' overhead
+    # One face keeps a CPU busy; and batches of one give the same bytes whatever the faces before and after it were
+    return 4 if device.type == "mps" else 1
 
 
 def _with_memory_error(action: Callable[[], _T], message: str) -> _T:

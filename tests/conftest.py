@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="session")
-def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CodeFormer file with random weights: 512 x 512 as the published one, but milliseconds for a face.
-
-    Its faces are nonsense, so it shows where a face was pasted, not how well it was restored.
-    """
+def _random_network(path: Path, **sizes: object) -> Path:
     import torch
 
     from codeformer.models.codeformer import CodeFormer
@@ -25,8 +20,6 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from codeformer.models.load import save_network
 
     config = Config(
-        img_size=512,
-        stem=16,
         nf=16,
         ch_mult=(1, 2),
         res_blocks=1,
@@ -37,13 +30,28 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dim_embd=32,
         n_head=2,
         n_layers=2,
-        latent_size=256,
-        connect_list=("32",),
+        **sizes,  # type: ignore[arg-type]
     )
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_network(CodeFormer.from_config(config), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CodeFormer file with random weights: 512 x 512 as the published one, but milliseconds for a face.
+
+    Its faces are nonsense, so it shows where a face was pasted, not how well it was restored.
+    """
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    return _random_network(path, img_size=512, stem=16, latent_size=256, connect_list=("32",))
+
+
+@pytest.fixture(scope="session")
+def small_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``tiny_model_path``, but for faces of 64 x 64: for tests of what happens around the network."""
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    return _random_network(path, img_size=64, stem=4, latent_size=64, connect_list=("16",))
 
 
 @pytest.fixture(scope="session")
