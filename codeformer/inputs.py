@@ -90,7 +90,7 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
         if entry.is_dir(follow_symlinks=False):
             if recursive and os.path.realpath(entry.path) not in skip:
                 yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
-        elif entry.is_file():
+        elif not entry.is_dir():  # a link that leads nowhere, too: reading it will name it
             yield top / entry.name, folder
 
 

@@ -160,6 +160,8 @@ def _to_do(
 
 def _fingerprint(path: Path, task: Task, stamp: str) -> str:
     """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
+    if not path.is_file():  # a pipe would block
+        return ""
     try:
         parts = [stamp, file_hash(path)]
         companion = task.companion(path)

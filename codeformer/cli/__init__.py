@@ -85,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # "codeformer models | head": the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
+    except MemoryError:
+        _complain("not enough memory; shrink the pictures or close other programs")
+        return int(ExitCode.OUT_OF_MEMORY)
     except SystemExit as stop:  # argparse: --help, --version, and usage errors, already printed
         return stop.code if isinstance(stop.code, int) else int(ExitCode.USAGE)
     except Exception as error:

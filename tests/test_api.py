@@ -1,0 +1,75 @@
+"""The Python API: its docstring's example, its values, and that it stays silent."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import codeformer.api
+from codeformer import Restorer
+from codeformer.errors import InputError, UsageError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def restorer(small_model_path: Path) -> Restorer:
+    return Restorer(model=small_model_path, device="cpu", parsing="none")
+
+
+@pytest.fixture(autouse=True)
+def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_example_of_the_docstring(small_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codeformer.hub.resolve_model", lambda *args: (small_model_path, ["a note"]))
+    result = doctest.testmod(codeformer.api)
+    assert result.attempted >= 4 and result.failed == 0
+
+
+def test_a_photograph(restorer: Restorer, portrait: np.ndarray) -> None:
+    before = portrait.copy()
+    result = restorer.restore(portrait, w=0.7)
+    assert (portrait == before).all()
+    assert result.picture.shape == portrait.shape and result.picture.dtype == np.uint8
+    (face,) = result.faces
+    assert face.chosen and face.box is not None and face.after is not None and face.matrix is not None
+    x0, y0, x1, y1 = face.box
+    assert 60 < x0 < x1 < 190 and 40 < y0 < y1 < 200  # Eileen Collins' face
+    assert face.after.shape == (restorer.size, restorer.size, 3)
+    assert (result.picture != portrait)[int(y0) : int(y1), int(x0) : int(x1)].mean() > 0.5
+    assert (result.picture[:20, :20] == portrait[:20, :20]).all()
+    assert result.seconds["restore"] > 0
+    again = restorer.restore(portrait, w=0.7)
+    assert (again.picture == result.picture).all()
+
+
+def test_options(restorer: Restorer, portrait: np.ndarray) -> None:
+    points = [[(100.0, 100.0), (147.0, 102.0), (123.0, 128.0), (101.0, 138.0), (144.0, 141.0)]]
+    by_hand = restorer.restore(portrait.astype(np.uint16) * 257, upscale=1.5, landmarks=points)
+    assert by_hand.picture.shape == (360, 360, 3) and by_hand.picture.dtype == np.uint16
+    assert len(by_hand.faces) == 1
+    assert restorer.restore(portrait, aligned=True).picture.shape == (64, 64, 3)
+
+
+def test_errors_are_raised(restorer: Restorer, portrait: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--fidelity_weight"):
+        restorer.restore(portrait, w=2)
+    with pytest.raises(InputError, match="not a picture"):
+        restorer.restore(portrait[..., 0])
+    with pytest.raises(InputError, match="not a picture"):
+        restorer.restore(portrait / 255)
+    with pytest.raises(WeightsError, match="gone"):
+        Restorer(model=tmp_path / "gone.pth")
+
+
+def test_importing_it_is_cheap() -> None:
+    code = "import sys, codeformer; print({'torch', 'cv2', 'numpy', 'PIL'} & set(sys.modules), codeformer.__version__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("set()")
