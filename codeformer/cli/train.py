@@ -1,6 +1,7 @@
 """``codeformer train``: one stage of training."""
 
 import argparse
+import os
 from pathlib import Path
 
 from codeformer.errors import ExitCode, UsageError
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         device=args.device,
         quiet=args.quiet,
     )
-    print(model)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+        print(model)
     return ExitCode.OK
 
 

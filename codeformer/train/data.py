@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from codeformer.errors import InputError
-from codeformer.train.degrade import DEGRADATIONS, Degradation, for_task
+from codeformer.train.degrade import Degradation, for_task, parse_degradation
 
 Array = np.ndarray[Any, Any]
 DRAWS = 8
@@ -87,7 +87,7 @@ class Faces(Dataset[dict[str, Any]]):
         self,
         folders: Sequence[Folder],
         size: int,
-        degradations: Sequence[str | Degradation],
+        degradations: Sequence[str | Mapping[str, Any] | Degradation],
         tasks: Mapping[str, float],
         seed: int,
     ) -> None:
@@ -95,7 +95,7 @@ class Faces(Dataset[dict[str, Any]]):
         weights = np.array([f.weight or len(files) for f, files in zip(folders, self.files, strict=True)], float)
         self.chances = weights / weights.sum()
         self.size, self.seed = size, seed
-        self.degradations = [DEGRADATIONS[d] if isinstance(d, str) else d for d in degradations]
+        self.degradations = [parse_degradation(d) for d in degradations]
         self.tasks = list(tasks)
         shares = np.array([tasks[t] for t in self.tasks], float)
         self.shares = shares / shares.sum()

@@ -5,11 +5,14 @@ Everything is drawn from the generator that is passed in, so that a sample depen
 are (S, S, 3) float32 RGB in [0, 1].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
+
+from codeformer.errors import UsageError
 
 Array = np.ndarray[Any, Any]
 Span = tuple[float, float]
@@ -48,6 +51,26 @@ class Degradation:
 HEAVY = Degradation(sigma=(1, 15), scale=(4, 30), noise=(0, 20), quality=(30, 80))
 MEDIUM = Degradation(sigma=(0.1, 10), scale=(1, 12), noise=(0, 15), quality=(60, 100))
 DEGRADATIONS = {"heavy": HEAVY, "medium": MEDIUM}
+
+
+def parse_degradation(value: str | Mapping[str, Any] | Degradation) -> Degradation:
+    """Return the degradation that a name or a table of ranges means.
+
+    Raises:
+        UsageError: there is no such name, or it is no such table.
+    """
+    if isinstance(value, Degradation):
+        return value
+    if isinstance(value, Mapping):
+        ranges: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        try:
+            return Degradation(**ranges)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"training settings: degradations: {error}") from error
+    if value not in DEGRADATIONS:
+        known = ", ".join(DEGRADATIONS)
+        raise UsageError(f"training settings: degradations: there is no {value!r}; take {known} or a table of ranges")
+    return DEGRADATIONS[value]
 
 
 def degrade(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
@@ -110,7 +133,8 @@ def jpeg(face: Array, quality: int) -> Array:
     ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise RuntimeError("JPEG compression failed")
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return decoded[..., ::-1].astype(np.float32) / 255
 
 
 def to_grey(face: Array) -> Array:

@@ -27,6 +27,7 @@ from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
 from codeformer.train.stages import STAGES, Batch, Losses, Players, Reduce
 
+MODEL = "model.safetensors"
 log = logging.getLogger("codeformer")
 
 
@@ -101,7 +102,9 @@ def train(
                 world.share(codebook.tensors(players.net))
                 average["quantize.embedding.weight"].copy_(players.net.quantize.embedding.weight)
             logs = run_step(players, batch, settings, step, state, trained, world)
-            if not all(torch.isfinite(v).all() for v in logs.values()):
+            # With fp16 a gradient that overflows is no failure: the scaler skips that step and lowers its scale.
+            watched = [v for k, v in logs.items() if k != "gradient" or not scaler.is_enabled()]
+            if not all(torch.isfinite(v).all() for v in watched):
                 checkpoint.save_failure(out, step, batch, {k: float(v) for k, v in logs.items()})
                 raise TrainingError(f"step {step}: a loss is not finite; the batch is in {out / checkpoint.FAILURE}")
             if (
@@ -120,15 +123,16 @@ def train(
             due = stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
             if due and world.rank == 0:
                 checkpoint.save(out, step + 1, state, settings)
-                model = export(players.net, average, out / "model.safetensors", settings, step + 1)
+                export(players.net, average, out / MODEL, settings, step + 1)
             if stopped:
                 break
     reporter.close()
+    world.leave()
     if stopped:
         log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, step + 1, settings.steps)
         if interrupt.seen:
             raise KeyboardInterrupt
-    return out / "model.safetensors" if first >= settings.steps else model if world.rank == 0 else out
+    return out / MODEL
 
 
 def run_step(
@@ -161,8 +165,8 @@ def run_step(
             follow_codes(players.net, state.codebook, losses, settings.codebook_decay, world.mean)
         if judged and losses.fake is not None:
             fakes.append((part["hq"], losses.fake.detach()))
+    world.mean_gradients(trained)  # before unscaling: an overflow anywhere must be seen everywhere
     state.scaler.unscale_(optimizer)
-    world.mean_gradients(trained)
     if settings.clip:
         sums["gradient"] = nn.utils.clip_grad_norm_(trained, settings.clip).detach()
     state.scaler.step(optimizer)
@@ -226,18 +230,19 @@ def build(
 @torch.no_grad()
 def start_identity(net: CodeFormer) -> None:
     """Start CFT as doing nothing, and the skip of pixels, where there is one, as copying."""
-    for fuse in net.fuse_convs_dict.values():
+    levels: Any = net.fuse_convs_dict
+    for fuse in levels.values():
         for branch in (fuse.scale, fuse.shift):
             branch[-1].weight.mul_(0.1)
             branch[-1].bias.zero_()
     if net.config.pixel_skip:
-        nn.init.dirac_(net.pixel_skip.weight)
-        net.pixel_skip.bias.zero_()
-        finest = net.fuse_convs_dict[max(net.fuse_convs_dict, key=int)]
-        finest.scale[-1].bias.fill_(-1.0)  # at w = 1 the copied pixels stand alone at first
+        skip: Any = net.pixel_skip
+        nn.init.dirac_(skip.weight)
+        skip.bias.zero_()
+        levels[max(levels, key=int)].scale[-1].bias.fill_(-1.0)  # at w = 1 the copied pixels stand alone at first
 
 
-def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[Tensor]:
+def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
     """Let only the named modules train, and return their parameters."""
     homes = {"feat_emb": "transformer", "ft_layers": "transformer", "idx_pred_layer": "transformer"}
     homes |= {"position_emb": "transformer", "fuse_convs_dict": "fuse", "pixel_skip": "fuse"}
@@ -281,7 +286,9 @@ def export(
 ) -> Path:
     """Write the averaged weights as the file that `codeformer restore --model` opens."""
     tasks = ",".join(settings.tasks) if settings.stage > 1 else ""
-    save_network(net, path, {"stage": str(settings.stage), "step": str(step), "tasks": tasks}, state=average)
+    adain = "true" if settings.adain else "false"
+    metadata = {"stage": str(settings.stage), "step": str(step), "tasks": tasks, "adain": adain}
+    save_network(net, path, metadata, state=average)
     return path
 
 
@@ -298,6 +305,11 @@ class World:
             raise UsageError(f"--device {device}: no such device") from error
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def leave(self) -> None:
+        """End the group of processes."""
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of every process's `value`."""

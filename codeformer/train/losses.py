@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codeformer.errors import WeightsError
+from codeformer.errors import UsageError, WeightsError
 
 # torchvision's VGG16 `features`: convolutions by index, and the ReLU that ends each block.
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
@@ -33,6 +33,10 @@ class PerceptualDistance(nn.Module):
 
     def __init__(self, weights: Path | None, layers: Sequence[str] = tuple(LAYERS)) -> None:
         super().__init__()
+        if not layers or not set(layers) <= set(LAYERS):
+            raise UsageError(
+                f"perceptual_layers: one or more of {', '.join(LAYERS)}, not {', '.join(layers) or 'none'}"
+            )
         self.taps = sorted(LAYERS[name] for name in layers)
         modules: list[nn.Module] = []
         channels = 3

@@ -16,6 +16,7 @@ else:
     import tomli as tomllib
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+_KINDS: Mapping[Any, Any] = {int: (int, "a whole number"), float: ((int, float), "a number")}
 MODULES = ("encoder", "quantize", "generator", "transformer", "fuse")
 
 
@@ -93,6 +94,11 @@ class Settings:
             if not ok:
                 raise UsageError(f"training settings: {text}")
 
+        for f in fields(self):
+            value, default = getattr(self, f.name), f.default
+            kind, name = _KINDS.get(f.type, (type(default) if isinstance(default, (bool, str, tuple)) else object, ""))
+            right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+            check(right, f"{f.name} must be {name or f'like {default!r}'}, not {value!r}")
         check(self.stage in (1, 2, 3), f"stage must be 1, 2 or 3, not {self.stage}")
         check(self.steps > 0 and self.batch_size > 0 and self.accumulate > 0, "steps, batch_size, accumulate: positive")
         check(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
@@ -138,6 +144,8 @@ def load_settings(preset: str, stage: int, changes: Sequence[str] = ()) -> Setti
         key, found, value = change.partition("=")
         if not found:
             raise UsageError(f"--set {change}: write key=value")
+        if key == "stage":
+            raise UsageError(f"--set {change}: the stage is chosen with --stage")
         target, key = (network, key.removeprefix("network.")) if key.startswith("network.") else (values, key)
         target[key] = _value(value)
     try:

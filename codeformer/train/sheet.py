@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codeformer.models.codeformer import CodeFormer
 from codeformer.atomic import write_atomic
+from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade

@@ -135,7 +135,7 @@ def _picture_losses(
         total = total + settings.perceptual * logs["perceptual"]
     if players.discriminator is not None and step >= settings.gan_start:
         adversarial = -players.discriminator(out).float().mean()
-        weight = settings.gan
+        weight: float | Tensor = settings.gan
         if settings.adaptive:
             last = _last_layer(players.net, settings)
             by_picture, by_judge = (
@@ -153,10 +153,12 @@ def _picture_losses(
 def _last_layer(net: VQAutoEncoder | CodeFormer, settings: Settings) -> Tensor:
     """Return the last weight that trains: the generator's last convolution, or CFT's last where that is fixed."""
     if "generator" in settings.train:
-        return net.generator.blocks[-1].weight
-    net = _whole(net)
-    finest = max(net.fuse_convs_dict, key=int)
-    return net.fuse_convs_dict[finest].shift[-1].weight
+        last: Any = net.generator.blocks[-1]
+    else:
+        fuse: Any = _whole(net).fuse_convs_dict
+        last = fuse[max(fuse, key=int)].shift[-1]
+    weight: Tensor = last.weight
+    return weight
 
 
 def _whole(net: VQAutoEncoder | CodeFormer) -> CodeFormer:
