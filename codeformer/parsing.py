@@ -178,9 +178,9 @@ def face_mask(labels: npt.NDArray[np.integer[Any]], face: frozenset[int] | set[i
     # The frame counts as outside: a face that the crop cuts fades there too
     padded = cv2.copyMakeBorder(rounded, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    weight = smooth_step(depth / (_FEATHER * labels.shape[0] / SIZE)) * border_ramp(labels.shape[0])
+    weight = smooth_step(depth / (_FEATHER * labels.shape[0] / SIZE))
     # Where two edges meet, the distance has a crease; smoothing it must not carry weight outside
-    return (cv2.GaussianBlur(weight, (0, 0), 1.5) * rounded).astype(np.float32)
+    return (cv2.GaussianBlur(weight, (0, 0), 1.5) * rounded * border_ramp(labels.shape[0])).astype(np.float32)
 
 
 def _middle_part(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
