@@ -27,7 +27,8 @@ _PUBLISHED = {(1024, 4): "restore", (1024, 3): "colorize", (512, 3): "inpaint"}
 class Engine:
     """The loaded networks, the task and the options. Stages only read it.
 
-    ``model`` is the weights file and ``model_hash`` its SHA-256; ``notes`` are lines for the user about the choice.
+    ``model`` is the weights file and ``model_hash`` its SHA-256; ``adain`` says whether the network was trained to have
+    AdaIN before its decoder; ``notes`` are lines for the user about the choice.
     """
 
     task: Task
@@ -39,6 +40,7 @@ class Engine:
     face_upsampler: Upsampler | None = None
     model: Path = Path()
     model_hash: str = ""
+    adain: bool = False
     notes: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
 
@@ -92,6 +94,7 @@ def open_engine(task: Task, work: FaceWork) -> Engine:
         face_upsampler=face_upsampler,
         model=model,
         model_hash=file_hash(model),
+        adain=trained_with_adain(model, task.adain),
         notes=tuple(notes),
         extras=extras,
     )
@@ -103,6 +106,13 @@ def choose_model(task: Task, options: ModelOptions) -> tuple[Path, tuple[str, ..
 
     path, notes = resolve_model(options.model, task.name, options.weights_dir)
     return Path(path), tuple(notes)
+
+
+def trained_with_adain(model: Path, published: bool) -> bool:
+    """Whether to decode with AdaIN: as our training wrote into the file, else as ``published`` for the task."""
+    from codeformer.models.load import read_metadata
+
+    return {"true": True, "false": False}.get(read_metadata(model).get("adain", ""), published)
 
 
 def open_restorer(model: Path, options: ModelOptions) -> FaceRestorer:

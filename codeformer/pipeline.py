@@ -208,7 +208,7 @@ def _restore(window: Sequence[_Waiting[K]], engine: Engine) -> None:
 
 def _outputs(cuts: Iterable[stages.Cut], engine: Engine) -> list[np.ndarray]:
     cuts = list(cuts)
-    restored = engine.restorer.restore([one.source for one in cuts], w=engine.work.w, adain=engine.task.adain)
+    restored = engine.restorer.restore([one.source for one in cuts], w=engine.work.w, adain=engine.adain)
     return [engine.task.finish(one.crop, face) for one, face in zip(cuts, restored, strict=True)]
 
 
