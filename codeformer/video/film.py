@@ -1,0 +1,354 @@
+"""A whole film: read, restored stretch by stretch in a few threads, written; resumable, interruptible, reported."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codeformer import __version__
+from codeformer.atomic import write_atomic
+from codeformer.engine import Engine, choose_model, file_hash, open_engine
+from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError
+from codeformer.options import OutputOptions
+from codeformer.picture import Picture, write_picture
+from codeformer.runner import Bar, Console, describe
+from codeformer.tasks import TASKS
+from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
+from codeformer.video.mux import Clip, mux
+from codeformer.video.options import FilmOptions, output_file
+from codeformer.video.packets import SegmentWriter
+from codeformer.video.pixels import Pixels
+from codeformer.video.reader import open_film
+from codeformer.video.segment import MODES, Done, Steadiness, detect, paste, restore_stretch
+from codeformer.video.source import Film
+from codeformer.video.stretches import Clock, restored_frames
+from codeformer.video.summary import StretchNotes, join_tracks, total
+from codeformer.video.work import WorkFolder, fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Everything that is settled before work begins."""
+
+    options: FilmOptions
+    film: Film
+    output: Path
+    encoding: Encoding
+    steady: Steadiness
+    model: Path
+    model_hash: str
+    settings: dict[str, Any]
+    stamp: str
+
+    @property
+    def report(self) -> Path:
+        return self.output.with_name(self.output.name + ".json")
+
+    @property
+    def partial(self) -> Path:
+        return self.output.with_name(f"{self.output.stem}.partial{self.output.suffix}")
+
+
+def run_film(options: FilmOptions, console: Console, engine: Engine | None = None) -> ExitCode:
+    """Restore one film and write it with its report.
+
+    SOME_FAILED when the input was damaged and the film is what could be decoded; INTERRUPTED after Ctrl-C, with what
+    is done in ``NAME.partial.EXT``. Raises CodeFormerError when nothing can be done; finished stretches then stay in
+    the work folder for the next run.
+    """
+    plan = _plan(options, console)
+    if options.preview:
+        return _preview(plan, console, engine or open_engine(TASKS["restore"], options.work))
+    if options.resume and (code := _already_done(plan)) is not None:
+        console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
+        return code
+    plan.output.parent.mkdir(parents=True, exist_ok=True)
+    work = WorkFolder(plan.output, plan.stamp, resume=options.resume)
+    try:
+        return _work(plan, work, console, engine)
+    finally:
+        work.release()
+
+
+def _plan(options: FilmOptions, console: Console) -> _Plan:
+    output = output_file(options)
+    film = open_film(options.source, start=options.start, end=options.end, rate=options.fps)
+    for note in film.info.notes:
+        console.warning(f"{options.source}: {note}")
+    encoding = plan_encoding(
+        film.info,
+        output.suffix,
+        scale=options.work.canvas.upscale,
+        codec=options.codec,
+        crf=options.crf,
+        preset=options.preset,
+        pix_fmt=options.pix_fmt,
+    )
+    check_encoding(encoding, CONTAINERS[output.suffix.lower()][0])
+    task = TASKS["restore"]
+    model, notes = choose_model(task, options.work.model)
+    for note in notes:
+        console.note(note)
+    steady = MODES[options.temporal]
+    model_hash = file_hash(model)
+    settings = describe(task, options.work, OutputOptions())
+    del settings["output"]
+    settings["video"] = {
+        "temporal": options.temporal,
+        **{f"temporal_{key}": value for key, value in asdict(steady).items()},
+        "start": None if options.start is None else str(options.start),
+        "end": None if options.end is None else str(options.end),
+        "save_video_fps": None if options.fps is None else str(options.fps),
+        "audio": options.audio,
+        "save_frames": None if options.save_frames is None else str(options.save_frames.resolve()),
+        "stretch": options.stretch,
+        "encoding": {key: str(value) for key, value in asdict(encoding).items()},
+    }
+    try:
+        stamp = fingerprint({"settings": settings, "model": model_hash, "version": __version__}, film.files())
+    except OSError as error:
+        raise InputError(f"{options.source}: cannot be read ({error.strerror})") from error
+    return _Plan(options, film, output, encoding, steady, model, model_hash, settings, stamp)
+
+
+def _already_done(plan: _Plan) -> ExitCode | None:
+    """The exit code of the finished run whose film and report are there, or None."""
+    try:
+        report = json.loads(plan.report.read_bytes())
+        if report["fingerprint"] == plan.stamp and plan.output.stat().st_size == report["bytes"]:
+            return ExitCode(report["exit_code"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _work(plan: _Plan, work: WorkFolder, console: Console, engine: Engine | None) -> ExitCode:
+    started = time.monotonic()
+    records = work.finished()
+    clock = Clock()
+    if records:
+        console.note(f"going on after {total(records, 'frames')} frames that an earlier run finished")
+    try:
+        if not (records and "end" in records[-1]):
+            _restore_rest(plan, work, records, console, engine, clock)
+    except KeyboardInterrupt:
+        _leave_partial(plan, work, records, console)
+        return ExitCode.INTERRUPTED
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{plan.options.source}: not enough memory for frames of this size") from error
+    frames = total(records, "frames")
+    if not frames:
+        work.remove()
+        raise InputError(f"{plan.options.source}: no frame between --start and --end, or none that can be decoded")
+    end = records[-1]["end"]
+    notes = _finish(plan, work, records)
+    early = end["ended_early"]
+    damage = [*end["problems"]]
+    if early is not None:
+        damage.append(
+            f"the film is cut off: it ends after {early:.2f} s, of {_seconds(plan.film)} s; the rest is missing"
+        )
+    faces = total(records, "faces")
+    if not faces:
+        notes.append("no face was found in the whole film")
+    failed = early is not None or any("broken packets" in line for line in damage)
+    code = ExitCode.SOME_FAILED if failed else ExitCode.OK
+    for line in (*damage, *notes):
+        (console.error if failed and line in damage else console.warning)(f"{plan.options.source}: {line}")
+    seconds = time.monotonic() - started
+    _write_report(plan, records, clock, seconds, [*damage, *notes], code)
+    work.remove()
+    with suppress(OSError):
+        plan.partial.unlink()
+    console.note(f"{plan.output}: {frames} frames, {faces} faces in {seconds:.1f} s")
+    return code
+
+
+def _restore_rest(
+    plan: _Plan,
+    work: WorkFolder,
+    records: list[dict[str, Any]],
+    console: Console,
+    engine: Engine | None,
+    clock: Clock,
+) -> None:
+    """Work on all stretches after ``records``, to which each finished one is added."""
+    engine = engine or open_engine(TASKS["restore"], plan.options.work)
+    for note in engine.notes:
+        console.detail(note)
+    faces, began, last_duration = 0, time.monotonic(), 0
+    notes, writer = StretchNotes(), None
+    shown: Any = None  # the last frame as the encoder takes it
+    steps = restored_frames(plan.film, engine, plan.steady, plan.options.stretch, len(records), clock)
+    with console.progress(plan.film.info.frames or 0, unit="frame") as bar, closing(steps):
+        bar.update(total(records, "frames"))
+        try:
+            for step in steps:
+                if step.done is None:  # the stretch is complete
+                    if writer is None:
+                        continue
+                    with clock.timed("encode"):
+                        writer.close()
+                    writer = None
+                    records.append({**notes.record(), "duration": last_duration, **(step.closing or {})})
+                    work.finish(step.stretch, records[-1])
+                    notes = StretchNotes()
+                    continue
+                frame = step.done.frame
+                with clock.timed("encode"):
+                    writer = writer or SegmentWriter(work.unfinished(step.stretch), plan.encoding)
+                    if step.rgb is not None:
+                        shown = writer.convert(step.rgb)
+                    writer.write(shown, frame.pts)
+                last_duration = frame.duration
+                notes.add(step.done)
+                if plan.options.save_frames is not None:
+                    _save_frame(plan.options.save_frames, frame.index, step.rgb)
+                faces += len(step.done.restored)
+                bar.update()
+                _tell(bar, faces, time.monotonic() - began)
+        except KeyboardInterrupt:
+            if writer is not None:
+                writer.close()
+                records.append({**notes.record(), "duration": last_duration, "unfinished": True})
+            raise
+        finally:
+            if writer is not None:
+                writer.abandon()
+
+
+def _tell(bar: Bar, faces: int, seconds: float) -> None:
+    bar.set_postfix_str(f"{faces / max(seconds, 1e-9):.2f} faces/s", refresh=False)
+
+
+def _finish(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]]) -> list[str]:
+    """Join the stretches under the final name; returns notes."""
+    temporary = work.path / f"film.part{plan.output.suffix}"
+    notes = _mux(plan, work, records, temporary, None)
+    try:
+        temporary.replace(plan.output)
+    except OSError as error:
+        raise OutputError(f"{plan.output}: cannot be written ({error.strerror})") from error
+    return notes
+
+
+def _mux(
+    plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], target: Path, until: Fraction | None
+) -> list[str]:
+    options = plan.options
+    parts = [work.unfinished(i) if r.get("unfinished") else work.packets(i) for i, r in enumerate(records)]
+    start = options.start or Fraction(0)
+    ends = [end for end in (options.end, None if until is None else start + until) if end is not None]
+    return mux(
+        target,
+        plan.encoding,
+        parts,
+        suffix=plan.output.suffix,
+        source=options.source if options.source.is_file() else None,
+        clip=Clip(start, min(ends) if ends else None),
+        last_duration=records[-1]["duration"],
+        audio=options.audio,
+    )
+
+
+def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], console: Console) -> None:
+    frames = total(records, "frames")
+    if not frames:
+        console.note("interrupted before the first frame was done")
+        return
+    temporary = work.path / f"film.part{plan.output.suffix}"
+    until = frames / plan.film.info.rate
+    try:
+        _mux(plan, work, records, temporary, until)
+        temporary.replace(plan.partial)
+    except (CodeFormerError, OSError) as error:
+        console.warning(f"no partial film could be written: {error}")
+        return
+    console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on from there")
+
+
+def _save_frame(folder: Path, index: int, rgb: Pixels | None) -> None:
+    target = folder / f"{index + 1:08}.png"
+    if rgb is None:
+        write_atomic(target, (folder / f"{index:08}.png").read_bytes())
+    else:
+        write_picture(Picture(rgb), target)
+
+
+def _write_report(
+    plan: _Plan,
+    records: list[Mapping[str, Any]] | list[dict[str, Any]],
+    clock: Clock,
+    seconds: float,
+    warnings: list[str],
+    code: ExitCode,
+) -> None:
+    info = plan.film.info
+    frames = total(records, "frames")
+    report = {
+        "format": 1,
+        "codeformer": __version__,
+        "input": str(plan.options.source),
+        "output": str(plan.output),
+        "bytes": plan.output.stat().st_size,
+        "exit_code": int(code),
+        "fingerprint": plan.stamp,
+        "frames": frames,
+        "repeated_frames": total(records, "repeated"),
+        "faces": total(records, "faces"),
+        "bridged_faces": total(records, "bridged"),
+        "tracks": join_tracks(records),
+        "film": {
+            "size": [info.width, info.height],
+            "rate": str(info.rate),
+            "codec": info.codec,
+            "pix_fmt": info.pix_fmt,
+            "colour": asdict(info.colour),
+        },
+        "seconds": {"total": round(seconds, 3), **{k: round(v, 3) for k, v in clock.seconds.items()}},
+        "warnings": warnings,
+        "model": str(plan.model),
+        "model_sha256": plan.model_hash,
+        "settings": plan.settings,
+    }
+    write_atomic(plan.report, json.dumps(report, indent=1).encode())
+
+
+def _preview(plan: _Plan, console: Console, engine: Engine) -> ExitCode:
+    """Some frames, before and after side by side, each restored on its own."""
+    folder = plan.output.with_name(f"{plan.output.stem}_preview")
+    options, info = plan.options, plan.film.info
+    duration = info.duration if info.duration is not None else Fraction(info.frames or 1) / info.rate
+    written = 0
+    with console.progress(options.preview, unit="frame") as bar:
+        for number in range(options.preview):
+            at = (options.start or Fraction(0)) + duration * (2 * number + 1) / (2 * options.preview)
+            try:
+                frame = next(iter(open_film(options.source, start=at, rate=options.fps).frames()), None)
+            except InputError:
+                frame = None
+            bar.update()
+            if frame is None:
+                continue
+            seen = detect(frame, None, engine)
+            done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"]))
+            before = paste(Done(done.frame), engine)
+            both = np.concatenate([before, paste(done, engine)], axis=1)
+            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png")
+            written += 1
+    if not written:
+        raise InputError(f"{options.source}: no frame could be read for the preview")
+    console.note(f"{written} frames, before and after, in {folder}")
+    return ExitCode.OK
+
+
+def _seconds(film: Film) -> str:
+    return "?" if film.info.duration is None else f"{float(film.info.duration):.2f}"

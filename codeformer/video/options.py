@@ -1,0 +1,89 @@
+"""What ``codeformer video`` was asked for, validated once. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, get_args
+
+from codeformer.errors import UsageError
+from codeformer.options import FaceWork
+
+Temporal = Literal["auto", "off", "landmarks", "codes"]
+TEMPORALS: tuple[str, ...] = get_args(Temporal)
+#: Endings of the films that can be written.
+ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """One film to restore. Times are seconds from its beginning."""
+
+    source: Path
+    output: Path | None = None  # a file, or a folder; None: results/<name>_<w>
+    work: FaceWork = field(default_factory=FaceWork)
+    temporal: Temporal = "auto"
+    start: Fraction | None = None
+    end: Fraction | None = None
+    fps: Fraction | None = None
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    audio: bool = True
+    suffix: str | None = None
+    save_frames: Path | None = None
+    preview: int = 0
+    resume: bool = True
+    stretch: int = 96  # frames that are finished, and kept over a kill, together
+
+    def __post_init__(self) -> None:
+        if self.temporal not in TEMPORALS:
+            raise UsageError(f"--temporal must be one of {', '.join(TEMPORALS)}, not {self.temporal!r}")
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise UsageError("--end must come after --start")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UsageError(f"--save_video_fps must lie between 0 and 1000, not {float(self.fps):g}")
+        if self.preview < 0:
+            raise UsageError("--preview must be 0 or more")
+        if self.stretch < 1:
+            raise UsageError("--stretch must be at least 1 frame")
+        if self.work.faces.numbers:
+            raise UsageError("--face: faces have no fixed numbers in a film; use --only_center_face or --max_faces")
+        if self.work.faces.aligned:
+            raise UsageError("--aligned is for pictures; a film of aligned crops is a folder of frames for restore")
+        if self.suffix and re.search(r'[/\\\0:*?"<>|]', self.suffix):
+            raise UsageError("--suffix becomes part of a file name and cannot hold path characters")
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds from ``SS``, ``MM:SS`` or ``HH:MM:SS``, each with decimals. Raises UsageError."""
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is no time: write seconds, MM:SS or HH:MM:SS, such as 1:02.5")
+    hours, minutes, seconds = match.groups()
+    return Fraction(hours or 0) * 3600 + Fraction(minutes or 0) * 60 + Fraction(seconds)
+
+
+def output_file(options: FilmOptions) -> Path:
+    """Where the film goes: the file given, or one named after the input in the folder given or ``results``.
+
+    Raises UsageError when that is the input itself or an ending that no film has.
+    """
+    given, source = options.output, options.source
+    stem = re.sub(r"%0?\d*d|[*?\[\]]", "", source.name if source.is_dir() else source.stem).strip("._- ") or "film"
+    ending = source.suffix.lower() if source.suffix.lower() in ENDINGS and not source.is_dir() else ".mp4"
+    name = stem + (f"_{options.suffix}" if options.suffix else "") + ending
+    if given is None:
+        result = Path("results") / f"{stem}_{float(options.work.w)}" / name
+    elif given.is_dir() or not given.suffix:
+        result = given / name
+    elif given.suffix.lower() in ENDINGS:
+        result = given
+    else:
+        raise UsageError(f"--output_path {given}: a film ends with {', '.join(ENDINGS)} (or give a folder)")
+    if result.resolve() == source.resolve():
+        raise UsageError(f"--output_path {result} is the input itself; choose another")
+    return result

@@ -1,0 +1,149 @@
+"""The stages of a film in their threads: read, detect, restore, paste; frames come out in order, stretch by stretch."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+from codeformer.engine import Engine
+from codeformer.video.flow import ahead
+from codeformer.video.pixels import Pixels
+from codeformer.video.segment import Done, Seen, Steadiness, detect, paste, restore_stretch
+from codeformer.video.source import Film, Frame
+
+T = TypeVar("T")
+
+_QUEUE = 2  # frames between two threads
+
+
+class Clock:
+    """Seconds by stage; each stage runs in one thread."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the block's time to the stage's."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A frame that is done, or, with ``done`` None, the end of a stretch.
+
+    ``rgb``: its pixels at the output's size, None if they are those of the frame before. ``closing``: at the end of
+    the film's last stretch, how the reading ended.
+    """
+
+    stretch: int
+    done: Done | None
+    rgb: Pixels | None = None
+    closing: dict[str, Any] | None = None
+
+
+def restored_frames(
+    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+) -> Generator[Step, None, None]:
+    """The film from the stretch ``first_stretch`` on, each of ``length`` frames.
+
+    What a stage raises is raised here. Close the generator to stop the threads.
+    """
+    return ahead(_pasted(film, engine, steady, length, first_stretch, clock), _QUEUE)
+
+
+def _pasted(
+    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+) -> Iterator[Step]:
+    fresh = True  # the first frame of a stretch is always given: its encoder has seen none
+    with closing(ahead(_restored(film, engine, steady, length, first_stretch, clock), _QUEUE)) as steps:
+        for step in steps:
+            if step.done is None:
+                fresh = True
+                yield step
+            elif step.done.same and not fresh:
+                yield step
+            else:
+                fresh = False
+                with clock.timed("paste"):
+                    rgb = paste(step.done, engine)
+                yield Step(step.stretch, step.done, rgb)
+
+
+def _restored(
+    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+) -> Iterator[Step]:
+    begin = max(0, first_stretch * length - steady.reach)
+    with (
+        closing(ahead(_read(film, begin, clock), _QUEUE)) as frames,
+        closing(ahead(_detected(frames, engine, clock), _QUEUE)) as seen,
+    ):
+        window = _Window(_timed(seen, clock, "wait for frames"), steady.reach)
+        for number in count(first_stretch):
+            first, last = number * length, (number + 1) * length
+            stretch = restore_stretch(window.around(first, last), first, last, engine, steady)
+            for done in _timed(stretch, clock, "restore", without="wait for frames"):
+                yield Step(number, done)
+            if not window.more(last):
+                end = {"problems": list(film.problems), "ended_early": film.ended_early}
+                yield Step(number, None, closing={"end": end})
+                return
+            yield Step(number, None)
+
+
+class _Window:
+    """The frames around one stretch after the other: what lies around a border is kept for the next stretch."""
+
+    def __init__(self, seen: Iterator[Seen], reach: int) -> None:
+        self._seen, self._reach = seen, reach
+        self._kept: deque[Seen] = deque()
+
+    def around(self, first: int, last: int) -> Iterator[Seen]:
+        """The frames from ``reach`` before ``first`` to ``reach`` after ``last``."""
+        while self._kept and self._kept[0].frame.index < first - self._reach:
+            self._kept.popleft()
+        yield from list(self._kept)
+        for one in self._seen:
+            self._kept.append(one)
+            while self._kept and self._kept[0].frame.index < last - self._reach:
+                self._kept.popleft()
+            yield one
+            if one.frame.index >= last + self._reach - 1:
+                return
+
+    def more(self, last: int) -> bool:
+        """Whether the film has a frame ``last``; asked after ``around`` was exhausted."""
+        return bool(self._kept) and self._kept[-1].frame.index >= last
+
+
+def _read(film: Film, first: int, clock: Clock) -> Iterator[Frame]:
+    return _timed(film.frames(first), clock, "read")
+
+
+def _detected(frames: Iterator[Frame], engine: Engine, clock: Clock) -> Iterator[Seen]:
+    before: Seen | None = None
+    for frame in frames:
+        with clock.timed("detect"):
+            before = detect(frame, before, engine)
+        yield before
+
+
+def _timed(items: Iterator[T], clock: Clock, stage: str, without: str = "") -> Iterator[T]:
+    """The same items; the time they take counts for ``stage``, less what counts for ``without`` meanwhile."""
+    while True:
+        other, start = clock.seconds.get(without, 0.0), time.perf_counter()
+        item = next(items, None)
+        spent = time.perf_counter() - start - (clock.seconds.get(without, 0.0) - other)
+        clock.seconds[stage] = clock.seconds.get(stage, 0.0) + spent
+        if item is None:
+            return
+        yield item

@@ -1,0 +1,103 @@
+"""The report of a film: what each stretch recorded, joined. Pure functions over JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from codeformer.video.segment import Done
+
+Record = dict[str, Any]
+
+
+class StretchNotes:
+    """What is written down of a stretch while it is worked on."""
+
+    def __init__(self) -> None:
+        self.frames = self.repeated = self.faces = self.bridged = 0
+        self._tracks: dict[int, Record] = {}
+        self._places: list[list[float]] = []  # [frame, track, x, y] of the faces in the latest frame
+
+    def add(self, done: Done) -> None:
+        """Take one frame in."""
+        self.frames += 1
+        self.repeated += done.same
+        self.faces += len(done.restored)
+        index = done.frame.index
+        self._places = []
+        for one in done.tracked:
+            self.bridged += one.found is None and not done.same
+            x, y = one.face.centre
+            entry = self._tracks.setdefault(
+                one.track, {"track": one.track, "first": index, "frames": 0, "score": 0.0, "box": None}
+            )
+            if not entry["frames"]:
+                entry["box"] = [round(v, 1) for v in one.face.box]
+                entry["at"] = [round(x, 1), round(y, 1)]
+            entry["last"] = index
+            entry["frames"] += 1
+            entry["score"] += one.face.score
+            entry["end"] = [round(x, 1), round(y, 1)]
+            entry["size"] = round(max(one.face.width, one.face.height), 1)
+
+    def record(self) -> Record:
+        """As JSON."""
+        tracks = [{**entry, "score": round(entry["score"], 3)} for entry in self._tracks.values()]
+        return {
+            "frames": self.frames,
+            "repeated": self.repeated,
+            "faces": self.faces,
+            "bridged": self.bridged,
+            "tracks": tracks,
+        }
+
+
+def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """The tracks of the whole film from those of its stretches, numbered by first appearance.
+
+    A track that ends with a stretch goes on in the next one with the face that begins nearest to where it ended.
+    """
+    result: list[Record] = []
+    open_tracks: list[Record] = []
+    start = 0
+    for stretch in stretches:
+        fresh: list[Record] = []
+        for entry in stretch["tracks"]:
+            before = _continued(entry, open_tracks) if entry["first"] == start else None
+            if before is None:
+                before = {k: entry[k] for k in ("first", "box")} | {"frames": 0, "score": 0.0}
+                result.append(before)
+            else:
+                open_tracks = [other for other in open_tracks if other is not before]
+            before["frames"] += entry["frames"]
+            before["score"] += entry["score"]
+            before.update({k: entry[k] for k in ("last", "end", "size")})
+            fresh.append(before)
+        start += stretch["frames"]
+        open_tracks = [entry for entry in fresh if entry["last"] == start - 1]
+    return [
+        {
+            "track": number,
+            "first_frame": entry["first"],
+            "last_frame": entry["last"],
+            "frames": entry["frames"],
+            "mean_score": round(entry["score"] / entry["frames"], 3),
+            "first_box": entry["box"],
+        }
+        for number, entry in enumerate(sorted(result, key=lambda e: (e["first"], e["box"])), 1)
+    ]
+
+
+def _continued(entry: Record, candidates: Iterable[Record]) -> Record | None:
+    near = [
+        (abs(c["end"][0] - entry["at"][0]) + abs(c["end"][1] - entry["at"][1]), i, c) for i, c in enumerate(candidates)
+    ]
+    if not near:
+        return None
+    distance, _, best = min(near)
+    return best if distance < 0.5 * best["size"] else None
+
+
+def total(stretches: Sequence[Mapping[str, Any]], key: str) -> int:
+    """The sum over all stretches."""
+    return sum(int(stretch[key]) for stretch in stretches)

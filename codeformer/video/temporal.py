@@ -1,0 +1,93 @@
+"""What makes restored faces steady: neighbouring frames of one track, seen in the face's own coordinates.
+
+Each frame of a film shows the same face with other noise, so frame by frame the encoder sees, and the Transformer
+decides, something else each time. Two things are averaged over a track's neighbouring frames: the crops before the
+network (each neighbour laid over the crop by optical flow, and weighted by how well it agrees there, so that a blink
+or a turned head stays sharp), and the Transformer's code probabilities before the codes are chosen. Pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Crop = npt.NDArray[np.float32]  # (S, S, 3) RGB in [0, 1]
+
+_FLOW_SIZE = 256
+_AGREEMENT = 7  # pixels of 512 over which agreement is measured
+_FALL = 3.0  # how many noise variances beyond the expected difference halve a neighbour's weight, about
+_LEAST_NOISE = 1.5 / 255
+_MOST_NOISE = 0.1
+
+
+def steady_crop(crop: Crop, neighbours: Sequence[Crop]) -> Crop:
+    """The crop with noise averaged away over its ``neighbours`` in time (aligned by their landmarks), same shape.
+
+    Where a neighbour shows something else its weight falls to nothing, so what moves stays as it is.
+    """
+    if not neighbours:
+        return crop
+    laid = [_laid_over(crop, other) for other in neighbours]
+    differences = [_difference(crop, other) for other in laid]
+    variance = _noise_variance(differences)
+    total = crop.copy()
+    weights = np.ones(crop.shape[:2], dtype=np.float32)
+    for other, difference in zip(laid, differences, strict=True):
+        excess = np.maximum(difference - 2 * variance, 0) / (_FALL * variance)
+        weight = np.exp(-excess, dtype=np.float32)
+        total += other * weight[..., None]
+        weights += weight
+    return total / weights[..., None]
+
+
+def _laid_over(crop: Crop, other: Crop) -> Crop:
+    """``other`` warped so that its content lies where ``crop`` has it."""
+    size = crop.shape[0]
+    small = [_grey(image, _FLOW_SIZE) for image in (crop, other)]
+    method: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
+    flow = method.calc(small[0], small[1], None)
+    flow = cv2.resize(cv2.GaussianBlur(flow, (0, 0), 3), (size, size), interpolation=cv2.INTER_LINEAR)
+    flow *= size / _FLOW_SIZE
+    ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
+    laid: Crop = cv2.remap(
+        other, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )  # type: ignore[assignment]
+    return laid
+
+
+def _grey(image: Crop, size: int) -> npt.NDArray[np.uint8]:
+    small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return np.clip(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) * 255, 0, 255).astype(np.uint8)
+
+
+def _difference(a: Crop, b: Crop) -> npt.NDArray[np.float32]:
+    """Mean squared difference around each pixel."""
+    squared = np.square(a - b).mean(axis=2)
+    side = 2 * (_AGREEMENT * a.shape[0] // 512 // 2) + 1
+    return cv2.GaussianBlur(cv2.blur(squared, (side, side)), (0, 0), max(0.8, side / 3))
+
+
+def _noise_variance(differences: Sequence[npt.NDArray[np.float32]]) -> float:
+    """Of one frame: half of what a still pixel differs by between two. Most of a face is still most of the time."""
+    half = 0.5 * float(np.median([np.median(difference[::4, ::4]) for difference in differences]))
+    return min(max(half, _LEAST_NOISE**2), _MOST_NOISE**2)
+
+
+def alikeness(a: Crop, b: Crop) -> float:
+    """How much two aligned crops of one track show the same, in (0, 1]: for weighing their codes."""
+    small = [cv2.resize(crop, (32, 32), interpolation=cv2.INTER_AREA)[6:30, 6:26] for crop in (a, b)]
+    return float(np.exp(-np.square(small[0] - small[1]).mean() / (2 * 0.06**2)))
+
+
+def average_logits(logits: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Code logits (h*w, K) of one face in neighbouring frames -> the weighted mean of their log-probabilities."""
+    total = sum(weights)
+    result = None
+    for part, weight in zip(logits, weights, strict=True):
+        share = part.log_softmax(-1) * (weight / total)
+        result = share if result is None else result + share
+    return result

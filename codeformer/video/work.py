@@ -1,0 +1,122 @@
+"""Finished stretches on disk, so that a killed run goes on where it was.
+
+Beside the output ``NAME.mp4`` lies the folder ``NAME.mp4.codeformer-work``. A stretch is finished when its record
+``NNNNN.json`` is there; it is renamed into place after its packets are on the disk. The folder belongs to one
+combination of input and settings, its fingerprint; with another one it is emptied first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from codeformer.atomic import unwritable, write_atomic
+from codeformer.errors import OutputError
+
+SUFFIX = ".codeformer-work"
+
+
+def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """SHA-256 over the settings and the bytes of the input's files. Raises OSError."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in files:
+        own = hashlib.blake2b()
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                own.update(block)
+        digest.update(own.digest())
+    return digest.hexdigest()
+
+
+class WorkFolder:
+    """The work folder of one output, locked for this process. Raises OutputError."""
+
+    def __init__(self, output: Path, stamp: str, *, resume: bool) -> None:
+        self.path = output.with_name(output.name + SUFFIX)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+            if not resume or self._stamp() != stamp:
+                self._empty()
+                write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode())
+            self._sweep()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The records of the stretches that are done, from the film's beginning on without a gap."""
+        records: list[dict[str, Any]] = []
+        while True:
+            try:
+                record = json.loads((self.path / f"{len(records):05}.json").read_bytes())
+                if self.packets(len(records)).stat().st_size != record["bytes"]:
+                    return records
+            except (OSError, ValueError, KeyError):
+                return records
+            records.append(record)
+
+    def packets(self, number: int) -> Path:
+        """Where a stretch's packets lie."""
+        return self.path / f"{number:05}.packets"
+
+    def unfinished(self, number: int) -> Path:
+        """Where a stretch's packets are written until it is done."""
+        return self.path / f"{number:05}.part"
+
+    def finish(self, number: int, record: Mapping[str, Any]) -> None:
+        """Declare a stretch done; its packets must be on the disk."""
+        try:
+            part = self.unfinished(number)
+            size = part.stat().st_size
+            part.replace(self.packets(number))
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        write_atomic(self.path / f"{number:05}.json", json.dumps({**record, "bytes": size}).encode())
+
+    def remove(self) -> None:
+        """Delete the folder: the film is whole."""
+        self.release()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def release(self) -> None:
+        """Give up the lock, keep the work."""
+        with suppress(OSError):
+            self._lock.close()
+
+    def _stamp(self) -> str | None:
+        try:
+            return str(json.loads((self.path / "work.json").read_bytes())["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _empty(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name != "lock":
+                entry.unlink()
+
+    def _sweep(self) -> None:
+        """What a killed run left half done."""
+        for entry in self.path.glob("*.part"):
+            entry.unlink()
+
+
+def _lock(folder: Path) -> TextIO:
+    """Two runs must not write one film. The lock goes with the process, even if that is killed."""
+    file = (folder / "lock").open("w")
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(
+            f"{folder}: another codeformer works on this film; wait for it, or choose another -o"
+        ) from None
+    return file
