@@ -154,12 +154,21 @@ def random_crops(
     return [torch.stack(out) for out in crops]
 
 
-def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference; of faces that were enlarged to this size, only at half the size.
-
-    Where `mask` (B, 1, S, S) is 1, a pixel counts four times: there the input helps least.
-    """
-    weight = 1 if mask is None else 1 + 3 * mask
-    full = ((out - hq).abs() * weight).mean((1, 2, 3))
-    half = F.avg_pool2d((out - hq) * weight, 2).abs().mean((1, 2, 3))
+def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """Mean absolute difference, each pixel times `weight`; of faces that were enlarged, only at half the size."""
+    difference = (out - hq) * weight
+    full = difference.abs().mean((1, 2, 3))
+    half = F.avg_pool2d(difference, 2).abs().mean((1, 2, 3))
     return torch.where(sharp.to(full.device), full, half).mean()
+
+
+def part_region(size: int) -> Tensor:
+    """Return 1 on the eyes, nose and mouth of an aligned face, falling to 0 around them: (1, 1, size, size)."""
+    from codeformer.align import TEMPLATE_512
+
+    grid = (torch.arange(size) + 0.5) * 512 / size
+    region = torch.zeros(size, size)
+    for x, y in TEMPLATE_512.tolist():
+        distance = (grid[:, None] - y) ** 2 + (grid[None, :] - x) ** 2
+        region = torch.maximum(region, torch.exp(-distance / (2 * 32.0**2)))
+    return region[None, None]

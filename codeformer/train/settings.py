@@ -38,6 +38,7 @@ class Settings:
         adain: whether stage III decodes with AdaIN. straight_through: whether the pictures' losses also train the
             codes' logits, through the softmax (not in the paper, which keeps the Transformer fixed then).
         pixel, perceptual, gan, codebook, cross_entropy, feature: weights of the losses.
+        face_parts: extra weight of the pixel loss on eyes, nose and mouth.
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
         perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything).
         vq_start: first step of stage I that quantizes; the codebook is then placed by k-means on the latents.
@@ -75,6 +76,7 @@ class Settings:
     codebook: float = 1.0
     cross_entropy: float = 0.5
     feature: float = 1.0
+    face_parts: float = 0.0
     adaptive: bool = True
     gan_start: int = 0
     perceptual_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")

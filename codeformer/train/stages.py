@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
-from codeformer.train.losses import PerceptualDistance, adaptive_weight, pixel_loss, random_crops
+from codeformer.train.losses import PerceptualDistance, adaptive_weight, part_region, pixel_loss, random_crops
 from codeformer.train.settings import Settings
 
 Batch = dict[str, Any]
@@ -124,8 +124,12 @@ def _picture_losses(
 ) -> Losses:
     out = out.float()
     hq, sharp = batch["hq"], batch["sharp"]
-    mask = batch["mask"] if settings.stage == 3 else None
-    pixel = pixel_loss(out, hq, sharp, mask)
+    weight: Tensor | float = 1.0
+    if settings.stage == 3:
+        weight = 1 + 3 * batch["mask"]  # what is painted over, the input helps least with
+    if settings.face_parts:
+        weight = weight + settings.face_parts * part_region(hq.shape[-1]).to(hq.device)
+    pixel = pixel_loss(out, hq, sharp, weight)
     logs = {"pixel": pixel}
     total = settings.pixel * pixel
     if players.perceptual is not None:
