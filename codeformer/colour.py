@@ -77,6 +77,23 @@ def keep_luma(original: Array, coloured: Array) -> Array:
     return with_chroma(luma(original), to_ycc(coloured)[..., 1:])
 
 
+def keep_luma_of_changes(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Where two pictures (H, W, 3), uint8 or uint16, differ, the brightness of the first with the colour of the second.
+
+    Elsewhere bit for bit. Brightness is exact but for the rounding of the channels.
+    """
+    rows = np.flatnonzero((before != after).any(axis=(1, 2)))
+    if rows.size == 0:
+        return after
+    result = after.copy()
+    top = np.float32(np.iinfo(before.dtype).max)
+    for y in rows:  # row by row: the faces of a large picture do not fit into memory as float twice
+        changed = (before[y] != after[y]).any(axis=1)
+        old, new = (one[y, changed][None].astype(np.float32) / top for one in (before, after))
+        result[y, changed] = np.rint(keep_luma(old, new)[0] * top).astype(before.dtype)
+    return result
+
+
 def mix_chroma(original: Array, coloured: Array, strength: float) -> Array:
     """`coloured` with only a share of its colour; the brightness of `coloured` stays.
 

@@ -252,6 +252,7 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
     if item.error is None:
         with item.timed("paste"):
             plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks)
+            canvas = replace(canvas, rgb=engine.task.settle(plain.rgb, canvas.rgb))
             if study.fill is not None:
                 canvas, more = stages.fill_in(plain, canvas, study.fill, matrices, face_masks)
                 notes += more

@@ -8,6 +8,7 @@ work), and its methods are the steps that differ between tasks. The pipeline cal
     prepare(crop)           once per face: the network's input, or None when this face needs nothing
     finish(crop, output)    once per face: the face that is shown, from the network's output
     paste_mask(crop, mask)  once per face: where the finished face replaces the picture
+    settle(before, after)   once per picture: the last word on the pixels, with all faces in their places
 
 A new task is one class here, one entry in :data:`TASKS` and one subcommand.
 """
@@ -94,6 +95,10 @@ class Task:
         """Where the face is pasted, (S, S) float32 in [0, 1], from the face's own soft mask of the same shape."""
         return mask
 
+    def settle(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """The result's pixels from those without and with the faces, (H, W, 3) uint8 or uint16 of the result's size."""
+        return after
+
     def untouched(self, faces: int) -> str:
         """What to say when :meth:`prepare` wanted none of the picture's ``faces``."""
         return "no face needs this"
@@ -151,6 +156,14 @@ class Colorize(Task):
         from codeformer.colour import after_colorizing
 
         return after_colorizing(crop.pixels, output, luma_of_crop=self.keep_luma, strength=self.strength)
+
+    def settle(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        if not self.keep_luma:
+            return after
+        from codeformer.colour import keep_luma_of_changes
+
+        # Once more for the whole picture: a large face has finer detail than its crop could hold
+        return keep_luma_of_changes(before, after)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,21 @@ def test_grey_has_three_equal_channels(rgb):
     assert np.allclose(grey[..., 0], colour.luma(rgb))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_keep_luma_of_changes_touches_nothing_else(dtype):
+    top = np.iinfo(dtype).max
+    before, after = (np.round(portrait(40, seed) * top).astype(dtype) for seed in (5, 6))
+    after[:10], after[:, 30:] = before[:10], before[:, 30:]
+    kept = colour.keep_luma_of_changes(before, after)
+    assert (
+        kept.dtype == dtype and np.array_equal(kept[:10], before[:10]) and np.array_equal(kept[:, 30:], before[:, 30:])
+    )
+    old, new = (colour.luma(one.astype(np.float32) / top) for one in (before, kept))
+    assert np.abs(old - new).max() < 1.0 / top
+    assert (kept[10:, :30] != before[10:, :30]).any(axis=-1).mean() > 0.9
+    assert colour.keep_luma_of_changes(before, before) is before
+
+
 def test_strength_goes_from_the_pictures_own_colour_to_all_of_the_new_one():
     original, coloured = sepia(portrait(seed=1)), 0.25 + 0.5 * portrait(seed=2)
     assert colour.mix_chroma(original, coloured, 1.0) is coloured

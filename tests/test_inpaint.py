@@ -1,0 +1,327 @@
+"""Inpainting faces: only the mask changes, in crops and in whole pictures; every wrong mask is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from codeformer.align import TEMPLATE_512
+from codeformer.engine import Engine, open_engine
+from codeformer.errors import ExitCode, InputError, RestorationError, UsageError, WeightsError
+from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
+from codeformer.picture import Picture
+from codeformer.pipeline import Job, Result, process
+from codeformer.tasks import FaceCrop, Inpaint
+
+
+def work(model: Path, **faces: object) -> FaceWork:
+    return FaceWork(
+        w=1.0,
+        model=ModelOptions(model=str(model), device="cpu"),
+        faces=FaceOptions(parsing="none", **faces),  # type: ignore[arg-type]
+        canvas=CanvasOptions(upscale=1),
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_path: Path) -> Engine:
+    return open_engine(Inpaint(), work(tiny_model_path))
+
+
+def run(engine: Engine, picture: Picture, task: Inpaint | None = None, **faces: object) -> Result[None]:
+    settings = replace(engine.work, faces=replace(engine.work.faces, **faces))  # type: ignore[arg-type]
+    return next(process([Job(None, lambda: picture)], replace(engine, task=task or Inpaint(), work=settings)))
+
+
+def output(result: Result[None]) -> np.ndarray:
+    if result.error:
+        raise result.error
+    assert result.output is not None
+    return result.output.rgb
+
+
+def circle(shape: tuple[int, ...], x: int, y: int, radius: int) -> np.ndarray:
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.circle(mask, (x, y), radius, 255, -1)
+    return mask
+
+
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    """(512, 512, 3) uint8, smooth, no white."""
+    coarse = np.random.default_rng(0).uniform(40, 200, (6, 6, 3)).astype(np.float32)
+    return np.clip(cv2.resize(coarse, (512, 512), interpolation=cv2.INTER_CUBIC), 0, 220).astype(np.uint8)
+
+
+# --- aligned crops -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [512, 200])
+def test_outside_of_a_mask_file_every_bit_stays(engine, crop, tmp_path, dtype, size):
+    small = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA).astype(dtype)
+    rgb = small if dtype == np.uint8 else small * 257 + 3
+    mask = circle(rgb.shape, size // 2, size // 2, size // 8)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    result = output(run(engine, Picture(rgb), Inpaint(mask=tmp_path / "mask.png", feather=4), aligned=True))
+    away = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    assert result.dtype == dtype and result.shape == rgb.shape
+    assert np.array_equal(result[away >= 5], rgb[away >= 5])
+    assert (result[mask > 0] != rgb[mask > 0]).any(axis=-1).mean() > 0.95
+
+
+def test_inside_of_the_mask_are_the_networks_own_pixels(engine, crop, tmp_path):
+    mask = circle(crop.shape, 256, 256, 60)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    result = output(run(engine, Picture(crop), Inpaint(mask=tmp_path / "mask.png", feather=0), aligned=True))
+    seen = np.where(mask[..., None] > 0, 255, crop).astype(np.float32) / 255
+    (face,) = engine.restorer.restore([seen], w=1.0, adain=False)
+    inside = cv2.erode(mask, np.ones((3, 3))) > 0
+    assert np.abs(result[inside] / 255 - np.clip(face, 0, 1)[inside]).max() < 0.02
+
+
+def test_the_network_gets_white_the_published_w_and_no_adain(engine, crop, monkeypatch):
+    calls = []
+
+    def spy(crops, *, w, adain):
+        calls.append((list(crops), w, adain))
+        return [np.zeros_like(one) for one in crops]
+
+    monkeypatch.setattr(engine.restorer, "restore", spy)
+    painted = crop.copy()
+    painted[200:260, 200:300] = 255
+    result = output(run(engine, Picture(painted), Inpaint(feather=0), aligned=True))
+    ((seen, w, adain),) = calls
+    assert (w, adain) == (1.0, False) and Inpaint.weights_group == "inpainting"
+    assert (seen[0][200:260, 200:300] == 1).all() and (seen[0][:190] < 0.9).all()
+    assert not result[200:260, 200:300].any(), "inside is the network's black"
+
+
+@pytest.mark.parametrize("quality", [None, 75])
+def test_painted_white_is_filled_also_in_jpeg(engine, crop, tmp_path, quality):
+    painted = crop.copy()
+    cv2.line(painted, (150, 200), (350, 280), (255, 255, 255), 24, cv2.LINE_AA)
+    path = tmp_path / ("in.png" if quality is None else "in.jpg")
+    Image.fromarray(painted).save(path, **({} if quality is None else {"quality": quality}))
+    loaded = np.asarray(Image.open(path).convert("RGB"))
+    result = output(run(engine, Picture(loaded), aligned=True))
+    stroke = (np.abs(painted.astype(int) - crop).max(axis=-1) > 20).astype(np.uint8)
+    assert (result[stroke > 0].min(axis=-1) > 250).mean() < 0.02, "the paint is gone"
+    assert np.array_equal(result[:100], loaded[:100]) and np.array_equal(result[400:], loaded[400:])
+
+
+def test_transparent_holes_are_filled_and_become_opaque(engine, crop):
+    alpha = np.full(crop.shape[:2], 255, np.uint8)
+    alpha[200:300, 200:300] = 0
+    alpha[:20] = 130
+    result = run(engine, Picture(crop, alpha), aligned=True)
+    assert np.array_equal(output(result)[:190], crop[:190])
+    assert (output(result)[210:290, 210:290] != crop[210:290, 210:290]).any(axis=-1).mean() > 0.95
+    assert result.output.alpha is not None and (result.output.alpha[200:300, 200:300] == 255).all()
+    assert (result.output.alpha[:20] == 130).all(), "glass stays glass"
+
+
+def test_soft_masks_mix(engine, crop, tmp_path):
+    mask = np.zeros((512, 512), np.uint8)
+    mask[200:300, 200:300], mask[200:300, 300:400] = 255, 128
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    whole, soft = Inpaint(mask=tmp_path / "whole.png", feather=0), Inpaint(mask=tmp_path / "mask.png", feather=0)
+    Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(tmp_path / "whole.png")
+    half, full = (
+        output(run(engine, Picture(crop), soft, aligned=True)),
+        output(run(engine, Picture(crop), whole, aligned=True)),
+    )
+    area = np.s_[220:280, 320:380]
+    mixed = crop[area] + (full[area].astype(float) - crop[area]) * (128 / 255)
+    assert np.abs(half[area] - mixed).max() <= 1
+
+
+def test_the_same_input_gives_the_same_bytes(engine, crop):
+    painted = crop.copy()
+    painted[200:260, 200:300] = 255
+    first, second = (output(run(engine, Picture(painted), aligned=True)) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+# --- whole pictures ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(portrait: np.ndarray) -> np.ndarray:
+    """Two faces side by side, (240, 480, 3)."""
+    return np.concatenate([portrait, portrait[:, ::-1]], axis=1).copy()
+
+
+def test_of_two_faces_only_the_masked_one_changes(engine, two, tmp_path):
+    mask = circle(two.shape, 120, 120, 14)  # on the left face's cheek
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    result = run(engine, Picture(two), Inpaint(mask=tmp_path / "mask.png", feather=3))
+    changed = (output(result) != two).any(axis=-1)
+    away = cv2.distanceTransform((mask == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    assert not changed[away >= 4].any(), "bit for bit outside of the mask"
+    assert changed[mask > 0].mean() > 0.9
+    assert [face.chosen for face in result.faces] == [True, False] and not result.notes
+
+
+def test_a_painted_face_is_found_and_filled(engine, two):
+    painted = two.copy()
+    cv2.ellipse(painted, (120, 95), (26, 7), 0, 0, 360, (0, 255, 0), -1, cv2.LINE_AA)  # over an eye and the nose
+    result = run(engine, Picture(painted), Inpaint(color=(0, 255, 0)))
+    green = (two != painted).any(axis=-1)
+    assert not (np.abs(output(result)[green].astype(int) - (0, 255, 0)).max(axis=-1) < 60).any()
+    assert np.array_equal(output(result)[:, 260:], two[:, 260:])
+
+
+def test_enlarged_only_the_mask_differs_from_the_enlarged_input(engine, two, tmp_path):
+    mask = circle(two.shape, 120, 120, 14)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    enlarged = replace(engine, work=replace(engine.work, canvas=CanvasOptions(upscale=2)))
+    result = output(run(enlarged, Picture(two), Inpaint(mask=tmp_path / "mask.png", feather=0)))
+    plain = cv2.resize(two, (960, 480), interpolation=cv2.INTER_LANCZOS4)
+    large = cv2.resize(mask, (960, 480), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(result[large == 0], plain[large == 0])
+    assert (result[large == 255] != plain[large == 255]).any(axis=-1).mean() > 0.9
+
+
+def test_landmarks_by_hand_replace_detection(engine, portrait, tmp_path):
+    rgb = np.full((400, 400, 3), 90, np.uint8)  # nothing that anybody would find
+    points = tuple((float(x) / 2 + 70, float(y) / 2 + 70) for x, y in TEMPLATE_512)
+    mask = circle(rgb.shape, 200, 200, 20)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    task = Inpaint(mask=tmp_path / "mask.png")
+    with pytest.raises(RestorationError, match=r"no face found.*--landmarks.*--aligned"):
+        output(run(engine, Picture(rgb), task))
+    result = output(run(engine, Picture(rgb), task, landmarks=(points,)))
+    assert (result[mask > 0] != 90).any(axis=-1).mean() > 0.9 and (result[mask == 0] == 90).mean() > 0.97
+
+
+def test_what_no_face_reaches_is_said(engine, two, tmp_path):
+    mask = circle(two.shape, 120, 120, 14)
+    mask[:6, 440:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    result = run(engine, Picture(two), Inpaint(mask=tmp_path / "mask.png"), numbers=(1,))
+    assert np.array_equal(output(result)[:6, 440:], two[:6, 440:])
+    assert any("lies outside" in note for note in result.notes)
+
+
+# --- what is no mask ---------------------------------------------------------------------------------------------
+
+
+def test_a_mask_beside_the_faces_is_an_error_that_names_it(engine, portrait, tmp_path):
+    rgb = np.concatenate([portrait, np.full((240, 400, 3), 90, np.uint8)], axis=1)
+    Image.fromarray(circle(rgb.shape, 600, 200, 15)).save(tmp_path / "far.png")
+    with pytest.raises(RestorationError, match=r"far\.png touches none of the 1 faces.*--landmarks"):
+        output(run(engine, Picture(rgb), Inpaint(mask=tmp_path / "far.png")))
+
+
+def test_nothing_to_fill_is_an_error(engine, crop):
+    with pytest.raises(InputError, match="no white paint and nothing transparent"):
+        output(run(engine, Picture(crop), aligned=True))
+    with pytest.raises(InputError, match="no paint of the colour 0,255,0"):
+        output(run(engine, Picture(crop), Inpaint(color=(0, 255, 0)), aligned=True))
+
+
+def test_a_mask_that_shrinks_away_is_an_error(engine, crop, tmp_path):
+    Image.fromarray(circle(crop.shape, 256, 256, 5)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="--mask_grow -9"):
+        output(run(engine, Picture(crop), Inpaint(mask=tmp_path / "mask.png", grow=-9), aligned=True))
+
+
+def test_a_white_background_is_suspected(engine, crop):
+    rgb = crop.copy()
+    rgb[:150] = 255
+    assert any("background" in note for note in run(engine, Picture(rgb), aligned=True).notes)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask": Path("m.png"), "color": (0, 0, 0)},
+        {"color": (0, 0, 256)},
+        {"tolerance": 300},
+        {"tolerance": float("nan")},
+        {"grow": 400},
+        {"feather": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(UsageError, match="--mask"):
+        Inpaint(**settings)
+
+
+def test_a_face_that_the_mask_does_not_touch_is_left_alone():
+    nothing = np.zeros((8, 8), np.float32)
+    crop = FaceCrop(np.zeros((8, 8, 3), np.float32), fill=nothing, hole=nothing > 0, share=nothing + 1)
+    assert Inpaint().prepare(crop) is None
+
+
+def test_a_network_for_other_tasks_is_refused(tiny_model_path, tmp_path):
+    from codeformer.models.load import load_network, save_network
+
+    path = tmp_path / "other.safetensors"
+    save_network(load_network(tiny_model_path), path, {"tasks": "restore,colorize"})
+    with pytest.raises(WeightsError, match=r"other\.safetensors.*colorize, restore.*codeformer download inpainting"):
+        open_engine(Inpaint(), work(path, aligned=True))
+    save_network(load_network(tiny_model_path), path, {"tasks": "restore,inpaint"})
+    open_engine(Inpaint(), work(path, aligned=True))
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_a_folder_of_masks(tiny_model_path, crop, tmp_path, capsys):
+    from codeformer.cli import main
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(crop).save(tmp_path / "in" / f"{name}.png")
+    Image.fromarray(circle(crop.shape, 256, 256, 40)).save(tmp_path / "masks" / "a.png")
+    Image.new("L", (40, 30), 255).save(tmp_path / "masks" / "b.png")
+    arguments = ["inpaint", "-i", tmp_path / "in", "-o", tmp_path / "out", "--mask", tmp_path / "masks", "--aligned"]
+    arguments += ["--model", tiny_model_path, "--device", "cpu"]
+    assert main([str(a) for a in arguments]) == ExitCode.SOME_FAILED
+    said = capsys.readouterr().err
+    assert "40x30" in said and "512x512" in said and "no mask named c.*" in said
+    result = np.asarray(Image.open(tmp_path / "out" / "restored_faces" / "a.png"))
+    assert np.array_equal(result[:200], crop[:200]) and (result[256, 256] != crop[256, 256]).any()
+
+    # done is done, unless the mask changes
+    assert main([str(a) for a in [*arguments[:2], tmp_path / "in" / "a.png", *arguments[3:]]]) == ExitCode.OK
+    assert "done already" in capsys.readouterr().err
+    Image.fromarray(circle(crop.shape, 100, 100, 40)).save(tmp_path / "masks" / "a.png")
+    assert main([str(a) for a in [*arguments[:2], tmp_path / "in" / "a.png", *arguments[3:]]]) == ExitCode.OK
+    again = np.asarray(Image.open(tmp_path / "out" / "restored_faces" / "a.png"))
+    assert np.array_equal(again[256, 256], crop[256, 256]) and (again[100, 100] != crop[100, 100]).any()
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["settings"]["task_settings"]["feather"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "colour"),
+    [
+        ("white", (255, 255, 255)),
+        ("Black", (0, 0, 0)),
+        ("#10ff00", (16, 255, 0)),
+        ("1,2,3", (1, 2, 3)),
+        ("0, 255, 0", (0, 255, 0)),
+    ],
+)
+def test_colours_on_the_command_line(text, colour):
+    from codeformer.cli.pictures import parse_color
+
+    assert parse_color(text) == colour
+
+
+@pytest.mark.parametrize("text", ["whit", "#12", "#gggggg", "1,2", "1,2,256", "-1,0,0", ""])
+def test_no_colours_on_the_command_line(text, capsys):
+    from codeformer.cli import main
+
+    assert main(["inpaint", "-i", "x.png", f"--mask-color={text}"]) == ExitCode.USAGE
+    assert "is no colour" in capsys.readouterr().err
