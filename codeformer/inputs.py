@@ -47,9 +47,11 @@ class Planned:
 def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[str], root: Path) -> Found:
     """The files behind the given paths, each once, folders in the order of their names.
 
-    A path that does not exist is kept: reading it gives the error that names it. Results of an earlier run below
-    ``root`` are not taken for inputs. Raises InputError if a folder cannot be listed, or there is nothing at all.
+    A path that does not exist, beside others that do, is kept: reading it gives the error that names it. Results of an
+    earlier run are not taken for inputs. Raises InputError if a folder cannot be listed, or there is nothing at all.
     """
+    if not any(os.path.lexists(path) for path in paths):
+        raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
     seen: set[str] = set()
     inputs: list[Input] = []
@@ -84,11 +86,13 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{top}: cannot be listed ({error.strerror})") from error
+    has_report = any(entry.name in ("results.json", "results.jsonl") for entry in listed)
     for entry in listed:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            if recursive and os.path.realpath(entry.path) not in skip:
+            results = has_report and entry.name in OUR_FOLDERS  # of an earlier run
+            if recursive and not results and os.path.realpath(entry.path) not in skip:
                 yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
         elif not entry.is_dir():  # a link that leads nowhere, too: reading it will name it
             yield top / entry.name, folder

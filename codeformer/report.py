@@ -54,6 +54,7 @@ class Report:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.damaged = False
+        self._new = not root.exists()
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._journal = (root / JOURNAL).open("ab")
@@ -105,9 +106,13 @@ class Report:
             (self.root / JOURNAL).unlink()
 
     def close(self) -> None:
-        """Leave the journal for the next run."""
+        """Leave the journal for the next run; leave nothing where nothing was done."""
         with suppress(OSError):
             self._journal.close()
+            if (self.root / JOURNAL).stat().st_size == 0:
+                (self.root / JOURNAL).unlink()
+            if self._new:
+                self.root.rmdir()  # only if it is empty
 
     def __enter__(self) -> Report:
         return self

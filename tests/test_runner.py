@@ -74,9 +74,19 @@ def test_the_output_folder_is_named_as_the_original_does(
 
 
 def test_what_a_folder_holds(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "sub/c.webp", "results/final_results/b.png"):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "notes.txt",
+        ".hidden.png",
+        "sub/c.webp",
+        "results/final_results/b.png",
+        "old/final_results/o.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
+
+    (tmp_path / "old" / NAME).write_text("{}")
 
     def names(recursive: bool, *paths: Path) -> list[str]:
         found = find_inputs(paths or [tmp_path], recursive=recursive, suffixes=SUFFIXES, root=tmp_path / "results")
@@ -86,7 +96,9 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
     assert names(False) == ["a.JPG", "b.png"]
     assert names(True) == ["a.JPG", "b.png", "sub/c.webp"]  # not the results of an earlier run
     assert names(False, tmp_path / "b.png", tmp_path, tmp_path / "sub" / ".." / "b.png") == ["b.png", "a.JPG"]
-    assert names(False, tmp_path / "gone.png") == ["gone.png"]  # reading it will name it
+    assert names(False, tmp_path / "gone.png", tmp_path) == ["gone.png", "a.JPG", "b.png"]  # reading it will name it
+    with pytest.raises(InputError, match="no such file"):
+        names(False, tmp_path / "gone.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures here"):
         names(False, tmp_path / "empty")
@@ -139,6 +151,9 @@ def test_the_last_record_of_an_input_counts_also_after_reformatting(tmp_path: Pa
 
 
 def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    with Report(tmp_path / "nothing done"):
+        pass
+    assert not (tmp_path / "nothing done").exists()
     with Report(tmp_path), pytest.raises(OutputError, match="another codeformer"):
         Report(tmp_path)
     Report(tmp_path).close()

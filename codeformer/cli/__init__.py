@@ -11,16 +11,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from codeformer import __version__
+from codeformer.cli import evaluate, pictures, train, upscale, video, weights
+from codeformer.cli.console import Console, library_messages
 from codeformer.errors import CodeFormerError, ExitCode
 
-#: Modules with an ``add_parser``, in the order of ``codeformer --help``.
-_COMMANDS = ("pictures", "video", "upscale", "weights", "train", "evaluate")
+#: Each adds its subcommands, in the order of ``codeformer --help``.
+_MODULES = (pictures, video, upscale, weights, train, evaluate)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,9 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="codeformer", description="Restore, colorize and inpaint faces in pictures and films.")
     parser.add_argument("--version", action="version", version=f"codeformer {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in _COMMANDS:
-        if find_spec(f"codeformer.cli.{name}"):
-            import_module(f"codeformer.cli.{name}").add_parser(subparsers)
+    for module in _MODULES:
+        module.add_parser(subparsers)
     return parser
 
 
@@ -62,7 +61,9 @@ def program(argv: Sequence[str] | None = None) -> ExitCode:
     args = parser.parse_args(words)
     if args.command == "restore" and _is_video(args.input_path):
         args = parser.parse_args(["video", *(word for i, word in enumerate(words) if i != words.index("restore"))])
-    return ExitCode(args.run(args))
+    quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", False)
+    with library_messages(Console(quiet=quiet, verbose=verbose)):
+        return ExitCode(args.run(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

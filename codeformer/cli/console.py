@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +54,27 @@ class Console:
             tqdm.write(message, file=sys.stderr)
         else:
             print(message, file=sys.stderr)
+
+
+class _LogHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        (self._console.warning if record.levelno >= logging.WARNING else self._console.detail)(text)
+
+
+@contextmanager
+def library_messages(console: Console) -> Iterator[None]:
+    """What the library logs, which never prints by itself, goes to the console; its details only when verbose."""
+    logger, handler = logging.getLogger("codeformer"), _LogHandler(console)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if console.verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

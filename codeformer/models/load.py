@@ -50,7 +50,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() and "Unsupported" in str(error):
+        words = str(error)  # an unsupported operand is a byte that no pickle has: a picture, say
+        if "weights_only" in words.lower() and "Unsupported" in words and "Unsupported operand" not in words:
             raise WeightsError(f"{path}: refused: the pickle holds more than tensors and could run code") from error
         raise WeightsError(f"{path}: not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
