@@ -24,6 +24,7 @@ from codeformer.picture import Picture, write_picture
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
+COMMANDS = ("restore", "colorize", "inpaint", "video", "upscale", "train", "evaluate", "align", "download", "models")
 # The astronaut's eyes, nose and mouth in the `portrait` fixture: saves the tests the time for detecting them
 LANDMARKS = "103.1,100.0 147.0,102.5 123.4,128.1 101.1,138.5 144.5,141.0"
 
@@ -179,7 +180,7 @@ def test_help_is_cheap_and_complete() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for command in ["restore", "colorize", "inpaint", "video", "upscale", "train", "evaluate", "align", "download", "models"]:
+    for command in COMMANDS:
         assert command in result.stdout
 
 
