@@ -54,13 +54,13 @@ class Codebook:
 
     @torch.no_grad()
     def follow(
-        self, net: VQAutoEncoder, latents: Tensor, codes: Tensor, decay: float, reduce: Callable[[Tensor], Tensor]
+        self, net: VQAutoEncoder, latents: Tensor, codes: Tensor, decay: float, add: Callable[[Tensor], Tensor]
     ) -> None:
-        """Move the codes towards the mean of the latents that chose them, over all processes."""
+        """Move the codes towards the mean of the latents that chose them; `add` sums over the processes."""
         flat = latents.float().permute(0, 2, 3, 1).flatten(0, 2)
         chosen = torch.bincount(codes, minlength=len(self.weights)).float()
-        self.weights.lerp_(reduce(chosen), 1 - decay)
-        self.sums.lerp_(reduce(torch.zeros_like(self.sums).index_add_(0, codes, flat)), 1 - decay)
+        self.weights.lerp_(add(chosen), 1 - decay)
+        self.sums.lerp_(add(torch.zeros_like(self.sums).index_add_(0, codes, flat)), 1 - decay)
         net.quantize.embedding.weight.copy_(self.sums / self.weights.clamp_min(1e-5).unsqueeze(1))
 
     @torch.no_grad()

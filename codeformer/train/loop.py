@@ -25,7 +25,7 @@ from codeformer.train.data import Faces, Folder, make_loader
 from codeformer.train.losses import PerceptualDistance, hinge_discriminator
 from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
-from codeformer.train.stages import STAGES, Batch, Losses, Players, Reduce
+from codeformer.train.stages import STAGES, Batch, Players, Reduce
 
 MODEL = "model.safetensors"
 log = logging.getLogger("codeformer")
@@ -154,17 +154,20 @@ def run_step(
     if judge is not None:
         judge.requires_grad_(False)
     sums: dict[str, Tensor] = {}
-    fakes = []
+    fakes: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[Tensor, Tensor | None]] = []
     for part in parts:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             losses = STAGES[settings.stage](players, part, settings, step, world.mean)
         state.scaler.scale(losses.total / len(parts)).backward()
         for name, value in {"loss": losses.total, **losses.logs}.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach().float() / len(parts)
-        if settings.stage == 1:
-            follow_codes(players.net, state.codebook, losses, settings.codebook_decay, world.mean)
+        if losses.latents is not None:
+            seen.append((losses.latents, losses.codes))
         if judged and losses.fake is not None:
             fakes.append((part["hq"], losses.fake.detach()))
+    if seen:
+        follow_codes(players.net, state.codebook, seen, settings.codebook_decay, world.total)
     world.mean_gradients(trained)  # before unscaling: an overflow anywhere must be seen everywhere
     state.scaler.unscale_(optimizer)
     if settings.clip:
@@ -184,13 +187,16 @@ def run_step(
     return {name: world.mean(value) for name, value in sums.items()}
 
 
-def follow_codes(net: VQAutoEncoder, codebook: Codebook, losses: Losses, decay: float, reduce: Reduce) -> None:
-    """Let the codebook take in what a part of stage I's step saw."""
-    if losses.latents is None:
-        return
-    codebook.see(losses.latents, losses.codes)
-    if decay and losses.codes is not None:
-        codebook.follow(net, losses.latents, losses.codes, decay, reduce)
+def follow_codes(
+    net: VQAutoEncoder, codebook: Codebook, seen: Sequence[tuple[Tensor, Tensor | None]], decay: float, add: Reduce
+) -> None:
+    """Let the codebook take in the latents and codes that the parts of stage I's step saw."""
+    latents = torch.cat([part for part, _ in seen])
+    chosen = [codes for _, codes in seen if codes is not None]
+    codes = torch.cat(chosen) if chosen else None
+    codebook.see(latents, codes)
+    if decay and codes is not None:
+        codebook.follow(net, latents, codes, decay, add)
 
 
 def build(
@@ -318,6 +324,10 @@ class World:
             dist.all_reduce(value)
             value /= self.size
         return value
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum of every process's `value`."""
+        return self.mean(value) * self.size
 
     def mean_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace gradients by their mean over the processes."""
