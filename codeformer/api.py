@@ -23,7 +23,16 @@ import numpy as np
 
 from codeformer.engine import open_engine
 from codeformer.errors import InputError
-from codeformer.options import DEFAULT_DETECTOR, CanvasOptions, FaceOptions, FaceWork, ModelOptions, Parsing, Precision
+from codeformer.options import (
+    DEFAULT_DETECTOR,
+    DEFAULT_THRESHOLD,
+    CanvasOptions,
+    FaceOptions,
+    FaceWork,
+    ModelOptions,
+    Parsing,
+    Precision,
+)
 from codeformer.picture import Picture
 from codeformer.pipeline import Job, Result, process
 from codeformer.tasks import TASKS, Task
@@ -123,7 +132,7 @@ class Restorer:
         upscale: float = 1.0,
         aligned: bool = False,
         landmarks: Sequence[Sequence[Sequence[float]]] = (),
-        det_threshold: float = 0.5,
+        det_threshold: float = DEFAULT_THRESHOLD,
         min_face_size: float = 0.0,
         max_faces: int | None = None,
         only_center_face: bool = False,

@@ -24,6 +24,8 @@ PARSINGS: tuple[str, ...] = get_args(Parsing)
 NO_FACE: tuple[str, ...] = get_args(NoFace)
 EXTENSIONS: tuple[str, ...] = get_args(Extension)
 DEFAULT_DETECTOR = "retinaface_mobile0.25"
+#: Low enough for small and turned faces, high enough to leave badges and statues on clothes alone.
+DEFAULT_THRESHOLD = 0.7
 #: Endings by which ``codeformer restore`` hands an input over to ``codeformer video``.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
@@ -63,7 +65,7 @@ class FaceOptions:
     """Which faces of a picture are worked on."""
 
     detection_model: str = DEFAULT_DETECTOR
-    det_threshold: float = 0.5
+    det_threshold: float = DEFAULT_THRESHOLD
     min_face_size: float = 0.0  # pixels of the picture, the shorter side of the face's box
     max_faces: int | None = None
     only_center_face: bool = False

@@ -56,6 +56,7 @@ class _Tally:
     """What came of the inputs so far."""
 
     started: float = field(default_factory=time.monotonic)
+    working: float = field(default_factory=time.monotonic)
     done: int = 0
     without_face: int = 0
     faces: int = 0
@@ -77,7 +78,7 @@ class _Tally:
         return ExitCode.SOME_FAILED
 
     def rate(self) -> str:
-        seconds = max(time.monotonic() - self.started, 1e-9)
+        seconds = max(time.monotonic() - self.working, 1e-9)
         return f"{self.faces / seconds:.2f} faces/s"
 
 
@@ -112,6 +113,7 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
                     report.merge({**header, "state": "running"})
                     engine = engine or open_engine(task, options.work)
                     header = _header(task, settings, model, model_hash, engine)
+                    tally.working = time.monotonic()  # loading is not the speed of the work
                     results = process(chain([first], waiting), engine, ahead=_AHEAD)
                     for result, written in _written(results, root, options.output):
                         record = _settle(result, written, options.output, task, tally, console)
@@ -336,7 +338,8 @@ def _counts(tally: _Tally, total: int) -> dict[str, Any]:
 
 def _conclude(tally: _Tally, total: int, state: str, root: Path, task: Task, console: Console) -> ExitCode:
     """The summary on stderr, and the exit code."""
-    parts = [f"{tally.done} of {total} {task.past} ({tally.faces} faces, {tally.rate()})"]
+    speed = f" ({tally.faces} faces, {tally.rate()})" if tally.faces else ""
+    parts = [f"{tally.done} of {total} {task.past}{speed}"]
     if tally.skipped:
         parts.append(f"{tally.skipped} were done already")
     if tally.without_face:

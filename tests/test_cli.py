@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import logging
@@ -236,5 +237,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_film_goes_to_the_video_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr("codeformer.cli.video.run", lambda args: seen.append(args) or ExitCode.OK)
+    assert command_line.main(["restore", "-i", "A.MP4", "-w", "0.25", "--quiet"]) == 0
+    assert [(args.command, args.input_path, args.fidelity_weight) for args in seen] == [
+        ("video", [Path("A.MP4")], 0.25)
+    ]
+    assert command_line.main(["restore", "-i", "a.mp4", "--compare"]) == 2  # what films do not have is refused
+    assert "--compare" in capsys.readouterr().err
     assert command_line.main(["restore", "-i", "a.mp4", "b.png"]) == 2
     assert "a.mp4 is a film" in capsys.readouterr().err

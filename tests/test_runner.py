@@ -249,6 +249,17 @@ def test_endings_and_only_final(engine: Engine, folder: Path, tmp_path: Path) ->
     assert list(tree(tmp_path / "o")) == ["final_results/a.jpg", "final_results/b.jpg"]  # and the old ones are gone
 
 
+def test_aligned_crops_have_one_result_each(engine: Engine, tmp_path: Path) -> None:
+    work = replace(engine.work, faces=replace(engine.work.faces, aligned=True))
+    write_picture(Picture(scene(size=(64, 64))), tmp_path / "in" / "face.png")
+    assert go(replace(engine, work=work), tmp_path / "in", out=tmp_path / "o", suffix="r") == ExitCode.OK
+    assert list(tree(tmp_path / "o")) == ["restored_faces/face_r.png"]
+    assert read_picture(tmp_path / "o/restored_faces/face_r.png").rgb.shape == (64, 64, 3)
+    assert json.loads((tmp_path / "o" / NAME).read_text())["inputs"][0]["faces"] == [
+        {"number": 1, "chosen": True, "box": None, "score": None, "landmarks": None}
+    ]
+
+
 def test_what_is_done_is_not_done_again(engine: Engine, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     go(engine, folder, out=out)

@@ -21,12 +21,12 @@ class Console:
 
     def error(self, message: str) -> None:
         """Something failed."""
-        self._write(f"codeformer: error: {message}")
+        self._write(f"codeformer: error: {_line(message)}")
 
     def warning(self, message: str) -> None:
         """Something that the user should know about a result."""
         if not self.quiet:
-            self._write(f"codeformer: warning: {message}")
+            self._write(f"codeformer: warning: {_line(message)}")
 
     def note(self, message: str) -> None:
         """What is going on."""
@@ -54,6 +54,11 @@ class Console:
             tqdm.write(message, file=sys.stderr)
         else:
             print(message, file=sys.stderr)
+
+
+def _line(message: str) -> str:
+    """One line, also with a file name that has several."""
+    return " ".join(message.splitlines())
 
 
 class _LogHandler(logging.Handler):

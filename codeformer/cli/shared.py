@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from codeformer.errors import UsageError
 from codeformer.options import (
     DEFAULT_DETECTOR,
+    DEFAULT_THRESHOLD,
     EXTENSIONS,
     NO_FACE,
     PARSINGS,
@@ -88,7 +89,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Which faces are worked on, and how they are masked."""
     group = parser.add_argument_group("faces")
-    group.add_argument("--det_threshold", type=float, default=0.5, metavar="P", help="least score (default: 0.5)")
+    group.add_argument(
+        "--det_threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD,
+        metavar="0-1",
+        help="least score of a face (default: %(default)g)",
+    )
     group.add_argument("--min_face_size", type=float, default=0.0, metavar="PIXELS", help="leave smaller faces alone")
     group.add_argument("--max_faces", type=int, metavar="N", help="only the N largest faces")
     group.add_argument("--only_center_face", action="store_true", help="only the face nearest the centre")
