@@ -163,10 +163,16 @@ def before_colorizing(crop: Array) -> Array:
 def after_colorizing(crop: Array, result: Array, *, luma_of_crop: bool = False, strength: float = 1.0) -> Array:
     """The network's `result` (S, S, 3) for `crop` in the crop's own tone.
 
-    A faded crop gets a face as faded as the picture around it. `luma_of_crop`: only the colour is taken, the
-    brightness is the crop's. `strength` in [0, 1]: how much of the colour, see `mix_chroma`.
+    A faded crop gets a face of as little contrast as the picture around it, and colour that is weakened by the square
+    root of that: in full it would be garish there, and weakened as much as the contrast it would hardly be seen.
+    `luma_of_crop`: only the colour is taken, the brightness is the crop's. `strength` in [0, 1]: how much of the
+    colour, see `mix_chroma`.
     """
-    coloured = tone_of(crop).fade(result)
+    tone = tone_of(crop)
+    coloured = result
+    if tone != Tone():
+        weaker = to_ycc(result)[..., 1:] * np.sqrt(tone.white - tone.black)
+        coloured = with_chroma(luma(tone.fade(result)), weaker)
     if luma_of_crop:
         coloured = keep_luma(crop, coloured)
     return np.clip(mix_chroma(crop, coloured, strength), 0.0, 1.0).astype(np.float32)
