@@ -32,7 +32,9 @@ _LARGER = ("RealESRGAN_x4plus.pth", "realesr-general-x4v3.pth", "RealESRGAN_x2pl
 # How far a cut edge is felt, in pixels of the grid on which the network computes. Measured with the x4plus weights in
 # fp32 on 64x224 pieces of four pictures (a portrait, fur, a still life, printed text): the piece whole, against its
 # left half, by distance from the cut. Largest difference at 10 / 32 / 48 / 64 / 80 pixels: 31 / 11 / 6.4 / 1.0 / 0.1
-# of 255; the usual padding of 10 is why tiled Real-ESRGAN shows seams.
+# of 255; the usual padding of 10 is why tiled Real-ESRGAN shows seams. With this context and tiles of 224 the mixed
+# result stayed within 1.0 of the untiled one in fp32. In bf16 the rounding alone moves single values by up to 5 levels
+# (mean 0.2) between any two ways to cut a picture.
 _CONTEXT = 56
 # The layers behind an RRDBNet's body reach 1.25 pixels of the body's grid.
 _TAIL_MARGIN = 2

@@ -31,7 +31,8 @@ _RAMP = 16  # pixels over which two tiles are mixed
 _EDGE = 8  # reflection around the picture: zero padding would darken the frame
 _SMALLEST_TILE = 32
 _LARGEST_TILE = 1024
-_BYTES_PER_PIXEL = 4_000  # of a tile, for an RRDBNet in fp32
+# Of a tile, for an RRDBNet in fp32: growth of the process with tiles of 384 and 256 pixels was 2500 and 4800
+_BYTES_PER_PIXEL = 4_000
 _WORTH_IT = 1.05  # a face shown smaller than this many times its crop gains nothing
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

