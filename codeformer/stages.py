@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from codeformer.align import crop_face, crop_mask, crop_scaled, face_transform, mean_scale, scaled, transform_points
+from codeformer.align import crop_face, crop_mask, face_transform, scaled, transform_points
 from codeformer.colour import is_grey
 from codeformer.detect import Face, find_faces
 from codeformer.engine import Engine
@@ -22,9 +22,6 @@ from codeformer.options import CanvasOptions, FaceOptions
 from codeformer.paste import geometric_mask, paste_faces
 from codeformer.picture import Picture, replace_rgb
 from codeformer.tasks import FaceCrop, Study
-
-#: A face that the output shows larger than its crop by this factor gains from the face upsampler.
-_WORTH_UPSAMPLING = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,18 +141,9 @@ def upsample_faces(
     matrices = [scaled(one.matrix, scale) for one in cuts]
     if engine.face_upsampler is None:
         return list(restored), matrices, []
-    crops, grown = [], 0
-    for index, (crop, per_pixel) in enumerate(zip(restored, mean_scale(matrices), strict=True)):
-        if per_pixel * _WORTH_UPSAMPLING < 1:
-            large = engine.face_upsampler(np.clip(crop, 0, 1), 2.0)
-            matrices[index] = crop_scaled(matrices[index], large.shape[0] / crop.shape[0])
-            crops.append(large)
-            grown += 1
-        else:
-            crops.append(crop)
-    skipped = len(crops) - grown
-    notes = [f"--face_upsample adds nothing to {skipped} of {len(crops)} faces: the result shows them smaller"]
-    return crops, matrices, notes if skipped else []
+    from codeformer.upsample import upsample_faces as grown  # imports torch
+
+    return grown(restored, matrices, engine.face_upsampler)
 
 
 def compose(

@@ -249,6 +249,7 @@ def test_a_face_upsampler_is_used_only_where_it_shows(engine: Engine) -> None:
         sizes.append(rgb.shape)
         return cv2.resize(rgb, None, fx=outscale, fy=outscale, interpolation=cv2.INTER_CUBIC)
 
+    double.scale = 2  # type: ignore[attr-defined]
     large = replace(with_options(engine, upscale=4.0), face_upsampler=double)  # type: ignore[arg-type]
     plain = run(with_options(engine, upscale=4.0), Picture(scene((90, 60))))[0]
     result = run(large, Picture(scene((90, 60))))[0]
