@@ -313,3 +313,37 @@ def test_pattern_is_no_face() -> None:
     from tests.video_fakes import SquareDetector
 
     assert SquareDetector()(pattern(3), 0.5) == [] and len(SquareDetector()(square_face(3), 0.5)) == 1
+
+
+@pytest.mark.slow
+def test_peak_memory_of_100_and_2000_frames_is_the_same(tmp_path: Path, model: Path) -> None:
+    pytest.importorskip("resource")
+    code = (
+        "import resource, sys; from tests.video_fakes import main; main(*sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for count in (100, 2000):
+        source = make_film(tmp_path / f"{count}.mp4", [square_face(i % 50) for i in range(100)] * (count // 100))
+        command = [sys.executable, "-c", code, str(source), str(tmp_path / f"out{count}.mp4"), str(model), "96", "0"]
+        root = Path(__file__).parent.parent
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout.split()[-1]))
+    assert abs(peaks[1] - peaks[0]) < 0.05 * peaks[0], peaks
+
+
+def test_the_command_line_restores_a_real_face(
+    tmp_path: Path, tiny_model_path: Path, portrait: np.ndarray, cli: Any
+) -> None:
+    """``restore`` hands a film over to ``video``; the detector, the network and the paste are the real ones."""
+    source = make_film(tmp_path / "in.mp4", [np.ascontiguousarray(portrait)] * 4, sounds=[clicks])
+    done = cli("restore", "-i", source, "-o", tmp_path / "o", "--model", tiny_model_path, "-s", "1", "--crf", "20")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "o" / "in.mp4.json").read_bytes())
+    assert (report["frames"], len(report["tracks"])) == (4, 1)
+    assert len(decode(tmp_path / "o" / "in.mp4")) == 4
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no film")
+    done = cli("video", "-i", bad, "-o", tmp_path / "o")
+    assert done.returncode == 3 and "bad.mp4" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "o" / "bad.mp4").exists()

@@ -19,7 +19,8 @@ from codeformer.engine import Engine, choose_model, file_hash, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError
 from codeformer.options import OutputOptions
 from codeformer.picture import Picture, write_picture
-from codeformer.runner import Bar, Console, describe
+from codeformer.record import describe
+from codeformer.runner import Bar, Console
 from codeformer.tasks import TASKS
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
 from codeformer.video.mux import Clip, mux

@@ -47,11 +47,12 @@ def steady_crop(crop: Crop, neighbours: Sequence[Crop]) -> Crop:
 def _laid_over(crop: Crop, other: Crop) -> Crop:
     """``other`` warped so that its content lies where ``crop`` has it."""
     size = crop.shape[0]
-    small = [_grey(image, _FLOW_SIZE) for image in (crop, other)]
+    flow_size = min(_FLOW_SIZE, size)
+    small = [_grey(image, flow_size) for image in (crop, other)]
     method: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
     flow = method.calc(small[0], small[1], None)
     flow = cv2.resize(cv2.GaussianBlur(flow, (0, 0), 3), (size, size), interpolation=cv2.INTER_LINEAR)
-    flow *= size / _FLOW_SIZE
+    flow *= size / flow_size
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
     laid: Crop = cv2.remap(
         other, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
