@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,10 +20,11 @@ from codeformer import __version__
 from codeformer.engine import Engine, choose_model, file_hash, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_root, plan
-from codeformer.options import FaceWork, OutputOptions, RunOptions
+from codeformer.options import OutputOptions, RunOptions
 from codeformer.outputs import write_outputs
 from codeformer.picture import SUFFIXES, read_picture
 from codeformer.pipeline import Job, Result, process
+from codeformer.record import describe, fingerprint_of, header_of, naming, now, record_of
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
 
@@ -102,7 +102,7 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
         model_hash = engine.model_hash if engine else file_hash(model)
         settings = describe(task, options.work, options.output)
         stamp = hashlib.sha256(json.dumps([settings, model_hash, __version__]).encode()).hexdigest()
-        header = _header(task, settings, model, model_hash, engine)
+        header = header_of(task, settings, model, model_hash, engine)
         tally = _Tally()
         with console.progress(len(planned)) as bar:
             waiting = _to_do(planned, task, stamp, report, options.output.resume, tally, bar)
@@ -112,7 +112,7 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
                 if first is not None:
                     report.merge({**header, "state": "running"})
                     engine = engine or open_engine(task, options.work)
-                    header = _header(task, settings, model, model_hash, engine)
+                    header = header_of(task, settings, model, model_hash, engine)
                     tally.working = time.monotonic()  # loading is not the speed of the work
                     results = process(chain([first], waiting), engine, ahead=_AHEAD)
                     for result, written in _written(results, root, options.output):
@@ -125,25 +125,8 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
             except KeyboardInterrupt:
                 state = "interrupted"
             finally:
-                report.finish({**header, "state": state, "finished": _now(), "summary": _counts(tally, len(planned))})
+                report.finish({**header, "state": state, "finished": now(), "summary": _counts(tally, len(planned))})
     return _conclude(tally, len(planned), state, root, task, console)
-
-
-def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
-    """The settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
-    model = asdict(work.model)
-    for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
-        del model[name]
-    out = asdict(output)
-    for name in ("output_path", "resume"):
-        del out[name]
-    canvas = asdict(work.canvas)
-    del canvas["bg_tile"]
-    if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
-        canvas["bg_upsampler_sha256"] = file_hash(Path(work.canvas.bg_upsampler))
-    settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
-    own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
-    return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
 
 
 def _to_do(
@@ -151,27 +134,13 @@ def _to_do(
 ) -> Iterator[Job[tuple[Planned, str]]]:
     """Jobs for the inputs that are not done yet; the others are counted as skipped."""
     for item in planned:
-        fingerprint = _fingerprint(item.path, task, stamp)
+        fingerprint = fingerprint_of(item.path, task, stamp)
         known = report.known.get(item.key)
         if resume and fingerprint and known and known.fingerprint == fingerprint and known.complete(report.root):
             tally.skipped += 1
             bar.update()
             continue
         yield Job((item, fingerprint), partial(read_picture, item.path))
-
-
-def _fingerprint(path: Path, task: Task, stamp: str) -> str:
-    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
-    if not path.is_file():  # a pipe would block
-        return ""
-    try:
-        parts = [stamp, file_hash(path)]
-        companion = task.companion(path)
-        if companion is not None:
-            parts.append(file_hash(companion))
-    except (OSError, CodeFormerError):
-        return ""
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -240,7 +209,7 @@ def _settle(
     seconds = {**result.seconds, "write": written.seconds}
     if error is not None:
         tally.failed.append((str(item.path), error))
-        console.error(_naming(item.path, error))
+        console.error(naming(item.path, error))
     elif result.done == 0:
         status = "no_face"
         tally.without_face += 1
@@ -253,32 +222,7 @@ def _settle(
     for note in result.notes:
         console.warning(note if str(item.path) in note else f"{item.path}: {note}")
     console.detail(f"{item.path}: {result.done} faces, {sum(seconds.values()):.2f} s")
-    return {
-        "input": item.key,
-        "name": item.stem,
-        "status": status,
-        "fingerprint": "" if error else fingerprint,
-        "size": _size(result.picture),
-        "output_size": None if error else _size(result.output),
-        "faces": [
-            {
-                "number": one.number,
-                "chosen": one.chosen,
-                "box": None if one.face is None else [round(v, 2) for v in one.face.box],
-                "score": None if one.face is None else round(float(one.face.score), 4),
-                "landmarks": None
-                if one.face is None
-                else [[round(float(v), 2) for v in p] for p in one.face.landmarks],
-            }
-            for one in result.faces
-        ],
-        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        "outputs": [{"path": name, "bytes": size} for name, size in written.files],
-        "notes": list(result.notes),
-        "error": None
-        if error is None
-        else {"kind": type(error).__name__, "message": _naming(item.path, error), "exit_code": int(error.exit_code)},
-    }
+    return record_of(item, fingerprint, status, result, written.files, seconds, error)
 
 
 def _drop_stale(report: Report, record: Record) -> None:
@@ -296,31 +240,6 @@ def _is_fatal(error: OutputError) -> bool:
     """Whether the next file would fail too: a full disk, a folder that is read-only; not a format's limit."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno not in (None, errno.ENAMETOOLONG)
-
-
-def _naming(path: Path, error: CodeFormerError) -> str:
-    return str(error) if str(path) in str(error) else f"{path}: {error}"
-
-
-def _size(picture: Any) -> list[int] | None:
-    return None if picture is None else [picture.rgb.shape[1], picture.rgb.shape[0]]
-
-
-def _header(
-    task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
-) -> dict[str, Any]:
-    header: dict[str, Any] = {
-        "codeformer": __version__,
-        "task": task.name,
-        "started": _now(),
-        "model": {"file": str(model), "sha256": model_hash},
-        "settings": settings,
-    }
-    if engine is not None:
-        header["device"] = str(engine.restorer.device)
-        header["precision"] = engine.restorer.precision
-        header["networks"] = dict(engine.extras)
-    return header
 
 
 def _counts(tally: _Tally, total: int) -> dict[str, Any]:
@@ -349,7 +268,7 @@ def _conclude(tally: _Tally, total: int, state: str, root: Path, task: Task, con
     console.note(f"{', '.join(parts)}; results in {root}")
     if len(tally.failed) > 1:
         for path, error in tally.failed[:_NAMED]:
-            console.note(f"  failed: {_naming(Path(path), error)}")
+            console.note(f"  failed: {naming(Path(path), error)}")
         if len(tally.failed) > _NAMED:
             console.note(f"  and {len(tally.failed) - _NAMED} more: see {root / 'results.json'}")
     if state == "interrupted":
@@ -366,7 +285,3 @@ def _mention_ignored(ignored: tuple[Path, ...], console: Console) -> None:
         console.note(f"{others} files in the folder do not look like pictures and are left out")
         for path in ignored:
             console.detail(f"left out: {path}")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

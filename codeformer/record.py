@@ -1,0 +1,121 @@
+"""What the report says: settings, fingerprints, and the record of one input. See ``docs/report.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from codeformer import __version__
+from codeformer.engine import Engine, file_hash
+from codeformer.errors import CodeFormerError
+from codeformer.inputs import Planned
+from codeformer.options import FaceWork, OutputOptions
+from codeformer.pipeline import Result
+from codeformer.report import Record
+from codeformer.tasks import Task
+
+
+def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
+    """The settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
+    model = asdict(work.model)
+    for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
+        del model[name]
+    out = asdict(output)
+    for name in ("output_path", "resume"):
+        del out[name]
+    canvas = asdict(work.canvas)
+    del canvas["bg_tile"]
+    if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
+        canvas["bg_upsampler_sha256"] = file_hash(Path(work.canvas.bg_upsampler))
+    settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
+    own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
+    return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
+
+
+def fingerprint_of(path: Path, task: Task, stamp: str) -> str:
+    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
+    if not path.is_file():  # a pipe would block
+        return ""
+    try:
+        parts = [stamp, file_hash(path)]
+        companion = task.companion(path)
+        if companion is not None:
+            parts.append(file_hash(companion))
+    except (OSError, CodeFormerError):
+        return ""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def header_of(
+    task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
+) -> dict[str, Any]:
+    """The head of the report; with the engine, once it is open, what it runs on."""
+    header: dict[str, Any] = {
+        "codeformer": __version__,
+        "task": task.name,
+        "started": now(),
+        "model": {"file": str(model), "sha256": model_hash},
+        "settings": settings,
+    }
+    if engine is not None:
+        header["device"] = str(engine.restorer.device)
+        header["precision"] = engine.restorer.precision
+        header["networks"] = dict(engine.extras)
+    return header
+
+
+def record_of(
+    item: Planned,
+    fingerprint: str,
+    status: str,
+    result: Result[Any],
+    files: Sequence[tuple[str, int]],
+    seconds: Mapping[str, float],
+    error: CodeFormerError | None,
+) -> Record:
+    """One input's line of the report."""
+    return {
+        "input": item.key,
+        "name": item.stem,
+        "status": status,
+        "fingerprint": "" if error else fingerprint,
+        "size": _size(result.picture),
+        "output_size": None if error else _size(result.output),
+        "faces": [
+            {
+                "number": one.number,
+                "chosen": one.chosen,
+                "box": None if one.face is None else [round(v, 2) for v in one.face.box],
+                "score": None if one.face is None else round(float(one.face.score), 4),
+                "landmarks": None
+                if one.face is None
+                else [[round(float(v), 2) for v in p] for p in one.face.landmarks],
+            }
+            for one in result.faces
+        ],
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "outputs": [{"path": name, "bytes": size} for name, size in files],
+        "notes": list(result.notes),
+        "error": None
+        if error is None
+        else {"kind": type(error).__name__, "message": naming(item.path, error), "exit_code": int(error.exit_code)},
+    }
+
+
+def naming(path: Path, error: CodeFormerError) -> str:
+    """The error's line, with the file that it is about."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _size(picture: Any) -> list[int] | None:
+    return None if picture is None else [picture.rgb.shape[1], picture.rgb.shape[0]]
+
+
+def now() -> str:
+    """The time, as the report writes it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
