@@ -85,7 +85,7 @@ def open_engine(task: Task, work: FaceWork) -> Engine:
             face_upsampler = upsampler if canvas.face_upsample else None
             extras["upsampling"] = name
     return Engine(
-        task=task,
+        task=task.suited(_metadata(model)),
         work=work,
         restorer=restorer,
         detector=detector,
@@ -110,9 +110,13 @@ def choose_model(task: Task, options: ModelOptions) -> tuple[Path, tuple[str, ..
 
 def trained_with_adain(model: Path, published: bool) -> bool:
     """Whether to decode with AdaIN: as our training wrote into the file, else as ``published`` for the task."""
+    return {"true": True, "false": False}.get(_metadata(model).get("adain", ""), published)
+
+
+def _metadata(model: Path) -> dict[str, str]:
     from codeformer.models.load import read_metadata
 
-    return {"true": True, "false": False}.get(read_metadata(model).get("adain", ""), published)
+    return read_metadata(model)
 
 
 def open_restorer(model: Path, options: ModelOptions) -> FaceRestorer:
@@ -135,9 +139,7 @@ def check_trained(task: Task, model: Path, config: Config) -> None:
     Our files say what they were trained for; of the published ones the architecture tells. A file that says nothing
     is taken at the user's word. Raises WeightsError with the way out.
     """
-    from codeformer.models.load import read_metadata
-
-    said = read_metadata(model).get("tasks")
+    said = _metadata(model).get("tasks")
     if said is not None:
         trained = {name.strip() for name in said.split(",")} - {""}
     else:

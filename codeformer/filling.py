@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codeformer.errors import InputError
-from codeformer.mask import feather, from_alpha, grow, guess_under, mask_file, paint_over, read_mask
+from codeformer.mask import feather, from_alpha, grow, guess_under, mask_file, paint_over, read_mask, smear
 from codeformer.paint import from_paint
 from codeformer.tasks import Study
 
@@ -55,13 +55,13 @@ def _mask_of(task: Inpaint, picture: Picture) -> tuple[Mask, bool, tuple[str, ..
     return mask, True, notes if border.mean() > _BORDER_SHARE else ()
 
 
-def prepare(crop: FaceCrop) -> np.ndarray | None:
-    """The network's input: white where it shall invent. None if the mask leaves this face alone."""
+def prepare(crop: FaceCrop, hole: str = "white") -> np.ndarray | None:
+    """The network's input: white where it shall invent, or smeared over. None if the mask leaves this face alone."""
     if crop.fill is None or crop.share is None or crop.hole is None:
         return None
     if not (crop.fill * crop.share > _TOUCH).any():
         return None
-    return paint_over(crop.pixels, crop.hole)
+    return (smear if hole == "smear" else paint_over)(crop.pixels, crop.hole)
 
 
 def finish(crop: FaceCrop, output: np.ndarray) -> np.ndarray:

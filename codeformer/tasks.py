@@ -15,6 +15,7 @@ A new task is one class here, one entry in :data:`TASKS` and one subcommand.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -74,6 +75,10 @@ class Task:
     only_faces: ClassVar[bool] = False
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
+
+    def suited(self, metadata: Mapping[str, str]) -> Task:
+        """The task as the weights file with this metadata was trained for it."""
+        return self
 
     def companion(self, path: Path) -> Path | None:
         """Another file whose bytes decide the result for the input ``path`` (a mask), or None."""
@@ -172,7 +177,8 @@ class Inpaint(Task):
 
     The mask is ``mask`` (a file of the picture's size, or a folder with one for each picture), else what is painted
     over with ``color`` (within ``tolerance``, both of 0-255), else what is transparent, else what is painted white.
-    It is widened by ``grow`` pixels, and mixed with the picture over ``feather`` pixels beyond that.
+    It is widened by ``grow`` pixels, and mixed with the picture over ``feather`` pixels beyond that. ``hole`` is what
+    the network sees there: "white", as the published one, or "smear", a blurred guess from the surroundings.
     """
 
     name: ClassVar[str] = "inpaint"
@@ -189,6 +195,7 @@ class Inpaint(Task):
     tolerance: float = 24.0
     grow: int = 0
     feather: int = 4
+    hole: str = "white"
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.color is not None:
@@ -201,6 +208,9 @@ class Inpaint(Task):
             raise UsageError(f"--mask_grow must lie in [-256, 256] pixels, not {self.grow}")
         if not 0 <= self.feather <= 256:
             raise UsageError(f"--mask_feather must lie in [0, 256] pixels, not {self.feather}")
+
+    def suited(self, metadata: Mapping[str, str]) -> Task:
+        return replace(self, hole=metadata.get("hole", self.hole))
 
     def companion(self, path: Path) -> Path | None:
         if self.mask is None:
@@ -217,7 +227,7 @@ class Inpaint(Task):
     def prepare(self, crop: FaceCrop) -> np.ndarray | None:
         from codeformer.filling import prepare
 
-        return prepare(crop)
+        return prepare(crop, self.hole)
 
     def finish(self, crop: FaceCrop, output: np.ndarray) -> np.ndarray:
         from codeformer.filling import finish

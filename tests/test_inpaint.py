@@ -272,6 +272,20 @@ def test_a_network_for_other_tasks_is_refused(tiny_model_path, tmp_path):
     open_engine(Inpaint(), work(path, aligned=True))
 
 
+def test_the_weights_file_says_what_the_network_sees_in_the_hole(tiny_model_path, tmp_path):
+    from codeformer.models.load import load_network, save_network
+
+    path = tmp_path / "smear.safetensors"
+    save_network(load_network(tiny_model_path), path, {"tasks": "inpaint", "hole": "smear"})
+    task = open_engine(Inpaint(), work(path, aligned=True)).task
+    hole = np.zeros((64, 64), np.float32)
+    hole[20:40, 20:40] = 1
+    crop = FaceCrop(np.where(hole[..., None] > 0, np.float32(1), np.float32(0.5)), False, hole, hole > 0, hole + 1)
+    seen = task.prepare(crop)
+    assert seen is not None and np.abs(seen - 0.5).max() < 0.01
+    assert (Inpaint().prepare(crop)[20:40, 20:40] == 1).all()
+
+
 # --- the command line --------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,16 @@ def test_the_network_gets_white_where_it_shall_invent():
     assert (seen[:2] == 1).all() and (seen[2:] == 0.25).all() and seen.dtype == np.float32
 
 
+def test_or_a_guess_from_around_it():
+    crop = np.full((64, 64, 3), (0.25, 0.5, 0.75), np.float32)
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 10:50] = True
+    covered = np.where(hole[..., None], np.float32(1), crop)
+    seen = masks.smear(covered, hole)
+    assert seen.dtype == np.float32 and np.abs(seen - crop).max() < 0.01
+    assert np.array_equal(seen[~hole], crop[~hole])
+
+
 def test_resized_keeps_nothing_and_everything_exact():
     large = masks.resized(blob(), 150, 147)
     assert large.shape == (147, 150)
