@@ -280,7 +280,9 @@ def test_the_weights_file_says_what_the_network_sees_in_the_hole(tiny_model_path
     task = open_engine(Inpaint(), work(path, aligned=True)).task
     hole = np.zeros((64, 64), np.float32)
     hole[20:40, 20:40] = 1
-    crop = FaceCrop(np.where(hole[..., None] > 0, np.float32(1), np.float32(0.5)), False, hole, hole > 0, hole + 1)
+    pixels = np.full((64, 64, 3), 0.5, np.float32)
+    pixels[hole > 0] = 1
+    crop = FaceCrop(pixels, False, hole, hole > 0, np.ones_like(hole))
     seen = task.prepare(crop)
     assert seen is not None and np.abs(seen - 0.5).max() < 0.01
     assert (Inpaint().prepare(crop)[20:40, 20:40] == 1).all()
