@@ -1,0 +1,522 @@
+"""Training: the three stages end to end on the `tiny` preset, exact resumption, several processes, and how runs end."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from codeformer.align import TEMPLATE_512
+from codeformer.cli import main
+from codeformer.cli.train import duration
+from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.models.codeformer import CodeFormer
+from codeformer.models.config import Config
+from codeformer.models.load import load_network, read_metadata
+from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.train import checkpoint, stages
+from codeformer.train.codebook import Codebook
+from codeformer.train.data import Faces, Folder, make_loader, read_face, to_picture
+from codeformer.train.loop import learning_rate, train
+from codeformer.train.losses import adaptive_weight, part_region, pixel_loss, random_crops
+from codeformer.train.settings import Settings, load_settings, preset_names
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    """Bit-for-bit comparisons must not depend on how many cores the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six drawn faces of 64 pixels and two of 32."""
+    folder = tmp_path_factory.mktemp("faces")
+    for i in range(8):
+        rng = np.random.default_rng(i)
+        skin, shirt, hair = (rng.integers(40, 220, 3).tolist() for _ in range(3))
+        picture = np.full((64, 64, 3), shirt, np.uint8)
+        cv2.ellipse(picture, (32, 34), (18, 24), 0, 0, 360, hair, -1)
+        cv2.ellipse(picture, (32, 38), (14, 19), 0, 0, 360, skin, -1)
+        for x in (24, 40):
+            cv2.circle(picture, (x, 30), 2 + i % 2, (20, 20, 20), -1)
+        cv2.line(picture, (26, 47), (38, 46 + i % 3), (40, 40, 160), 2)
+        if i >= 6:
+            picture = cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA)
+        assert cv2.imwrite(str(folder / f"{i}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VGG16's layers up to relu2_2 with random weights: all that the tiny preset looks at."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    state = {}
+    for index, inside, outside in ((0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128)):
+        state[f"features.{index}.weight"] = torch.randn(outside, inside, 3, 3) * (2 / (9 * inside)) ** 0.5
+        state[f"features.{index}.bias"] = torch.zeros(outside)
+    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
+    save_file(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stage1(faces: Path, vgg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of stage I, by the command line."""
+    return run_stage(1, faces, vgg, tmp_path_factory.mktemp("run") / "one", "--validation", faces)
+
+
+@pytest.fixture(scope="module")
+def stage2(stage1: Path, faces: Path, vgg: Path) -> Path:
+    """The same for stage II, for all three tasks."""
+    tasks = "tasks={restore=0.4,colorize=0.3,inpaint=0.3}"
+    return run_stage(2, faces, vgg, stage1.parent / "two", "--init", stage1 / "model.safetensors", "--set", tasks)
+
+
+def run_stage(stage: int, faces: Path, vgg: Path, out: Path, *more: str | Path) -> Path:
+    """Train a stage of the tiny preset with 20 steps, and return its folder."""
+    words = ["train", "--stage", stage, "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", out]
+    assert main([str(word) for word in [*words, "--quiet", "--device", "cpu", *more]]) == 0
+    return out
+
+
+def tiny(stage: int, **changes: Any) -> Settings:
+    return replace(load_settings("tiny", stage), **changes)
+
+
+def state_of(out: Path) -> dict[str, Any]:
+    return torch.load(out / checkpoint.NAME, weights_only=True)
+
+
+def assert_equal(a: Any, b: Any, where: str = "") -> None:
+    """Assert that two checkpoints hold the same, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), f"{where}: {(a.float() - b.float()).abs().max()}"
+    elif isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def assert_close(one: Path, other: Path, loose: float) -> None:
+    """Assert that two runs did the same up to rounding.
+
+    Gradients are compared through AdamW's running means: AdamW itself divides by their size, so that rounding noise
+    in a gradient near 0 may turn a weight's whole step around. Of the weights the mean difference counts.
+    """
+    a, b = state_of(one), state_of(other)
+    assert a["step"] == b["step"]
+    for name in ("optimizer", "judge_optimizer"):
+        if name not in a:
+            continue
+        means = {index: moments["exp_avg"] for index, moments in a[name]["state"].items()}
+        floor = 1e-4 * max(float(x.abs().max()) for x in means.values())  # a bias before a norm has no gradient at all
+        for index, x in means.items():
+            y = b[name]["state"][index]["exp_avg"]
+            scale = max(float(x.abs().max()), floor)
+            assert float((x - y).abs().max()) < loose * scale, f"{name} {index}: {float((x - y).abs().max()) / scale}"
+    for name in ("net", "average", *(["judge"] if "judge" in a else [])):
+        for key, x in a[name].items():
+            assert float((x - b[name][key]).abs().mean()) < 2e-5, f"{name} {key}"
+
+
+# --- end to end
+
+
+def test_stage_one_makes_an_autoencoder_and_reports_on_the_way(stage1: Path) -> None:
+    net = load_network(stage1 / "model.safetensors")
+    assert isinstance(net, VQAutoEncoder) and not isinstance(net, CodeFormer)
+    assert read_metadata(stage1 / "model.safetensors")["step"] == "20"
+    lines = [json.loads(line) for line in (stage1 / checkpoint.SCALARS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 10, 15, 20, 20]
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+    assert "codebook" not in lines[0] and {"codebook", "perplexity", "perceptual"} <= set(lines[1])
+    assert "judge" not in lines[1] and {"judge", "gan"} <= set(lines[3]), "the GAN starts at step 10"
+    assert {"psnr codes", "perceptual codes"} <= set(lines[2])
+    assert lines[3]["pixel"] < lines[0]["pixel"], "20 steps learn something"
+    sheet = cv2.imread(str(stage1 / "sheets" / "0000020.png"))
+    assert sheet is not None and sheet.shape == (24 + 4 * 256, 3 * 256, 3)
+    assert json.loads((stage1 / "settings.json").read_text())["settings"]["network"]["codebook_size"] == 32
+
+
+def test_stage_two_leaves_codebook_and_generator_alone(stage1: Path, stage2: Path) -> None:
+    before, after = (load_network(run / "model.safetensors") for run in (stage1, stage2))
+    assert isinstance(after, CodeFormer)
+    fixed = {n: t for n, t in before.state_dict().items() if n.startswith(("quantize", "generator"))}
+    assert fixed and all(torch.equal(after.state_dict()[n], t) for n, t in fixed.items())
+    encoder = "encoder.blocks.0.weight"
+    assert not torch.equal(after.state_dict()[encoder], before.state_dict()[encoder])
+    assert read_metadata(stage2 / "model.safetensors")["tasks"] == "restore,colorize,inpaint"
+    scalars = [json.loads(line) for line in (stage2 / checkpoint.SCALARS).read_text().splitlines()]
+    assert scalars[-1]["cross_entropy"] < scalars[0]["cross_entropy"]
+
+
+def test_stage_three_trains_cft_alone_and_its_file_is_measured_by_evaluate(
+    stage2: Path, faces: Path, vgg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = stage2 / "model.safetensors"
+    out = run_stage(3, faces, vgg, stage2.parent / "three", "--init", init, "--validation", faces)
+    assert capsys.readouterr().out.strip() == str(out / "model.safetensors")
+    before, after = load_network(init).state_dict(), load_network(out / "model.safetensors").state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"fuse_convs_dict"}
+    assert cv2.imread(str(out / "sheets" / "0000020.png")).shape[1] == 5 * 256  # LQ, three w, HQ
+    small = faces.parent / "all64"
+    small.mkdir(exist_ok=True)
+    words = ["evaluate", "--model", str(out / "model.safetensors"), "--data", str(faces), "--limit", "2"]
+    assert main([*words, "--no-identity", "--no-perceptual"]) == 0
+    assert "w=0.5" in capsys.readouterr().out
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp_path: Path) -> None:
+    """20 steps are 10 steps, and 10 more in another run, bit for bit: weights, averages, optimizers, codebook."""
+    changes: dict[int, dict[str, Any]] = {
+        1: {"gan_start": 6, "warmup": 15, "codebook_decay": 0.9, "clip": 1.0},
+        2: {"tasks": {"restore": 0.5, "inpaint": 0.5}, "accumulate": 2},
+        3: {"cross_entropy": 0.1, "fidelity": (1.0, "any"), "train": ("encoder", "transformer", "generator", "fuse")},
+    }
+    todo = tiny(stage, straight_through=stage == 3, **changes[stage])
+    options: dict[str, Any] = {
+        "perceptual": vgg,
+        "init": None if stage == 1 else stage2.parent / ("one" if stage == 2 else "two") / "model.safetensors",
+        "device": "cpu",
+        "quiet": True,
+    }
+    data = [Folder(faces, 0)]
+    train(todo, data, tmp_path / "whole", **options)
+    train(replace(todo, steps=10), data, tmp_path / "parts", **options)
+    assert state_of(tmp_path / "parts")["step"] == 10
+    train(todo, data, tmp_path / "parts", resume=True, **options)
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+    assert state_of(tmp_path / "whole").keys() >= {"net", "average", "optimizer", "codebook", "step"}
+    assert ("judge" in state_of(tmp_path / "whole")) == (stage != 2)
+    assert_equal(*(load_network(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "parts")))
+    done = train(todo, data, tmp_path / "parts", resume=True, **options)
+    assert done == tmp_path / "parts" / "model.safetensors", "nothing is left to do, and the file is there"
+
+
+def test_a_time_limit_stops_cleanly_and_can_be_resumed(
+    faces: Path, stage1: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    todo, data = tiny(2, steps=3), [Folder(faces, 0)]
+    options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
+    train(todo, data, tmp_path / "whole", **options)
+    with caplog.at_level(logging.WARNING, "codeformer"):
+        train(todo, data, tmp_path / "short", time_limit=1e-9, **options)
+    assert "time is up" in caplog.text and "--resume" in caplog.text
+    assert state_of(tmp_path / "short")["step"] == 1 and load_network(tmp_path / "short" / "model.safetensors")
+    train(todo, data, tmp_path / "short", resume=True, **options)
+    assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "short"))
+
+
+def test_ctrl_c_finishes_the_step_and_saves(
+    faces: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_stage = stages.STAGES[2]
+
+    def pressed(players: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return true_stage(players, batch, settings, step, reduce)
+
+    monkeypatch.setitem(stages.STAGES, 2, pressed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    init = stage1 / "model.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(2), [Folder(faces, 0)], tmp_path / "run", init=init, device="cpu", quiet=True)
+    assert state_of(tmp_path / "run")["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_checkpoint_that_does_not_fit(faces: Path, stage2: Path, tmp_path: Path) -> None:
+    init = stage2.parent / "one" / "model.safetensors"
+    options: dict[str, Any] = {"init": init, "device": "cpu", "quiet": True, "resume": True}
+    (tmp_path / checkpoint.NAME).write_bytes((stage2 / checkpoint.NAME).read_bytes()[:1000])
+    with pytest.raises(InputError, match="cut off"):
+        train(tiny(2), [Folder(faces, 0)], tmp_path, **options)
+    with pytest.raises(UsageError, match="another stage"):
+        train(tiny(3, perceptual=0.0, gan=0.0), [Folder(faces, 0)], stage2, **options)
+
+
+# --- several processes, several parts
+
+
+def test_accumulated_parts_are_the_joint_batch(faces: Path, vgg: Path, stage2: Path, tmp_path: Path) -> None:
+    init = stage2 / "model.safetensors"
+    todo = tiny(3, steps=2, adaptive=False, clip=1.0)
+    for parts in (1, 2):
+        out = tmp_path / str(parts)
+        train(
+            replace(todo, accumulate=parts),
+            [Folder(faces, 0)],
+            out,
+            perceptual=vgg,
+            init=init,
+            device="cpu",
+            quiet=True,
+        )
+    assert_close(tmp_path / "1", tmp_path / "2", loose=1e-3)
+
+
+def test_two_processes_are_one_with_the_joint_batch(faces: Path, vgg: Path, tmp_path: Path) -> None:
+    """Stage I with GAN, adaptive weight, clipping and codes that follow, by torchrun over gloo."""
+    changes = ["steps=3", "gan_start=0", "vq_start=0", "revive=0", "clip=1.0", "codebook_decay=0.9"]
+    run_stage(1, faces, vgg, tmp_path / "one", "--set", *changes)
+    words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "two"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "codeformer", *map(str, words), "--quiet", "--device", "cpu", "--set", *changes]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(tmp_path / "two" / "model.safetensors")], "one of the processes speaks"
+    assert_close(tmp_path / "one", tmp_path / "two", loose=2e-3)
+
+
+# --- what goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_batch(
+    faces: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    true_stage = stages.STAGES[2]
+
+    def broken(players: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
+        losses = true_stage(players, batch, settings, step, reduce)
+        return replace(losses, total=losses.total * (float("nan") if step == 12 else 1))
+
+    monkeypatch.setitem(stages.STAGES, 2, broken)
+    words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
+    assert main([str(w) for w in [*words, "-o", tmp_path, "--device", "cpu", "--quiet"]]) == 1
+    assert "step 12" in capsys.readouterr().err
+    failure = torch.load(tmp_path / checkpoint.FAILURE, weights_only=True)
+    expected = Faces([Folder(faces, 0)], 64, ["heavy"], {"restore": 1}, 0)[12, 1]
+    assert failure["step"] == 12 and np.isnan(failure["logs"]["loss"])
+    assert torch.equal(failure["batch"]["lq"][1], expected["lq"])
+    assert state_of(tmp_path)["step"] == 10, "the last good checkpoint stays"
+    assert all(torch.isfinite(t).all() for t in state_of(tmp_path)["net"].values())
+
+
+def test_settings_that_are_none() -> None:
+    wrong = {
+        "learning_rate=1": "unknown settings: learning_rate",
+        "lr=fast": "lr",
+        "steps=1.5": "steps",
+        "adain=maybe": "adain",
+        "stage=3": "--stage",
+        "nonsense": "key=value",
+        "network.depth=3": "network",
+        "network.img_size=65": "img_size",
+        'train=["decoder"]': "train",
+        "tasks={sharpen=1}": "tasks",
+        "fidelity=[2]": "fidelity",
+        "schedule=step": "schedule",
+        "ema=1": "ema",
+    }
+    for change, word in wrong.items():
+        with pytest.raises(UsageError, match=word.replace("[", r"\[")):
+            load_settings("tiny", 2, [change])
+    with pytest.raises(UsageError, match=r"compact, paper, tiny"):
+        load_settings("huge", 1)
+
+
+def test_a_preset_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "lr = 1e-5\nbatch_size = 6\n[stage2]\nlr = 3e-5\n"
+        "[network]\nimg_size = 64\nch_mult = [1, 2]\nlatent_size = 1024\n"
+    )
+    ours = [load_settings(str(path), stage, ["network.nf=32", "workers=0"]) for stage in (1, 2)]
+    assert [s.lr for s in ours] == [1e-5, 3e-5] and ours[0].network.nf == 32 and ours[1].workers == 0
+    path.write_text("lr =")
+    with pytest.raises(UsageError, match="not TOML"):
+        load_settings(str(path), 1)
+    with pytest.raises(UsageError, match=r"gone\.toml"):
+        load_settings(str(tmp_path / "gone.toml"), 1)
+
+
+def test_every_preset_has_three_stages_and_the_papers_numbers() -> None:
+    for name in preset_names():
+        assert [load_settings(name, stage).stage for stage in (1, 2, 3)] == [1, 2, 3]
+    one, two, three = (load_settings("paper", stage) for stage in (1, 2, 3))
+    assert (one.steps, two.steps, three.steps) == (1_600_000, 500_000, 150_000)
+    assert (two.cross_entropy, two.feature, two.degradations) == (0.5, 1.0, ("heavy",))
+    assert three.train == ("fuse",) and three.fidelity == (1.0,) and three.degradations == ("medium",)
+    assert (one.network.codebook_size, one.network.n_layers, one.network.img_size) == (1024, 9, 512)
+
+
+def test_the_manual_explains_every_setting() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in manual.splitlines() if line.startswith("| `")]
+    explained = {name.strip(" `"): row for row in rows for name in row[1].split(",")}
+    for f in [*fields(Settings), *fields(Config)]:
+        if f.name not in ("network", "stage"):
+            assert f.name in explained, f"docs/training.md does not explain {f.name}"
+
+
+def test_what_a_run_lacks(faces: Path, vgg: Path, tmp_path: Path) -> None:
+    data, options = [Folder(faces, 0)], {"device": "cpu", "quiet": True}
+    with pytest.raises(UsageError, match="--init"):
+        train(tiny(2), data, tmp_path, **options)
+    with pytest.raises(UsageError, match="does not divide"):
+        train(tiny(1, accumulate=3), data, tmp_path, **options)
+    with pytest.raises(WeightsError, match="VGG16"):
+        train(tiny(1, perceptual_layers=("relu3_3",)), data, tmp_path, perceptual=vgg, **options)
+    with pytest.raises(UsageError, match="degradations"):
+        train(tiny(1, degradations=("light",), perceptual=0.0), data, tmp_path, **options)
+    with pytest.raises(InputError, match="no such folder"):
+        train(tiny(1, perceptual=0.0), [Folder(tmp_path / "none", 0)], tmp_path, **options)
+    with pytest.raises(UsageError, match="--device"):
+        train(tiny(1), data, tmp_path, device="quantum", quiet=True)
+
+
+# --- data
+
+
+def test_samples_do_not_depend_on_the_workers(faces: Path) -> None:
+    tasks = {"restore": 1.0, "colorize": 1.0, "inpaint": 1.0}
+    data = Faces([Folder(faces, 0)], 64, ["medium", "heavy"], tasks, seed=3)
+    batches = [list(make_loader(data, 5, 8, 3, rank=1, workers=workers)) for workers in (0, 2)]
+    assert len(batches[0]) == len(batches[1]) == 3
+    for one, other in zip(*batches, strict=True):
+        assert_equal(one, other)
+    assert torch.equal(batches[0][0]["lq"][2], data[5, 5]["lq"]), "process 1 of batches of 3 takes index 3 to 5"
+
+
+def test_a_sample_is_what_it_says(faces: Path) -> None:
+    data = Faces([Folder(faces, 0)], 64, ["medium"], {"restore": 1, "inpaint": 1}, seed=0)
+    samples = [data[step, 0] for step in range(40)]
+    assert {s["task"] for s in samples} == {"restore", "inpaint"} and {s["sharp"] for s in samples} == {True, False}
+    for s in samples:
+        assert s["hq"].shape == s["lq"].shape == (3, 64, 64) and s["mask"].shape == (1, 64, 64)
+        assert s["hq"].abs().max() <= 1 and s["lq"].abs().max() <= 1
+        assert bool(s["mask"].any()) == (s["task"] == "inpaint")
+    known = [read_face(path, 64)[0] for path in sorted(faces.glob("*.png"))]
+    known += [face[:, ::-1] for face in known]
+    assert all(min(np.abs(to_picture(s["hq"]) - k).max() for k in known) < 1e-5 for s in samples), "maybe mirrored"
+
+
+def test_folders_are_sampled_by_their_weights(faces: Path, tmp_path: Path) -> None:
+    assert Folder.parse("a/b=2.5") == Folder(Path("a/b"), 2.5) and Folder.parse("a=b") == Folder(Path("a=b"), 0)
+    cv2.imwrite(str(tmp_path / "white.png"), np.full((64, 64, 3), 255, np.uint8))
+    for weights, low, high in (((1, 3), 0.6, 0.88), ((0, 0), 0.03, 0.25), ((8, 0), 0.03, 0.25)):
+        data = Faces([Folder(faces, weights[0]), Folder(tmp_path, weights[1])], 64, ["medium"], {"restore": 1}, 0)
+        share = np.mean([bool((data[step, 0]["hq"] == 1).all()) for step in range(150)])
+        assert low < share < high, weights
+
+
+# --- pieces
+
+
+def test_the_learning_rate_warms_up_and_comes_down() -> None:
+    todo = tiny(1, lr=1e-3, warmup=10, steps=100, schedule="cosine")
+    rates = [learning_rate(todo, step) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4) and max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert rates[9] > rates[8] and all(a > b for a, b in pairwise(rates[9:]))
+    assert rates[-1] == pytest.approx(5e-5, rel=0.05)
+    assert {learning_rate(tiny(1, lr=2e-4), step) for step in (0, 7, 19)} == {2e-4}
+
+
+def test_dead_codes_are_moved_onto_latents_and_live_ones_stay() -> None:
+    torch.manual_seed(0)
+    net = VQAutoEncoder.from_config(replace(load_settings("tiny", 1).network, n_layers=0, connect_list=()))
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    weight = net.quantize.embedding.weight
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    before = weight.detach().clone()
+    codebook = Codebook(32, 16, torch.device("cpu"))
+    latents = torch.randn(4, 16, 8, 8)
+    codes = torch.arange(256) % 8  # codes 8 to 31 are dead
+    codebook.see(latents, codes)
+    assert codebook.revive(net, optimizer) == 24
+    assert torch.equal(weight[:8], before[:8])
+    flat = latents.permute(0, 2, 3, 1).reshape(-1, 16)
+    assert all(any(torch.equal(code, cell) for cell in flat) for code in weight[8:].detach())
+    assert not optimizer.state[weight]["exp_avg"][8:].any() and optimizer.state[weight]["exp_avg"][:8].all()
+    assert not codebook.counts.any(), "the count starts anew"
+
+
+def test_codes_are_placed_where_the_latents_are() -> None:
+    torch.manual_seed(0)
+    net = VQAutoEncoder.from_config(replace(load_settings("tiny", 1).network, n_layers=0, connect_list=()))
+    centres = 5 * torch.randn(32, 16)
+    codebook = Codebook(32, 16, torch.device("cpu"))
+    for _ in range(4):
+        latents = centres[torch.randint(32, (4, 8, 8))] + 0.01 * torch.randn(4, 8, 8, 16)
+        codebook.see(latents.permute(0, 3, 1, 2), None)
+    z = latents.permute(0, 3, 1, 2)
+    before = net.quantize.distances(z).detach().min(1).values.mean()
+    codebook.place(net)
+    after = net.quantize.distances(z).detach().min(1).values.mean()
+    assert after < 0.4 * before
+    assert len(net.quantize.encode(z).unique()) > 12, "many of the codes are in use from the first step"
+
+
+def test_pixel_loss_of_an_enlarged_face_looks_at_half_the_size() -> None:
+    hq = torch.zeros(1, 3, 8, 8)
+    checks = torch.zeros(1, 3, 8, 8)
+    checks[..., ::2, ::2], checks[..., 1::2, 1::2] = 0.5, 0.5
+    checks[..., ::2, 1::2], checks[..., 1::2, ::2] = -0.5, -0.5  # a detail that a face of half the size cannot have
+    assert pixel_loss(checks, hq, torch.tensor([True])).item() == pytest.approx(0.5)
+    assert pixel_loss(checks, hq, torch.tensor([False])).item() == pytest.approx(0)
+    left = torch.ones(1, 1, 8, 8)
+    left[..., :4] = 3
+    assert pixel_loss(checks, hq, torch.tensor([True]), left).item() == pytest.approx(1.0)
+
+
+def test_the_region_of_face_parts_is_where_the_template_has_them() -> None:
+    region = part_region(64)[0, 0]
+    for x, y in TEMPLATE_512 / 8:
+        assert region[round(y), round(x)] > 0.9
+    assert region[:8].max() < 0.01 and region[:, :4].max() < 0.01 and 0.05 < region.mean() < 0.35
+
+
+def test_random_crops_are_the_same_square_of_every_picture() -> None:
+    ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(3, 3, 64, 64) + torch.arange(64.0).view(1, 1, 64, 1)
+    draws = torch.rand(3, 6, generator=torch.Generator().manual_seed(0))
+    a, b = random_crops((ramp, 2 * ramp), torch.tensor([True, True, False]), 32, draws)
+    assert a.shape == (3, 3, 32, 32) and torch.equal(2 * a, b)
+    steps = a[:, 0, 0, 1] - a[:, 0, 0, 0]
+    assert steps[2] == 2, "what was enlarged is seen at half the size"
+    assert set(steps.tolist()) <= {1.0, 2.0}
+
+
+def test_the_adaptive_weight_balances_gradients() -> None:
+    assert adaptive_weight(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])).item() == pytest.approx(10, rel=1e-3)
+    assert adaptive_weight(torch.ones(2), torch.zeros(2)).item() == pytest.approx(1e4), "not without bound"
+
+
+def test_durations() -> None:
+    assert [duration(text) for text in ("90", "90s", "20m", "1.5h", "3H")] == [90, 90, 1200, 5400, 10800]
+    for wrong in ("", "m", "-5", "0", "ten", "5d"):
+        with pytest.raises(UsageError, match="--time_limit"):
+            duration(wrong)
