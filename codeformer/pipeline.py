@@ -254,7 +254,7 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
             plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks)
             canvas = replace(canvas, rgb=engine.task.settle(plain.rgb, canvas.rgb))
             if study.fill is not None:
-                canvas, more = stages.fill_in(plain, canvas, study.fill, matrices, face_masks)
+                canvas, more = stages.fill_in(plain, canvas, study.fill, crops, matrices, face_masks)
                 notes += more
             if engine.work.canvas.draw_box:
                 canvas = stages.draw_boxes(canvas, item.faces, engine.work.canvas, (width, height))

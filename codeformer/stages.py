@@ -154,7 +154,12 @@ def compose(
 
 
 def fill_in(
-    before: Picture, after: Picture, fill: np.ndarray, matrices: Sequence[np.ndarray], face_masks: Sequence[np.ndarray]
+    before: Picture,
+    after: Picture,
+    fill: np.ndarray,
+    crops: Sequence[np.ndarray],
+    matrices: Sequence[np.ndarray],
+    face_masks: Sequence[np.ndarray],
 ) -> tuple[Picture, list[str]]:
     """``after`` only where the mask ``fill`` (H, W) of the input says so, else ``before`` bit for bit; and notes.
 
@@ -163,7 +168,7 @@ def fill_in(
     height, width = before.rgb.shape[:2]
     weight = resized(fill, width, height)
     rgb = composite(before.rgb, after.rgb, weight)
-    white = [np.ones((*mask.shape, 1), dtype=np.float32) for mask in face_masks]
+    white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
     reach = paste_faces(np.zeros((height, width, 1), dtype=np.uint8), white, matrices, face_masks)[..., 0]
     reached = np.asarray(weight * (reach / np.float32(255)), np.float32)
     alpha = before.alpha

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codeformer.align import TEMPLATE_512
+from codeformer.align import TEMPLATE_512, crop_scaled
 from codeformer.engine import Engine, open_engine
 from codeformer.errors import ExitCode, InputError, RestorationError, UsageError, WeightsError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
 from codeformer.picture import Picture
 from codeformer.pipeline import Job, Result, process
+from codeformer.stages import fill_in
 from codeformer.tasks import FaceCrop, Inpaint
 
 
@@ -187,6 +188,22 @@ def test_enlarged_only_the_mask_differs_from_the_enlarged_input(engine, two, tmp
     large = cv2.resize(mask, (960, 480), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(result[large == 0], plain[large == 0])
     assert (result[large == 255] != plain[large == 255]).any(axis=-1).mean() > 0.9
+
+
+@pytest.mark.parametrize("size", [64, 128])  # 128: after a face upsampler, when the mask still has 64
+def test_what_is_filled_becomes_opaque_and_what_is_not_reached_is_said(size):
+    before = Picture(np.full((100, 100, 3), 50, np.uint8), np.zeros((100, 100), np.uint8))
+    after = Picture(np.full((100, 100, 3), 200, np.uint8), before.alpha)
+    fill = np.zeros((100, 100), np.float32)
+    fill[30:40, 10:90] = 1
+    matrix = crop_scaled(np.array([[1.0, 0.0, -18.0], [0.0, 1.0, -18.0]]), size / 64)  # picture pixels 18 to 82
+    result, notes = fill_in(
+        before, after, fill, [np.zeros((size, size, 3), np.float32)], [matrix], [np.ones((64, 64), np.float32)]
+    )
+    assert (result.rgb[fill > 0] == 200).all() and (result.rgb[fill == 0] == 50).all()
+    assert result.alpha is not None and (result.alpha[30:40, 20:80] == 255).all()
+    assert not result.alpha[30:40, :16].any() and not result.alpha[30:40, 84:].any() and not result.alpha[50:].any()
+    assert notes == ["20% of the mask lies outside of the faces' crops and stays as it is"]
 
 
 def test_landmarks_by_hand_replace_detection(engine, portrait, tmp_path):
