@@ -22,11 +22,11 @@ from codeformer.train.evaluate import (
     Evaluation,
     Judges,
     Question,
+    blend,
     evaluate,
     make_sample,
     spread,
     table,
-    trained_with_adain,
 )
 from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import chroma_error, colourfulness, cosine, psnr, ssim
@@ -281,14 +281,13 @@ def test_what_is_no_folder_of_faces(network: CodeFormer, tmp_path: Path) -> None
         evaluate(network, tmp_path, Question(), Judges())
 
 
-def test_which_files_want_adain(network: CodeFormer, tmp_path: Path) -> None:
-    files = {"yes": {"adain": "true", "stage": "3"}, "no": {"adain": "false", "stage": "3"}, "old": {"stage": "3"}}
-    for name, metadata in files.items():
-        save_network(network, tmp_path / f"{name}.safetensors", metadata)
-    assert [trained_with_adain(tmp_path / f"{n}.safetensors", "restore") for n in files] == [True, False, False]
-    published = tmp_path / "codeformer.pth"
-    torch.save({"params_ema": network.state_dict()}, published)
-    assert [trained_with_adain(published, task) for task in ("restore", "colorize", "inpaint")] == [True, True, False]
+@pytest.mark.parametrize("hole", ["white", "smear"])
+def test_a_perfect_answer_to_inpainting_is_the_original(hole: str) -> None:
+    sample = make_sample(face(0), Question("inpaint", "none", hole=hole), np.random.default_rng(4))
+    assert sample.mask is not None and sample.around is not None
+    perfect = blend(sample.around, sample.hq, sample.mask)
+    assert np.allclose(perfect, sample.hq, atol=1e-6)
+    assert bool((sample.lq[sample.mask == 1] == 1).all()) == (hole == "white")
 
 
 # --- the command
@@ -297,14 +296,19 @@ def test_which_files_want_adain(network: CodeFormer, tmp_path: Path) -> None:
 def test_the_command_prints_the_table_and_writes_json_and_sheet(
     network: CodeFormer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_network(network, tmp_path / "net.safetensors", {"stage": "3"}, half=False)
+    save_network(network, tmp_path / "net.safetensors", {"stage": "3", "adain": "false"}, half=False)
     words = ["evaluate", "--model", tmp_path / "net.safetensors", "--data", folder, "--no-perceptual", "--no-identity"]
     words += ["-o", tmp_path / "out", "--json", tmp_path / "m.json", "--w", 0, 1, "--limit", 3, "--seed", 5]
     assert main([str(word) for word in words]) == 0
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "m.json").read_text())
     assert report == json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (report["task"], report["degradation"], report["seed"], report["count"]) == ("restore", "medium", 5, 3)
+    assert (report["task"], report["degradation"], report["seed"], report["count"]) == (
+        "restore",
+        "medium",
+        5,
+        3,
+    ) and report["adain"] is False
     assert report["fidelities"] == [0, 1] and set(report["means"]) == {"input", "bicubic", "w=0", "w=1"}
     expected = evaluate(network, folder, Question(seed=5, fidelities=(0, 1)), Judges(), limit=3).means
     assert report["means"]["w=1"]["psnr"] == pytest.approx(expected["w=1"]["psnr"], abs=1e-3)

@@ -62,19 +62,21 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
         raise UsageError(f"--limit {args.limit}: at least one face")
     console = Console(quiet=args.quiet, verbose=args.verbose)
     from codeformer.atomic import write_atomic
-    from codeformer.engine import file_hash
+    from codeformer.engine import file_hash, trained_with_adain
     from codeformer.hub import resolve_model
-    from codeformer.models.load import load_network
+    from codeformer.models.load import load_network, read_metadata
     from codeformer.restore import pick_device
-    from codeformer.train.evaluate import Judges, Question, evaluate, table, trained_with_adain
+    from codeformer.tasks import TASKS
+    from codeformer.train.evaluate import Judges, Question, evaluate, table
     from codeformer.train.losses import PerceptualDistance
 
     model, notes = resolve_model(args.model, args.task, args.weights_dir)
     for note in notes:
         console.note(note)
-    adain = trained_with_adain(model, args.task) if args.adain == "auto" else args.adain == "on"
+    adain = trained_with_adain(model, TASKS[args.task].adain) if args.adain == "auto" else args.adain == "on"
     degradation = args.degradation or ("medium" if args.task == "restore" else "none")
-    question = Question(args.task, degradation, args.seed, tuple(args.w), adain)
+    hole = read_metadata(model).get("hole", "white")
+    question = Question(args.task, degradation, args.seed, tuple(args.w), adain, hole)
     device = pick_device(args.device)
     net = load_network(model)
     judges = Judges(

@@ -150,7 +150,7 @@ def colour_jitter(face: Array, rng: np.random.Generator, strength: float = 0.2) 
 
 
 def random_mask(rng: np.random.Generator, size: int) -> Array:
-    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, soft at the edges."""
+    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, else 0."""
     mask = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 5)):
         point = rng.uniform(0.1, 0.9, 2) * size
@@ -160,12 +160,12 @@ def random_mask(rng: np.random.Generator, size: int) -> Array:
             heading += rng.normal(0, 0.7)
             step = rng.uniform(0.04, 0.16) * size
             after = np.clip(point + step * np.array([np.cos(heading), np.sin(heading)]), 0, size - 1)
-            cv2.line(mask, _pixel(point), _pixel(after), 1.0, width, cv2.LINE_AA)
+            cv2.line(mask, _pixel(point), _pixel(after), 1.0, width)
             point = after
     for _ in range(rng.integers(0, 3)):
         centre, axes = rng.uniform(0.15, 0.85, 2) * size, rng.uniform(0.03, 0.14, 2) * size
         if rng.random() < 0.5:
-            cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1, cv2.LINE_AA)
+            cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1)
         else:
             cv2.rectangle(mask, _pixel(centre - axes), _pixel(centre + axes), 1.0, -1)
     return mask

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from codeformer.errors import RestorationError, UsageError
+from codeformer.mask import smear
 from codeformer.models.codeformer import CodeFormer
-from codeformer.models.load import read_metadata
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask, to_grey
@@ -39,6 +39,7 @@ class Question:
         seed: of the degradations and masks.
         fidelities: the w that are tried, in the order of the table.
         adain: whether the codes take the input's statistics.
+        hole: what the network sees where it inpaints: ``white``, or ``smear``, a blurred guess.
     """
 
     task: str = "restore"
@@ -46,6 +47,7 @@ class Question:
     seed: int = 0
     fidelities: tuple[float, ...] = (0.0, 0.5, 1.0)
     adain: bool = False
+    hole: str = "white"
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -68,12 +70,16 @@ class Judges:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sharp face, the network's input, answers that need no network by name, and what is to be filled."""
+    """A sharp face, the network's input, and answers that need no network by name.
+
+    For inpainting also what is to be filled, ``mask`` (S, S) in [0, 1], and ``around``, what stays where it is 0.
+    """
 
     hq: Array
     lq: Array
     answers: Mapping[str, Array]
     mask: Array | None = None
+    around: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -179,10 +185,10 @@ def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sa
         grey = to_grey(lq)
         return Sample(face, grey, {INPUT: grey})
     mask = random_mask(rng, face.shape[0])
-    painted = paint_white(lq, mask)
-    hole = (mask > 0).astype(np.uint8)
-    filled = cv2.inpaint((painted * 255).round().astype(np.uint8), hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
-    return Sample(face, painted, {INPUT: painted, "telea": blend(painted, filled, mask)}, mask)
+    painted = smear(lq, mask > 0) if question.hole == "smear" else paint_white(lq, mask)
+    eight, hole = (lq * 255).round().astype(np.uint8), (mask > 0).astype(np.uint8)
+    filled = cv2.inpaint(eight, hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
+    return Sample(face, painted, {INPUT: painted, "telea": blend(lq, filled, mask)}, mask, lq)
 
 
 def blend(outside: Array, inside: Array, mask: Array) -> Array:
@@ -204,7 +210,9 @@ def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, dev
     answers = {}
     for w in question.fidelities:
         out = to_picture(net.decode_codes(codes, lq_feat, features, w, question.adain)[0])
-        answers[w_title(w)] = out if sample.mask is None else blend(sample.lq, out, sample.mask)
+        if sample.mask is not None and sample.around is not None:
+            out = blend(sample.around, out, sample.mask)
+        answers[w_title(w)] = out
     return answers
 
 
@@ -233,17 +241,6 @@ def score(
             result[title]["identity"] = cosine(found, person)
             result[title]["identity_distance"] = float(np.linalg.norm(found - person))
     return result
-
-
-def trained_with_adain(model: Path, task: str) -> bool:
-    """Return whether a file's codes want the input's statistics.
-
-    What training saves says so; of the published files those for restoration and colorization do.
-    """
-    metadata = read_metadata(model)
-    if "adain" in metadata:
-        return metadata["adain"] == "true"
-    return "stage" not in metadata and task != "inpaint"
 
 
 _COLUMNS = {  # score: heading, format, how it is compared to the input's, format of that

@@ -139,15 +139,15 @@ def _picture_losses(
         total = total + settings.perceptual * logs["perceptual"]
     if players.discriminator is not None and step >= settings.gan_start:
         adversarial = -players.discriminator(out).float().mean()
-        weight: float | Tensor = settings.gan
+        share: float | Tensor = settings.gan
         if settings.adaptive:
             last = _last_layer(players.net, settings)
             by_picture, by_judge = (
                 reduce(torch.autograd.grad(loss, last, retain_graph=True)[0].float()) for loss in (total, adversarial)
             )
-            weight = weight * adaptive_weight(by_picture, by_judge)
+            share = share * adaptive_weight(by_picture, by_judge)
         logs["gan"] = adversarial
-        total = total + weight * adversarial
+        total = total + share * adversarial
     for name, (scale, loss) in extra.items():
         logs[name] = loss
         total = total + scale * loss
