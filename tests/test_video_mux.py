@@ -184,7 +184,8 @@ def test_aspect_colour_and_rotation(tmp_path: Path) -> None:
         stream = film.streams.video[0]
         assert (frame.width, frame.height, frame.rotation) == (120, 160, 0)
         assert stream.codec_context.sample_aspect_ratio == Fraction(3, 4)
-        assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (9, 1, 9, 14)
+        context = stream.codec_context
+        assert (frame.colorspace, frame.color_range, context.color_primaries, context.color_trc) == (9, 1, 9, 14)
 
 
 @pytest.mark.parametrize("full", [1, 2])
@@ -215,7 +216,8 @@ def test_ten_bits_are_dithered_into_h264_and_kept_in_hevc(tmp_path: Path) -> Non
         assert frame.format.name == "yuv420p"
         luma = frame.to_ndarray()[:128, :320].astype(float)
     with av.open(str(source)) as film:
-        exact = next(film.decode(video=0)).to_ndarray()[:128, :320] / 4
+        plane = next(film.decode(video=0)).planes[0]
+        exact = np.frombuffer(memoryview(plane), np.uint16).reshape(-1, plane.line_size // 2)[:128, :320] / 4
     tiles = [plane.reshape(8, 16, 20, 16).mean(axis=(1, 3)) for plane in (luma, exact)]
     assert np.abs(tiles[0] - tiles[1]).max() < 0.15  # bands would be off by up to 0.5
     copy_film(source, tmp_path / "c.mp4", codec="hevc")

@@ -58,9 +58,11 @@ def program(argv: Sequence[str] | None = None) -> ExitCode:
     """Run the command that ``argv`` asks for. Raises CodeFormerError; argparse's own errors are SystemExit(2)."""
     words = normalise(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    args = parser.parse_args(words)
+    args, unknown = parser.parse_known_args(words)
     if args.command == "restore" and _is_video(args.input_path):
         args = parser.parse_args(["video", *(word for i, word in enumerate(words) if i != words.index("restore"))])
+    elif unknown:
+        args = parser.parse_args(words)  # says which
     quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", False)
     with library_messages(Console(quiet=quiet, verbose=verbose)):
         return ExitCode(args.run(args))

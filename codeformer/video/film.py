@@ -185,7 +185,7 @@ def _restore_rest(
     engine = engine or open_engine(TASKS["restore"], plan.options.work)
     for note in engine.notes:
         console.detail(note)
-    faces, began, last_duration = 0, time.monotonic(), 0
+    faces, began, last_duration, until = 0, time.monotonic(), 0, 0
     notes, writer = StretchNotes(), None
     shown: Any = None  # the last frame as the encoder takes it
     steps = restored_frames(plan.film, engine, plan.steady, plan.options.stretch, len(records), clock)
@@ -199,7 +199,9 @@ def _restore_rest(
                     with clock.timed("encode"):
                         writer.close()
                     writer = None
-                    records.append({**notes.record(), "duration": last_duration, **(step.closing or {})})
+                    records.append(
+                        {**notes.record(), "duration": last_duration, "until": until, **(step.closing or {})}
+                    )
                     work.finish(step.stretch, records[-1])
                     notes = StretchNotes()
                     continue
@@ -209,7 +211,7 @@ def _restore_rest(
                     if step.rgb is not None:
                         shown = writer.convert(step.rgb)
                     writer.write(shown, frame.pts)
-                last_duration = frame.duration
+                last_duration, until = frame.duration, frame.pts + frame.duration
                 notes.add(step.done)
                 if plan.options.save_frames is not None:
                     _save_frame(plan.options.save_frames, frame.index, step.rgb)
@@ -219,7 +221,7 @@ def _restore_rest(
         except KeyboardInterrupt:
             if writer is not None:
                 writer.close()
-                records.append({**notes.record(), "duration": last_duration, "unfinished": True})
+                records.append({**notes.record(), "duration": last_duration, "until": until, "unfinished": True})
             raise
         finally:
             if writer is not None:
@@ -266,7 +268,7 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
         console.note("interrupted before the first frame was done")
         return
     temporary = work.path / f"film.part{plan.output.suffix}"
-    until = frames / plan.film.info.rate
+    until = records[-1]["until"] * plan.film.info.time_base
     try:
         _mux(plan, work, records, temporary, until)
         temporary.replace(plan.partial)

@@ -14,7 +14,7 @@ import av
 from codeformer.errors import OutputError
 from codeformer.video.encoding import CONTAINERS, Encoding
 from codeformer.video.packets import read_packets
-from codeformer.video.reader import open_container, start_of, video_stream
+from codeformer.video.reader import disposition_of, open_container, start_of, video_stream
 from codeformer.video.tracks import Carrier, carriers
 
 # What describes the input's file, not the film
@@ -58,6 +58,8 @@ def mux(
             video = out.add_stream(encoding.codec, rate=encoding.rate)
             encoding.configure(video.codec_context)
             video.time_base = encoding.time_base
+            if encoding.codec == "libx265" and container_name in ("mp4", "mov"):
+                video.codec_context.codec_tag = "hvc1"  # Apple's players open no other
             carried: list[Carrier] = []
             if origin is not None:
                 _describe(out, video, origin, source, clip)
@@ -84,7 +86,7 @@ def _describe(out: Any, video: Any, origin: Any, source: Path | None, clip: Clip
     video.metadata.update(
         {k: v for k, v in first.metadata.items() if k.lower() in ("language", "title", "handler_name")}
     )
-    video.disposition = int(first.disposition)
+    video.disposition = disposition_of(first)
     if hasattr(origin, "chapters"):
         kept = [c for c in (_clipped(chapter, origin, clip) for chapter in origin.chapters()) if c is not None]
         if kept:

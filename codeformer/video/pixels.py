@@ -6,14 +6,13 @@ The numbers of matrices, ranges, primaries and transfer curves are those of ITU-
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation
 
 Pixels = npt.NDArray[Any]  # (H, W, 3) RGB, uint8 or uint16, full range
 
@@ -32,8 +31,11 @@ _WEIGHTS = {
     9: (0.2627, 0.0593),
     10: (0.2627, 0.0593),
 }
-# Without these chroma is interpolated by dropping samples and rounded down: every pass would darken the film
-_QUALITY = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# libswscale's flags BICUBIC, FULL_CHR_H_INT and ACCURATE_RND, by number because PyAV names them from version 17 on.
+# Without the last two chroma is interpolated by dropping samples and rounded down: every pass would darken the film.
+_QUALITY = 0x4 | 0x2000 | 0x40000
+# Before version 17 PyAV's conversions know BT.601 only; then they are left to the slower ones below
+_CONVERTS = int(av.__version__.split(".")[0]) >= 17
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Orientation:
         return np.ascontiguousarray(rgb[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
 
 
-def colour_of(frame: av.VideoFrame) -> Colour:
-    """A decoded frame's colour description, gaps filled by what players assume.
+def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
+    """A decoded frame's colour description, gaps filled by what players assume. ``context``: its decoder.
 
     An untagged film is BT.601 up to standard definition and BT.709 above; RGB frames (GIF, PNG) become BT.709.
     """
@@ -79,7 +81,7 @@ def colour_of(frame: av.VideoFrame) -> Colour:
     full = int(frame.color_range) == FULL or name.startswith("yuvj")
     if name.startswith("gray") and int(frame.color_range) != LIMITED:
         full = True
-    return Colour(matrix, FULL if full else LIMITED, int(frame.color_primaries), int(frame.color_trc))
+    return Colour(matrix, FULL if full else LIMITED, int(context.color_primaries), int(context.color_trc))
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
@@ -107,7 +109,7 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Pixels:
     target = "rgb24" if bits <= 8 else "rgb48le"
     if frame.format.is_rgb or frame.format.name.startswith("pal8"):
         return frame.reformat(format=target, interpolation=_QUALITY).to_ndarray()
-    if bits > 8 and not frame.format.name.startswith("gray"):
+    if (bits > 8 or not _CONVERTS) and not frame.format.name.startswith("gray"):
         return _deep_to_rgb(frame, colour, bits)
     return frame.reformat(
         format=target, interpolation=_QUALITY, src_colorspace=_SWS[colour.matrix], src_color_range=colour.range
@@ -125,7 +127,7 @@ def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -
     if pix_fmt.startswith(("gbr", "rgb", "bgr")):
         layout = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
         frame = av.VideoFrame.from_ndarray(rgb, format=layout).reformat(format=pix_fmt, interpolation=_QUALITY)
-    elif rgb.dtype == np.uint8 and colour.range == LIMITED:
+    elif rgb.dtype == np.uint8 and colour.range == LIMITED and _CONVERTS:
         source = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         source.color_range = FULL
         frame = source.reformat(
@@ -140,8 +142,9 @@ def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -
     if not frame.format.is_rgb:
         frame.colorspace = colour.matrix
     frame.color_range = colour.range
-    frame.color_primaries = colour.primaries
-    frame.color_trc = colour.transfer
+    if hasattr(frame, "color_primaries"):  # PyAV 17; before, the encoder's own settings have to do
+        frame.color_primaries = colour.primaries
+        frame.color_trc = colour.transfer
     return frame
 
 
@@ -152,10 +155,14 @@ def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -
 def _deep_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Pixels:
     wide = _regrid(frame, "yuv444p16le", colour)
     yuv = np.stack(_planes(wide), axis=-1).astype(np.float32)
+    if frame.format.name.startswith("yuvj") and not _CONVERTS:
+        colour = replace(colour, range=LIMITED)  # older PyAV cannot keep libswscale from making it so
     offset, span = _levels(colour, bits)
     inverse = np.linalg.inv(_yuv_from_rgb(colour.matrix)) / span  # the spans divide its columns
-    rgb = cv2.transform(yuv - offset, (inverse * 65535).astype(np.float32))
-    return np.clip(np.rint(rgb, out=rgb), 0, 65535).astype(np.uint16)
+    rgb = cv2.transform(yuv - offset, inverse.astype(np.float32))
+    top = 65535 if bits > 8 else 255
+    rgb *= top
+    return np.clip(np.rint(rgb, out=rgb), 0, top).astype(np.uint16 if bits > 8 else np.uint8)
 
 
 def _deep_from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour) -> av.VideoFrame:
@@ -171,15 +178,15 @@ def _deep_from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour) -> av.VideoFrame:
 
 
 def _regrid(frame: av.VideoFrame, pix_fmt: str, colour: Colour) -> av.VideoFrame:
-    """Another depth and chroma grid, the same colours."""
+    """Another depth and chroma grid, the same colours: both sides are called limited, so nothing is converted."""
     matrix = _SWS[colour.matrix]
     return frame.reformat(
         format=pix_fmt,
         interpolation=_QUALITY,
         src_colorspace=matrix,
         dst_colorspace=matrix,
-        src_color_range=colour.range,
-        dst_color_range=colour.range,
+        src_color_range=LIMITED,
+        dst_color_range=LIMITED,
     )
 
 

@@ -63,9 +63,15 @@ def open_container(path: Path) -> Any:
 def video_stream(container: Any, path: Path) -> Any:
     """The film's picture: the first video stream that is not cover art. Raises InputError if there is none."""
     for stream in container.streams.video:
-        if not int(stream.disposition) & _ATTACHED_PICTURE:
+        if not disposition_of(stream) & _ATTACHED_PICTURE:
             return stream
     raise InputError(f"{path}: holds no video stream")
+
+
+def disposition_of(stream: Any) -> int:
+    """The stream's disposition flags (AV_DISPOSITION_...); older PyAV gives a Flag that is no integer."""
+    flags = stream.disposition
+    return int(getattr(flags, "value", flags))
 
 
 def start_of(container: Any) -> Fraction:
@@ -124,7 +130,7 @@ class FilmFile:
                 frames = max(1, round(duration * rate))
             notes = []
             others = [
-                s for s in container.streams.video if s is not stream and not int(s.disposition) & _ATTACHED_PICTURE
+                s for s in container.streams.video if s is not stream and not disposition_of(s) & _ATTACHED_PICTURE
             ]
             if others:
                 notes.append(f"only the first of {len(others) + 1} video streams is worked on; the others are left out")
@@ -139,7 +145,7 @@ class FilmFile:
                 frames=frames,
                 duration=duration,
                 sample_aspect_ratio=aspect if aspect > 0 else Fraction(1),
-                colour=colour_of(frame),
+                colour=colour_of(frame, stream.codec_context),
                 bits=bits_of(frame),
                 codec=stream.codec_context.name,
                 pix_fmt=frame.format.name,

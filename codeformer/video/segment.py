@@ -272,16 +272,22 @@ def _encoded(items: Iterable[_Item], engine: Engine, wanted: Any) -> Iterator[_I
 
 def _choose_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
     """The codes of each face: the likeliest over its track's neighbouring frames."""
-    codes = []
-    for own, cut in zip(item.logits, item.cuts, strict=False):
-        logits, weights = [own], [1.0]
-        for other, index in _partners(item, neighbours, cut):
+    codes, cuts = [], []
+    for number, cut in enumerate(item.cuts):
+        partners = _partners(item, neighbours, cut)
+        # Whether a face has colour must not change from frame to frame either
+        votes = [cut.crop.grey, *(other.cuts[index].crop.grey for other, index in partners)]
+        cuts.append(replace(cut, crop=replace(cut.crop, grey=2 * sum(votes) > len(votes))))
+        if number >= len(item.logits):
+            continue
+        logits, weights = [item.logits[number]], [1.0]
+        for other, index in partners:
             if index < len(other.logits):
                 logits.append(other.logits[index])
                 weights.append(temporal.alikeness(cut.crop.pixels, other.cuts[index].crop.pixels))
-        average = temporal.average_logits(logits, weights) if len(logits) > 1 else own
+        average = temporal.average_logits(logits, weights) if len(logits) > 1 else logits[0]
         codes.append(average.argmax(-1))
-    result = replace(item, codes=codes)
+    result = replace(item, codes=codes, cuts=cuts)
     item.encoded = []  # from here on it is a neighbour only
     return result
 

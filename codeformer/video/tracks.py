@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import av
 
+from codeformer.video.reader import disposition_of
+
 # Statistics that Matroska's muxer writes about the streams of one file, and marks of one container
 _STALE_TAGS = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id")
 _AUDIO_CODEC = {"webm": "libopus"}
@@ -91,7 +93,7 @@ def _described(target: Any, source: Any) -> Any:
     for key, value in source.metadata.items():
         if not key.lower().startswith(_STALE_TAGS):
             target.metadata[key] = value
-    target.disposition = int(source.disposition)
+    target.disposition = disposition_of(source)
     return target
 
 
