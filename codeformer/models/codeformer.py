@@ -72,6 +72,22 @@ class FuseSFTBlock(nn.Module):
         return dec + w * (dec * self.scale(enc) + self.shift(enc))
 
 
+class PixelSkip(nn.Module):
+    """The folded input, mixed and gated by what the decoder knows, for networks whose finest grid is coarse.
+
+    Where the input is noisy or blurred the gate closes, and what the decoder draws stands alone.
+    """
+
+    def __init__(self, channels: int, folded: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(channels, folded, 1)
+        self.mix = nn.Conv2d(folded, folded, 1)
+
+    def forward(self, pixels: Tensor, dec: Tensor) -> Tensor:
+        """Map the folded input (B, folded, h, w) and the decoder's last features (B, channels, h, w) to a residual."""
+        return torch.sigmoid(self.gate(dec)) * self.mix(pixels)
+
+
 class CodeFormer(VQAutoEncoder):
     """The whole network, with the published arguments.
 
@@ -126,8 +142,7 @@ class CodeFormer(VQAutoEncoder):
             {size: FuseSFTBlock(channels[size], config.norm_groups) for size in config.connect_list}
         )
         if config.pixel_skip:
-            folded = 3 * config.stem**2
-            self.pixel_skip = nn.Conv2d(folded, folded, 1)
+            self.pixel_skip = PixelSkip(config.nf * config.ch_mult[0], 3 * config.stem**2)
 
     @classmethod
     def from_config(cls, config: Config, *, fix_modules: Sequence[str] | None = None) -> "CodeFormer":
@@ -187,13 +202,15 @@ class CodeFormer(VQAutoEncoder):
         x = adaptive_instance_normalization(quant, lq_feat) if adain else quant
         blends = isinstance(w, Tensor) or w > 0
         wanted = {self.generator.taps[size]: size for size in self.fuse_convs_dict} if blends else {}
-        for i, block in enumerate(self.generator.blocks):
+        *body, head = self.generator.blocks
+        for i, block in enumerate(body):
             x = block(x)
             if i in wanted:
                 x = self.fuse_convs_dict[wanted[i]](features[wanted[i]], x, w)
+        out = head(x)
         if self.config.pixel_skip and blends:
-            x = x + w * self.pixel_skip(features["pixels"])
-        return self.generator.unfold(x)
+            out = out + w * self.pixel_skip(features["pixels"], x)
+        return self.generator.unfold(out)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, w: float = 0, detach_16: bool = True, code_only: bool = False, adain: bool = False

@@ -25,7 +25,7 @@ class Config:
         dim_embd, n_head, n_layers: width, heads and depth of the Transformer.
         latent_size: length of the code sequence (the latent grid's area).
         connect_list: grid sizes, as strings, at which CFT blends encoder features in.
-        pixel_skip: whether the folded input itself is blended in, scaled by w, at the last convolution:
+        pixel_skip: whether the folded input itself is blended in, gated and scaled by w, at the last convolution:
             CFT at the level of pixels, for networks whose finest grid is coarser than the picture.
     """
 

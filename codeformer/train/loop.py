@@ -243,8 +243,10 @@ def start_identity(net: CodeFormer) -> None:
             branch[-1].bias.zero_()
     if net.config.pixel_skip:
         skip: Any = net.pixel_skip
-        nn.init.dirac_(skip.weight)
-        skip.bias.zero_()
+        nn.init.dirac_(skip.mix.weight)
+        skip.mix.bias.zero_()
+        skip.gate.weight.mul_(0.1)
+        skip.gate.bias.fill_(3.0)
         levels[max(levels, key=int)].scale[-1].bias.fill_(-1.0)  # at w = 1 the copied pixels stand alone at first
 
 
