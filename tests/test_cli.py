@@ -247,3 +247,16 @@ def test_a_film_goes_to_the_video_command(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--compare" in capsys.readouterr().err
     assert command_line.main(["restore", "-i", "a.mp4", "b.png"]) == 2
     assert "a.mp4 is a film" in capsys.readouterr().err
+
+
+def test_a_missing_system_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """OpenCV's wheel wants libGL, which servers lack: one line says what to install."""
+
+    def broken(*_: object) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(command_line, "program", broken)
+    assert command_line.main(["models"]) == 1
+    assert "libGL.so.1" in (message := capsys.readouterr().err)
+    assert "apt install libgl1" in message
+    assert message.count("\n") == 1

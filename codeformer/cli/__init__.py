@@ -93,6 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(ExitCode.OUT_OF_MEMORY)
     except SystemExit as stop:  # argparse: --help, --version, and usage errors, already printed
         return stop.code if isinstance(stop.code, int) else int(ExitCode.USAGE)
+    except ImportError as error:
+        if "cannot open shared object file" in str(error):  # OpenCV's wheel on a server without a desktop
+            _complain(f"a system library is missing ({error}); on Debian: apt install libgl1 libglib2.0-0 libxcb1")
+        else:
+            _complain(f"the installation is incomplete ({error}); reinstall codeformer")
+        if "--verbose" in words:
+            _traceback()
+        return int(ExitCode.SOME_FAILED)
     except Exception as error:
         _complain(f"unexpected {type(error).__name__}: {error or 'no message'} (--verbose shows where)")
         if "--verbose" in words:
