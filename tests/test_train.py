@@ -203,6 +203,7 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
         3: {"cross_entropy": 0.1, "fidelity": (1.0, "any"), "train": ("encoder", "transformer", "generator", "fuse")},
     }
     todo = tiny(stage, straight_through=stage == 3, **changes[stage])
+    todo = replace(todo, network=replace(todo.network, pixel_skip=stage == 3))
     options: dict[str, Any] = {
         "perceptual": vgg,
         "init": None if stage == 1 else stage2.parent / ("one" if stage == 2 else "two") / "model.safetensors",
