@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codeformer.engine import open_engine
+from codeformer.engine import open_engine, preferred_w
 from codeformer.errors import InputError
 from codeformer.options import (
     DEFAULT_DETECTOR,
@@ -142,7 +142,7 @@ class Restorer:
 
         Args:
             rgb: (H, W, 3) uint8 or uint16, RGB. It is not changed.
-            w: fidelity weight in [0, 1]; None for the task's own.
+            w: fidelity weight in [0, 1]; None for what the model wants, or else the task's own.
             upscale: scale of the result, 1 to 4.
             aligned: the picture is an aligned crop; the result is (size, size, 3).
             landmarks: faces by hand instead of detection, five (x, y) each: eyes, nose, mouth corners.
@@ -166,7 +166,7 @@ class Restorer:
             landmarks=points,
             aligned=aligned,
         )
-        weight = self._engine.task.default_w if w is None else w
+        weight = preferred_w(self._engine.task, self._engine.model) if w is None else w
         work = replace(old, w=weight, faces=faces, canvas=replace(old.canvas, upscale=upscale))
         engine = replace(self._engine, work=work)
         picture = _picture(rgb, alpha)

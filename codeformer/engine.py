@@ -113,6 +113,22 @@ def trained_with_adain(model: Path, published: bool) -> bool:
     return {"true": True, "false": False}.get(_metadata(model).get("adain", ""), published)
 
 
+def preferred_w(task: Task, model: Path) -> float:
+    """The fidelity weight where the user gives none: what the weights file asks for, else the task's own.
+
+    A file asks by ``w_restore``, ``w_colorize`` or ``w_inpaint`` in its metadata; a small network may want another
+    weight than the published one. Raises WeightsError.
+    """
+    said = _metadata(model).get(f"w_{task.name}")
+    try:
+        w = task.default_w if said is None else float(said)
+    except ValueError:
+        w = -1.0
+    if not 0 <= w <= 1:
+        raise WeightsError(f"{model}: its metadata asks for the fidelity weight {said!r}, which does not lie in [0, 1]")
+    return w
+
+
 def _metadata(model: Path) -> dict[str, str]:
     from codeformer.models.load import read_metadata
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from codeformer import colour
-from codeformer.engine import Engine, open_engine
+from codeformer.engine import Engine, open_engine, preferred_w
 from codeformer.errors import ExitCode, UsageError, WeightsError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
 from codeformer.picture import Picture, read_picture
@@ -132,6 +133,26 @@ def test_a_network_for_other_tasks_is_refused(tiny_model_path, tmp_path):
     save_network(load_network(tiny_model_path), path, {"tasks": "restore"})
     with pytest.raises(WeightsError, match=r"other\.safetensors.*not to colorize.*codeformer download colorization"):
         open_engine(Colorize(), work(path, aligned=True))
+
+
+def test_the_weights_file_may_want_another_w(tiny_model_path, grey, tmp_path):
+    from codeformer.cli import main
+    from codeformer.models.load import load_network, save_network
+
+    path = tmp_path / "own.safetensors"
+    save_network(load_network(tiny_model_path), path, {"tasks": "colorize", "w_colorize": "0.75"})
+    Image.fromarray(cv2.resize(grey, (64, 64))).save(tmp_path / "a.png")
+
+    def w_of(*more: str) -> float:
+        command = ["colorize", "--aligned", "-i", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+        assert main([*command, "--model", str(path), "--device", "cpu", *more]) == ExitCode.OK
+        return json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["w"]
+
+    assert w_of() == 0.75 and w_of("-w", "0.25") == 0.25
+    assert preferred_w(Colorize(), tiny_model_path) == 0
+    save_network(load_network(tiny_model_path), path, {"w_colorize": "lots"})
+    with pytest.raises(WeightsError, match=r"own\.safetensors.*'lots'"):
+        preferred_w(Colorize(), path)
 
 
 def test_a_grey_file_with_a_grey_profile_becomes_a_colour_file(tiny_model_path, grey, tmp_path, capsys):

@@ -132,9 +132,16 @@ def make_task(args: argparse.Namespace) -> Task:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Work on files and folders. Raises CodeFormerError when nothing can be done at all."""
-    options, task = run_options(args), make_task(args)
+    task = make_task(args)
+    by_model = args.fidelity_weight is None
+    args.fidelity_weight = task.default_w if by_model else args.fidelity_weight
+    options = run_options(args)
+    from codeformer.engine import choose_model, preferred_w
     from codeformer.runner import run_pictures
 
+    if by_model:
+        model, _ = choose_model(task, options.work.model)
+        options = replace(options, work=replace(options.work, w=preferred_w(task, model)))
     console = Console(quiet=args.quiet, verbose=args.verbose)
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")

@@ -172,15 +172,16 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--verbose", action="store_true", help="more on stderr; a traceback with unexpected errors")
 
 
-def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float) -> None:
-    """-w/--fidelity_weight."""
+def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
+    """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
+    or_by_model = ", or what the model wants" if by_model else ""
     parser.add_argument(
         "-w",
         "--fidelity_weight",
         type=float,
-        default=default_w,
+        default=None if by_model else default_w,
         metavar="0-1",
-        help="0: the most beautiful face, 1: the most faithful (default: %(default)g)",
+        help=f"0: the most beautiful face, 1: the most faithful (default: {default_w:g}{or_by_model})",
     )
 
 
@@ -188,7 +189,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
     add_input_options(parser)
     parser.add_argument("--recursive", action="store_true", help="folders within folders too")
-    add_fidelity_option(parser, task.default_w)
+    add_fidelity_option(parser, task.default_w, by_model=True)
     add_model_options(parser)
     add_face_options(parser)
     add_canvas_options(parser, task.default_upscale)
