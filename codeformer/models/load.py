@@ -39,7 +39,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(f"{path}: not a safetensors file, or cut off ({_first_line(error)})") from error
     with path.open("rb") as file:

@@ -84,7 +84,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, _, h, w = x.shape
         weight = self.conv.weight  # (O, C, 3, 3)
-        # Along one axis, an even output sees x[i-1] by tap 0 and x[i] by taps 1+2, an odd one x[i] by 0+1 and x[i+1] by 2.
+        # Along one axis, an even output sees x[i-1] by tap 0 and x[i] by taps 1+2, an odd one x[i] by 0+1, x[i+1] by 2.
         rows = (
             torch.stack((weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]), 2),
             torch.stack((weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]), 2),
