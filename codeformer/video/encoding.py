@@ -8,11 +8,13 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import cv2
 
 from codeformer.errors import UsageError
 from codeformer.video.pixels import Colour
 from codeformer.video.source import FilmInfo
 
+_AVX_512F = 13  # OpenCV's number for the processor's feature
 _GLOBAL_HEADER = 0x400000  # AV_CODEC_FLAG_GLOBAL_HEADER: the parameter sets go into the container, once
 
 #: By the output's ending: FFmpeg's name of the container and the codec that every player of it takes.
@@ -98,6 +100,9 @@ def plan_encoding(
         options["preset"] = preset or _PRESETS[name]
     if name == "libx264":
         options["threads"] = "4"  # their number is part of the result: a resumed film must not depend on the machine
+        if cv2.checkHardwareSupport(_AVX_512F):
+            # x264's AVX-512 code gives other bits from run to run (seen with the build in PyAV's wheels)
+            options["x264-params"] = "asm=avx2"
     if name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}
     if name == "libx265":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from codeformer import __version__
-from codeformer.atomic import write_atomic
+from codeformer.atomic import unwritable, write_atomic
 from codeformer.engine import Engine, choose_model, file_hash, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError
 from codeformer.options import OutputOptions
@@ -71,7 +71,10 @@ def run_film(options: FilmOptions, console: Console, engine: Engine | None = Non
     if options.resume and (code := _already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
-    plan.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(plan.output, error) from error
     work = WorkFolder(plan.output, plan.stamp, resume=options.resume)
     try:
         return _work(plan, work, console, engine)
