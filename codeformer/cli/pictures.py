@@ -132,14 +132,11 @@ def make_task(args: argparse.Namespace) -> Task:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Work on files and folders. Raises CodeFormerError when nothing can be done at all."""
-    task = make_task(args)
-    by_model = args.fidelity_weight is None
-    args.fidelity_weight = task.default_w if by_model else args.fidelity_weight
-    options = run_options(args)
+    options, task = run_options(args), make_task(args)
     from codeformer.engine import choose_model, preferred_w
     from codeformer.runner import run_pictures
 
-    if by_model:
+    if args.fidelity_weight is None:
         model, _ = choose_model(task, options.work.model)
         options = replace(options, work=replace(options.work, w=preferred_w(task, model)))
     console = Console(quiet=args.quiet, verbose=args.verbose)

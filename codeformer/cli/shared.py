@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from codeformer.errors import UsageError
 from codeformer.options import (
@@ -25,9 +24,7 @@ from codeformer.options import (
     OutputOptions,
     RunOptions,
 )
-
-if TYPE_CHECKING:
-    from codeformer.tasks import Task
+from codeformer.tasks import TASKS, Task
 
 
 def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
@@ -203,7 +200,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
     none = (None, "", "None", "none")  # the original's "no background upsampler" is the word None
     bg_upsampler = None if args.bg_upsampler in none else str(args.bg_upsampler)
     return FaceWork(
-        w=args.fidelity_weight,
+        w=TASKS[args.task].default_w if args.fidelity_weight is None else args.fidelity_weight,
         model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
         faces=FaceOptions(
             detection_model=args.detection_model,
