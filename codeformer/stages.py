@@ -190,16 +190,21 @@ def draw_boxes(picture: Picture, faces: Sequence[Face], options: CanvasOptions, 
     """The picture with each face's box and number; ``size`` is the (width, height) that the boxes refer to."""
     height, width = picture.rgb.shape[:2]
     sx, sy = width / size[0], height / size[1]
-    top = int(np.iinfo(picture.rgb.dtype).max)
-    rgb = picture.rgb.copy()
     thick = max(1, round(min(width, height) / 300))
     font = max(0.4, min(width, height) / 700)
+    outline, ink = (np.zeros((height, width), np.uint8) for _ in range(2))  # OpenCV writes into 8 bits only
     for number, face in enumerate(faces, 1):
         x0, y0, x1, y1 = (round(v * s) for v, s in zip(face.box, (sx, sy, sx, sy), strict=True))
-        cv2.rectangle(rgb, (x0, y0), (x1, y1), (0, top, 0), thick)
+        cv2.rectangle(ink, (x0, y0), (x1, y1), 255, thick)
         at = (x0 + 2 * thick, max(y0 - 2 * thick, round(22 * font)))
-        cv2.putText(rgb, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, font, (0, 0, 0), 3 * thick, cv2.LINE_AA)
-        cv2.putText(rgb, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, font, (0, top, 0), thick, cv2.LINE_AA)
+        for mask, width_of_line in ((outline, 3 * thick), (ink, thick)):
+            cv2.putText(mask, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, font, 255, width_of_line, cv2.LINE_AA)
+    rgb = picture.rgb.copy()
+    green = np.array([0, np.iinfo(rgb.dtype).max, 0], np.float32)
+    for mask, colour in ((outline, 0 * green), (ink, green)):
+        drawn = mask > 0
+        weight = mask[drawn][:, None].astype(np.float32) / 255
+        rgb[drawn] = np.rint(rgb[drawn] + (colour - rgb[drawn]) * weight).astype(rgb.dtype)
     return replace_rgb(picture, rgb)
 
 

@@ -18,7 +18,7 @@ from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, Res
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork
-from codeformer.picture import Picture
+from codeformer.picture import Picture, to_uint16
 from codeformer.pipeline import Job, Result, process
 from codeformer.restore import FaceRestorer
 from codeformer.stages import choose
@@ -222,8 +222,17 @@ def test_numbers_choose_faces_and_boxes_show_them(engine: Engine) -> None:
     assert (result.output.rgb[60:76, 92:108] == rgb[60:76, 92:108]).all()
     missing = run(with_options(engine, {"numbers": (4,)}), Picture(rgb))[0]
     assert isinstance(missing.error, InputError) and "only 3 faces" in str(missing.error)
-    boxed = run(with_options(engine, draw_box=True), Picture(rgb))[0]
-    assert boxed.output is not None and (boxed.output.rgb == (0, 255, 0)).all(axis=2).sum() > 300
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_boxes_are_drawn_at_any_depth(engine: Engine, dtype: type) -> None:
+    rgb = scene((40, 50), (160, 50))
+    rgb = to_uint16(rgb) if dtype == np.uint16 else rgb
+    result = run(with_options(engine, {"max_faces": 1}, draw_box=True), Picture(rgb))[0]
+    assert result.error is None and result.output is not None and result.output.rgb.dtype == dtype
+    green = (result.output.rgb == (0, np.iinfo(dtype).max, 0)).all(axis=2)
+    assert green.sum() > 200  # around the face that was left alone too
+    assert (result.output.rgb[-5:] == rgb[-5:]).all()
 
 
 boxes = st.lists(st.tuples(st.integers(20, 180), st.integers(20, 120), st.integers(4, 60)), max_size=6)
