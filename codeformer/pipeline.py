@@ -109,7 +109,8 @@ class _Waiting(Generic[K]):
                 self.error = OutOfMemoryError(message)
             else:
                 _log.debug("unexpected error in stage %s", stage, exc_info=True)
-                self.error = RestorationError(f"unexpected {type(error).__name__} in stage {stage}: {error}")
+                what = " ".join(str(error).split())  # OpenCV's messages have several lines
+                self.error = RestorationError(f"unexpected {type(error).__name__} in stage {stage}: {what}")
             self.error.__cause__ = error
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

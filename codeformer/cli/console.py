@@ -31,12 +31,12 @@ class Console:
     def note(self, message: str) -> None:
         """What is going on."""
         if not self.quiet:
-            self._write(f"codeformer: {message}")
+            self._write(f"codeformer: {_line(message)}")
 
     def detail(self, message: str) -> None:
         """What only a curious user wants."""
         if self.verbose and not self.quiet:
-            self._write(f"codeformer: {message}")
+            self._write(f"codeformer: {_line(message)}")
 
     @contextmanager
     def progress(self, total: int, unit: str = "picture") -> Iterator[tqdm]:
