@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codeformer.digest import sha256_of
 from codeformer.errors import WeightsError
 from codeformer.options import FaceWork, ModelOptions
 from codeformer.tasks import Task
@@ -93,7 +93,7 @@ def open_engine(task: Task, work: FaceWork) -> Engine:
         background=background,
         face_upsampler=face_upsampler,
         model=model,
-        model_hash=file_hash(model),
+        model_hash=sha256_of(model),
         adain=trained_with_adain(model, task.adain),
         notes=tuple(notes),
         extras=extras,
@@ -166,12 +166,3 @@ def check_trained(task: Task, model: Path, config: Config) -> None:
         raise WeightsError(
             f"{model}: was trained to {others}, not to {task.name}; run: codeformer download {task.weights_group}"
         )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,7 +8,6 @@ the SHA-256 that the caller knows decide, and only a file that has both gets its
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO
 
 from codeformer import __version__
 from codeformer.atomic import reason, shown, sync_folder, unwritable
+from codeformer.digest import sha256_of, sha256_of_open
 from codeformer.errors import WeightsError
 
 _BLOCK = 1 << 18
@@ -67,7 +67,7 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_writer(part, lambda: note(f"{target.name}: another process is fetching it; waiting")) as file:
-            if target.is_file() and target.stat().st_size == size and _digest_of(target) == sha256:
+            if target.is_file() and target.stat().st_size == size and sha256_of(target) == sha256:
                 part.unlink()  # somebody else was faster
                 progress(size)
                 return
@@ -106,7 +106,7 @@ def _gather(
         try:
             if before < size:
                 _receive(url, file, size, progress, timeout)
-            if _length(file) == size and _digest(file) == sha256:
+            if _length(file) == size and sha256_of_open(file) == sha256:
                 return
             file.truncate(0)
             if wrong:
@@ -225,19 +225,6 @@ def _lock(file: BinaryIO, wait: Callable[[], None]) -> None:
 def _length(file: BinaryIO) -> int:
     file.flush()
     return os.fstat(file.fileno()).st_size
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return _digest(file)
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _require_space(folder: Path, wanted: int) -> None:

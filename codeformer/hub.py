@@ -7,7 +7,6 @@ Nothing here touches the network but `download`. Files are looked for in the wei
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from codeformer.atomic import shown, write_atomic
+from codeformer.digest import sha256_of
 from codeformer.errors import OutputError, UsageError, WeightsError
 from codeformer.published import GROUPS, WEIGHTS, Weights
 
@@ -200,15 +200,6 @@ def _problem(weights: Weights, path: Path, root: Path) -> str:
         return ""
     doubt = f" ({weights.note})" if weights.note else ""
     return f"{shown(path)}: is damaged or not the published file by its SHA-256{doubt}; {again}"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_cache(root: Path) -> dict[str, object]:

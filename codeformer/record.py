@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from codeformer import __version__
-from codeformer.engine import Engine, file_hash
+from codeformer.digest import sha256_of
+from codeformer.engine import Engine
 from codeformer.errors import CodeFormerError
 from codeformer.inputs import Planned
 from codeformer.options import FaceWork, OutputOptions
@@ -31,7 +32,7 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     canvas = asdict(work.canvas)
     del canvas["bg_tile"]
     if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
-        canvas["bg_upsampler_sha256"] = file_hash(Path(work.canvas.bg_upsampler))
+        canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
     settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
     own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
     return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
@@ -42,10 +43,10 @@ def fingerprint_of(path: Path, task: Task, stamp: str) -> str:
     if not path.is_file():  # a pipe would block
         return ""
     try:
-        parts = [stamp, file_hash(path)]
+        parts = [stamp, sha256_of(path)]
         companion = task.companion(path)
         if companion is not None:
-            parts.append(file_hash(companion))
+            parts.append(sha256_of(companion))
     except (OSError, CodeFormerError):
         return ""
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

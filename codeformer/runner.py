@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from codeformer import __version__
-from codeformer.engine import Engine, choose_model, file_hash, open_engine
+from codeformer.digest import sha256_of
+from codeformer.engine import Engine, choose_model, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_root, plan
 from codeformer.options import OutputOptions, RunOptions
@@ -99,7 +100,7 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
         model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
         for note in notes:
             console.note(note)
-        model_hash = engine.model_hash if engine else file_hash(model)
+        model_hash = engine.model_hash if engine else sha256_of(model)
         settings = describe(task, options.work, options.output)
         stamp = hashlib.sha256(json.dumps([settings, model_hash, __version__]).encode()).hexdigest()
         header = header_of(task, settings, model, model_hash, engine)
@@ -221,7 +222,7 @@ def _settle(
         tally.faces += result.done
     for note in result.notes:
         console.warning(note if str(item.path) in note else f"{item.path}: {note}")
-    console.detail(f"{item.path}: {result.done} faces, {sum(seconds.values()):.2f} s")
+    console.detail(f"{item.path}: {_faces(result.done)}, {sum(seconds.values()):.2f} s")
     return record_of(item, fingerprint, status, result, written.files, seconds, error)
 
 
@@ -257,7 +258,7 @@ def _counts(tally: _Tally, total: int) -> dict[str, Any]:
 
 def _conclude(tally: _Tally, total: int, state: str, root: Path, task: Task, console: Console) -> ExitCode:
     """The summary on stderr, and the exit code."""
-    speed = f" ({tally.faces} faces, {tally.rate()})" if tally.faces else ""
+    speed = f" ({_faces(tally.faces)}, {tally.rate()})" if tally.faces else ""
     parts = [f"{tally.done} of {total} {task.past}{speed}"]
     if tally.skipped:
         parts.append(f"{tally.skipped} were done already")
@@ -275,6 +276,10 @@ def _conclude(tally: _Tally, total: int, state: str, root: Path, task: Task, con
         console.error(f"interrupted: {total - tally.seen} of {total} left; the same command goes on from here")
         return ExitCode.INTERRUPTED
     return tally.exit_code
+
+
+def _faces(count: int) -> str:
+    return f"{count} face{'s' if count != 1 else ''}"
 
 
 def _mention_ignored(ignored: tuple[Path, ...], console: Console) -> None:

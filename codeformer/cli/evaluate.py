@@ -64,7 +64,8 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     from torch import channels_last  # on a CPU VGG then takes a fifth less time
 
     from codeformer.atomic import write_atomic
-    from codeformer.engine import file_hash, trained_with_adain
+    from codeformer.digest import sha256_of
+    from codeformer.engine import trained_with_adain
     from codeformer.hub import resolve_model
     from codeformer.models.load import load_network, read_metadata
     from codeformer.restore import pick_device
@@ -104,7 +105,7 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
         print()
     for name, rises in rising.items():
         print(f"{'PSNR' if name == 'psnr' else name} {'rises' if rises else 'does not rise'} from w to w")
-    report = json.dumps(_report(result, model, file_hash(model), args), indent=1).encode()
+    report = json.dumps(_report(result, model, sha256_of(model), args), indent=1).encode()
     for path in (args.json, args.output_path and args.output_path / "metrics.json"):
         if path:
             write_atomic(path, report)

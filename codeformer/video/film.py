@@ -15,7 +15,8 @@ import numpy as np
 
 from codeformer import __version__
 from codeformer.atomic import unwritable, write_atomic
-from codeformer.engine import Engine, choose_model, file_hash, open_engine
+from codeformer.digest import sha256_of
+from codeformer.engine import Engine, choose_model, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError
 from codeformer.options import OutputOptions
 from codeformer.picture import Picture, write_picture
@@ -102,7 +103,7 @@ def _plan(options: FilmOptions, console: Console) -> _Plan:
     for note in notes:
         console.note(note)
     steady = MODES[options.temporal]
-    model_hash = file_hash(model)
+    model_hash = sha256_of(model)
     settings = describe(task, options.work, OutputOptions())
     del settings["output"]
     settings["video"] = {
