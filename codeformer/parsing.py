@@ -144,14 +144,19 @@ class NetworkParser:
         """(B, 512, 512) label numbers; None when the device's memory does not take that many."""
         import torch
 
+        from codeformer.restore import is_out_of_memory
+
         x = np.stack([_normalised(crop, self._layout) for crop in crops])  # (B, 3, 512, 512)
         try:
             with torch.inference_mode():
                 scores = self._net(torch.from_numpy(x).to(self._device))[0]  # (B, 19, 512, 512)
                 return scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if self._device.type == "cuda":  # outside of the handler, where no traceback keeps the failed batch alive
             torch.cuda.empty_cache()
-            return None
+        return None
 
 
 def _normalised(crop: npt.NDArray[Any], layout: Layout) -> Floats:
