@@ -19,6 +19,7 @@ from codeformer.cli.shared import (
     face_work,
 )
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
+from codeformer.tasks import TASKS
 from codeformer.video.options import TEMPORALS, FilmOptions, parse_time
 
 _DESCRIPTION = (
@@ -31,14 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser("video", help="restore the faces in films", description=_DESCRIPTION)
     add_input_options(parser, "films, or a folder or pattern (frame_%%05d.png) of frames")
-    add_fidelity_option(parser, 0.5)
+    add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
     _add_film_options(parser)
     add_model_options(parser)
     add_face_options(parser)
     add_canvas_options(parser, 2.0)
     add_resume_options(parser)
     add_message_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, task="restore")
 
 
 def _add_film_options(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +104,12 @@ def run(args: argparse.Namespace) -> ExitCode:
         resume=args.resume,
         stretch=args.stretch,
     )
+    if args.fidelity_weight is None:
+        from codeformer.engine import choose_model, preferred_w
+
+        task = TASKS[args.task]
+        w = preferred_w(task, choose_model(task, first.work.model)[0])
+        first = replace(first, work=replace(first.work, w=w))
     from codeformer.video.film import run_film
 
     console = Console(quiet=args.quiet, verbose=args.verbose)
