@@ -239,7 +239,8 @@ class Inpaint(Task):
 
     def untouched(self, faces: int) -> str:
         of = f" in {self.mask}" if self.mask else ""
-        what = f"the mask{of} touches none of the {faces} faces found" if faces else "no face found to inpaint"
+        misses = f"touches none of the {faces} faces found" if faces > 1 else "does not touch the face found"
+        what = f"the mask{of} {misses}" if faces else "no face found to inpaint"
         points = '--landmarks "x,y x,y x,y x,y x,y"'
         return f"{what} (a covered face may not be found: give {points}, or --aligned for a crop)"
 

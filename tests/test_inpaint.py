@@ -233,7 +233,7 @@ def test_what_no_face_reaches_is_said(engine, two, tmp_path):
 def test_a_mask_beside_the_faces_is_an_error_that_names_it(engine, portrait, tmp_path):
     rgb = np.concatenate([portrait, np.full((240, 400, 3), 90, np.uint8)], axis=1)
     Image.fromarray(circle(rgb.shape, 600, 200, 15)).save(tmp_path / "far.png")
-    with pytest.raises(RestorationError, match=r"far\.png touches none of the 1 faces.*--landmarks"):
+    with pytest.raises(RestorationError, match=r"far\.png does not touch the face found.*--landmarks"):
         output(run(engine, Picture(rgb), Inpaint(mask=tmp_path / "far.png")))
 
 
