@@ -75,7 +75,7 @@ def open_engine(task: Task, work: FaceWork) -> Engine:
             name = canvas.bg_upsampler or "realesrgan"
             upsampler = make_upsampler(
                 name,
-                scale=max(canvas.upscale, 2.0) if canvas.face_upsample else canvas.upscale,
+                scale=canvas.upsampler_scale,
                 device=device,
                 precision=work.model.precision,
                 tile="auto" if canvas.bg_tile is None else canvas.bg_tile,

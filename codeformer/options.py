@@ -119,6 +119,11 @@ class CanvasOptions:
             f"must be auto, 0 (no tiles) or at least 32 pixels, not {self.bg_tile}",
         )
 
+    @property
+    def upsampler_scale(self) -> float:
+        """The enlargement that an upsampler is chosen for: faces may be shown larger than their picture."""
+        return max(self.upscale, 2.0) if self.face_upsample else self.upscale
+
 
 @dataclass(frozen=True)
 class FaceWork:

@@ -95,17 +95,25 @@ def make_parser(
         raise UsageError("a parser's file needs its name: bisenet or parsenet")
     if path is not None:
         return NetworkParser(name, path, device)
-    from codeformer.hub import find
-
-    for candidate in LAYOUTS if name == "auto" else (name,):
-        found = find(LAYOUTS[candidate].file, weights_dir)
-        if found is not None:
-            return NetworkParser(candidate, found, device)
+    found = find_parser(name, weights_dir)
+    if found is not None:
+        return NetworkParser(*found, device)
     if name == "auto":
         return None
     raise WeightsError(
         f"--parsing {name} needs {LAYOUTS[name].file}: run `codeformer download parsing`, or give --parsing none"
     )
+
+
+def find_parser(name: str, weights_dir: Path | None = None) -> tuple[str, Path] | None:
+    """The parser that ``auto`` or a name stands for on this machine, and its file. Raises WeightsError if damaged."""
+    from codeformer.hub import find
+
+    for candidate in LAYOUTS if name == "auto" else (name,):
+        found = find(LAYOUTS[candidate].file, weights_dir)
+        if found is not None:
+            return candidate, found
+    return None
 
 
 class NetworkParser:

@@ -34,8 +34,31 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
         canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
     settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
+    if networks := _networks(work):
+        settings["networks"] = networks
     own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
     return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
+
+
+def _networks(work: FaceWork) -> dict[str, str]:
+    """What ``auto`` and ``realesrgan`` stand for on this machine: with other files here, other results come out.
+
+    Raises WeightsError if a file that would be taken is damaged, or none is here.
+    """
+    networks: dict[str, str] = {}
+    if work.faces.aligned:
+        return networks
+    if work.faces.parsing == "auto":
+        from codeformer.parsing import find_parser
+
+        if found := find_parser("auto", work.model.weights_dir):
+            networks["parsing"] = found[0]
+    canvas = work.canvas
+    if (canvas.bg_upsampler or canvas.face_upsample) and canvas.bg_upsampler in (None, "realesrgan"):
+        from codeformer.super_resolution import find_realesrgan
+
+        networks["upsampling"] = find_realesrgan(canvas.upsampler_scale, work.model.weights_dir).name
+    return networks
 
 
 def fingerprint_of(path: Path, task: Task, stamp: str) -> str:

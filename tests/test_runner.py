@@ -24,6 +24,7 @@ from codeformer.inputs import Input, find_inputs, output_root, plan
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
 from codeformer.picture import SUFFIXES, Picture, read_picture, write_picture
+from codeformer.record import describe
 from codeformer.report import JOURNAL, NAME, Report
 from codeformer.restore import FaceRestorer
 from codeformer.runner import run_pictures
@@ -283,6 +284,22 @@ def test_what_is_done_is_not_done_again(engine: Engine, folder: Path, tmp_path: 
     other = replace(engine, model_hash="other")
     go(other, folder, out=out, suffix="n")
     assert json.loads((out / NAME).read_text())["summary"]["done_before"] == 0
+
+
+def test_networks_that_arrive_later_make_other_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: dict[str, Path] = {}
+    monkeypatch.setattr("codeformer.hub.find", lambda file, folder=None, verify=True: here.get(file))
+    monkeypatch.setattr("codeformer.ncnn_weights.find_packaged", lambda: Path("x4.param"))
+    work = FaceWork(canvas=CanvasOptions(bg_upsampler="realesrgan"))
+
+    def networks(work: FaceWork) -> object:
+        return describe(TASKS["restore"], work, OutputOptions()).get("networks")
+
+    assert networks(work) == {"upsampling": "x4.param"}
+    here.update({name: Path(name) for name in ("parsing_bisenet.pth", "RealESRGAN_x2plus.pth")})
+    assert networks(work) == {"parsing": "bisenet", "upsampling": "RealESRGAN_x2plus.pth"}
+    assert networks(replace(work, faces=FaceOptions(aligned=True))) is None
+    assert networks(FaceWork(faces=FaceOptions(parsing="none"))) is None
 
 
 def test_pictures_of_the_same_name_from_different_places(engine: Engine, folder: Path, tmp_path: Path) -> None:
