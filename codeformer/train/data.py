@@ -77,6 +77,7 @@ class Faces(Dataset[dict[str, Any]]):
         degradations: names (``medium``, ``heavy``) or ranges, each as likely as the others.
         tasks: chance of each task; they need not sum to 1.
         seed: every sample follows from it.
+        hole: what inpainting sees where it fills: ``white``, or ``smear``.
 
     A sample is a dict: ``hq`` and ``lq`` (3, S, S) float32 in [-1, 1]; ``mask`` (1, S, S); ``sharp``, whether
     the picture really had S pixels (an enlarged one tells nothing of the finest detail); ``task``; ``draws``,
@@ -90,7 +91,9 @@ class Faces(Dataset[dict[str, Any]]):
         degradations: Sequence[str | Mapping[str, Any] | Degradation],
         tasks: Mapping[str, float],
         seed: int,
+        hole: str = "white",
     ) -> None:
+        self.hole = hole
         self.files = [list_faces(folder.path) for folder in folders]
         weights = np.array([f.weight or len(files) for f, files in zip(folders, self.files, strict=True)], float)
         self.chances = weights / weights.sum()
@@ -112,7 +115,7 @@ class Faces(Dataset[dict[str, Any]]):
             hq = hq[:, ::-1]
         task = self.tasks[rng.choice(len(self.tasks), p=self.shares)]
         degradation = self.degradations[rng.integers(len(self.degradations))]
-        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng)
+        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng, self.hole)
         return {
             "hq": to_tensor(hq),
             "lq": to_tensor(lq),

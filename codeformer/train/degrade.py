@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from codeformer.errors import UsageError
+from codeformer.mask import smear
 
 Array = np.ndarray[Any, Any]
 Span = tuple[float, float]
@@ -176,10 +177,13 @@ def paint_white(face: Array, mask: Array) -> Array:
     return (face * (1 - mask[..., None]) + mask[..., None]).astype(np.float32)
 
 
-def for_task(task: str, face: Array, degradation: Degradation, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def for_task(
+    task: str, face: Array, degradation: Degradation, rng: np.random.Generator, hole: str = "white"
+) -> tuple[Array, Array, Array]:
     """Return ``(lq, hq, mask)`` of one task: ``restore``, ``colorize`` or ``inpaint``.
 
     The mask is (S, S), 0 but for inpainting. Colorization sees a jittered grey face, half the time degraded as well.
+    Inpainting sees white where the mask is 1, or with `hole` ``"smear"`` a blurred guess from around it.
     """
     mask = np.zeros(face.shape[:2], np.float32)
     if task == "restore":
@@ -193,7 +197,7 @@ def for_task(task: str, face: Array, degradation: Degradation, rng: np.random.Ge
         return (to_grey(degrade(grey, light, rng)) if rng.random() < 0.5 else grey), face, mask
     if task == "inpaint":
         mask = random_mask(rng, face.shape[0])
-        return paint_white(face, mask), face, mask
+        return (smear(face, mask > 0) if hole == "smear" else paint_white(face, mask)), face, mask
     raise ValueError(f"unknown task {task!r}")
 
 

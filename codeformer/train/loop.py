@@ -88,7 +88,7 @@ def train(
         checkpoint.start(out, settings, data)
 
     share = settings.batch_size // world.size
-    faces = Faces(data, settings.network.img_size, settings.degradations, settings.tasks, settings.seed)
+    faces = Faces(data, settings.network.img_size, settings.degradations, settings.tasks, settings.seed, settings.hole)
     loader = make_loader(faces, first, settings.steps, share, rank=world.rank, workers=settings.workers)
     reporter = Reporter(settings, out, world, validation, perceptual, first, quiet)
     step, stopped = first, ""
@@ -295,7 +295,7 @@ def export(
     """Write the averaged weights as the file that `codeformer restore --model` opens."""
     tasks = ",".join(settings.tasks) if settings.stage > 1 else ""
     adain = "true" if settings.adain else "false"
-    metadata = {"stage": str(settings.stage), "step": str(step), "tasks": tasks, "adain": adain}
+    metadata = {"stage": str(settings.stage), "step": str(step), "tasks": tasks, "adain": adain, "hole": settings.hole}
     save_network(net, path, metadata, state=average)
     return path
 

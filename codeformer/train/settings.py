@@ -32,7 +32,8 @@ class Settings:
         lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of AdamW.
         clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
         precision: of the forward pass. seed: everything random follows from it. workers: loading processes.
-        degradations: names or tables of ranges; tasks: chance of each.
+        degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
+            tasks: chance of each.
         train: which of encoder, quantize, generator, transformer, fuse train.
         fidelity: the w of stage III: a number, or a list of numbers and ``"any"`` (uniform in [0, 1]), each as likely.
         adain: whether stage III decodes with AdaIN. straight_through: whether the pictures' losses also train the
@@ -66,6 +67,7 @@ class Settings:
     workers: int = 1
     degradations: tuple[Any, ...] = ("heavy",)
     tasks: Mapping[str, float] = field(default_factory=lambda: {"restore": 1.0})
+    hole: str = "white"
     train: tuple[str, ...] = MODULES
     fidelity: tuple[Any, ...] = (1.0,)
     adain: bool = False
