@@ -14,6 +14,9 @@ _LEAST_SHARE = 1e-4
 _LEAST_PIXELS = 40
 # How far the fringe of a soft brush may reach beyond the paint, as a share of the picture's longer side.
 _REACH = 0.08
+# The same in half widths of the stroke's core: a fine pen has no wide fringe, and beside it shading is the picture's.
+_REACH_OF_BRUSH = 2.0
+_LEAST_REACH = 2
 # The fringe goes on while the colour runs away from the paint by at least this much (of 255) a pixel, and by this
 # share of the steepest slope nearby: after a hard edge the picture's own shading is no fringe, however steep.
 _SLOPE = 1.5
@@ -34,10 +37,16 @@ def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.
     core = _core(distance, tolerance)
     if not core.any():
         return np.zeros(distance.shape, np.float32)
-    reach = max(6, round(_REACH * max(distance.shape)))
-    box = bounds(core, reach + 4)
+    farthest = max(6, round(_REACH * max(distance.shape)))
     result = np.zeros(distance.shape, np.float32)
-    result[box] = _with_fringe(core[box], distance[box], reach)
+    half_widths = cv2.distanceTransform(core, cv2.DIST_L2, 5)
+    count, labels = cv2.connectedComponents(core, connectivity=8)
+    for label in range(1, count):
+        stroke = (labels == label).astype(np.uint8)
+        half_width = float(half_widths[stroke > 0].max())
+        reach = min(farthest, round(_LEAST_REACH + _REACH_OF_BRUSH * half_width))
+        box = bounds(stroke, reach + 4)
+        result[box] = np.maximum(result[box], _with_fringe(stroke[box], distance[box], reach))
     return result
 
 

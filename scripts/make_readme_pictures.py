@@ -80,8 +80,8 @@ def colorize(folder: Path) -> None:
 def inpaint(folder: Path) -> None:
     """A sample photograph with two scratches painted over its face."""
     painted = read_picture(INPUTS / "whole_imgs" / "00_astronaut.jpg").rgb.copy()
-    cv2.line(painted, (185, 85), (250, 140), (255, 255, 255), 5, cv2.LINE_AA)
-    cv2.line(painted, (240, 75), (205, 165), (255, 255, 255), 4, cv2.LINE_AA)
+    cv2.line(painted, (186, 118), (208, 150), (255, 255, 255), 4, cv2.LINE_AA)
+    cv2.line(painted, (205, 70), (232, 92), (255, 255, 255), 4, cv2.LINE_AA)
     write_picture(Picture(painted), folder / "painted.png")
     run("inpaint", "-i", folder / "painted.png", "--mask_color", "white", "-o", folder / "out")
     after = read_picture(folder / "out" / "final_results" / "painted.png").rgb
