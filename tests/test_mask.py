@@ -310,8 +310,8 @@ def test_a_small_face_within_a_large_ones_crop_keeps_its_own():
 def test_a_fine_stroke_on_a_bright_face_takes_no_more_than_its_fringe() -> None:
     """Shading that runs away from white for forty pixels was once taken for a soft brush, and the face replaced."""
     y, x = np.mgrid[0:240, 0:240].astype(np.float32)
-    face = 235 - 0.9 * np.hypot(x - 120, y - 120)  # bright skin that darkens steadily outwards
-    rgb = np.repeat(np.clip(face, 0, 235)[..., None], 3, axis=2).astype(np.uint8)
+    face = 225 - 2.2 * np.hypot(x - 120, y - 120)  # bright skin that darkens steadily outwards
+    rgb = np.repeat(np.clip(face, 0, 225)[..., None], 3, axis=2).astype(np.uint8)
     line = np.zeros((240, 240), np.uint8)
     cv2.line(line, (90, 100), (150, 135), 1, 4)
     rgb[line > 0] = 255
