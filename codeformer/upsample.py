@@ -208,6 +208,8 @@ def upsample_faces(
 def _choose_precision(precision: str, device: torch.device, network: Network) -> str:
     chosen = pick_precision(precision, device)
     if precision == "auto":
+        if device.type == "cpu":  # bf16 is 1.7 times faster, but its rounding, unlike a tile's seam, reaches 8 of 255
+            return "fp32"
         if device.type == "cuda" and chosen == "bf16" and "fp16" in network.precisions:
             return "fp16"  # as fast, with three more bits; where it overflows the tile is computed again in fp32
         return chosen if chosen in network.precisions else "fp32"
