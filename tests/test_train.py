@@ -368,7 +368,9 @@ def test_every_preset_has_three_stages_and_the_papers_numbers() -> None:
     for name in preset_names():
         assert [load_settings(name, stage).stage for stage in (1, 2, 3)] == [1, 2, 3]
     one, two, three = (load_settings("paper", stage) for stage in (1, 2, 3))
-    assert (one.steps, two.steps, three.steps) == (1_600_000, 500_000, 150_000)
+    assert (one.steps, two.steps, three.steps) == (1_500_000, 200_000, 20_000)
+    assert (one.lr, two.lr, three.lr) == (8e-5, 8e-5, 2e-5)
+    assert (one.batch_size, two.batch_size, three.batch_size) == (16, 16, 16)
     assert (two.cross_entropy, two.feature, two.degradations) == (0.5, 1.0, ("heavy",))
     assert three.train == ("fuse",) and three.fidelity == (1.0,) and three.degradations == ("medium",)
     assert (one.network.codebook_size, one.network.n_layers, one.network.img_size) == (1024, 9, 512)
