@@ -29,7 +29,7 @@ from codeformer.train import checkpoint, stages
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader, read_face, to_picture
 from codeformer.train.loop import learning_rate, train
-from codeformer.train.losses import adaptive_weight, part_region, pixel_loss, random_crops
+from codeformer.train.losses import adaptive_weight, part_region, pixel_loss, random_crops, stress_colour
 from codeformer.train.settings import Settings, load_settings, preset_names
 
 
@@ -511,6 +511,52 @@ def test_random_crops_are_the_same_square_of_every_picture() -> None:
     steps = a[:, 0, 0, 1] - a[:, 0, 0, 0]
     assert steps[2] == 2, "what was enlarged is seen at half the size"
     assert set(steps.tolist()) <= {1.0, 2.0}
+
+
+def test_random_crops_come_at_the_sizes_that_are_asked_for() -> None:
+    ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(200, 1, 64, 64)
+    draws = torch.rand(200, 6, generator=torch.Generator().manual_seed(0))
+    sharp = torch.arange(200) % 2 == 0
+    (crops,) = random_crops((ramp,), sharp, 16, draws, (0.6, 0.3, 0.1))
+    steps = (crops[:, 0, 0, 1] - crops[:, 0, 0, 0]).round().int()
+    counts = {step: int((steps[sharp] == step).sum()) for step in (1, 2, 4)}
+    assert counts[1] > counts[2] > counts[4] > 0
+    assert set(steps[~sharp].tolist()) == {2, 4}, "what was enlarged is never seen at its whole size"
+    assert torch.equal(crops[steps == 4].mean(), torch.tensor(31.5)), "a quarter of 64 pixels is the whole face"
+
+
+def test_random_crops_look_at_the_hole() -> None:
+    mask = torch.zeros(2, 1, 128, 128)
+    mask[0, :, 90:94, 10:14] = 1
+    draws = torch.rand(2, 6, generator=torch.Generator().manual_seed(3))
+    for row in draws.split(1):
+        (crop,) = random_crops((mask[:1],), torch.tensor([True]), 32, row, (1.0, 1.0, 1.0), mask[:1])
+        assert crop.max() > 0
+    with_empty = random_crops((torch.rand(2, 3, 128, 128),), torch.tensor([True, True]), 32, draws, mask=mask)
+    assert with_empty[0].shape == (2, 3, 32, 32)
+
+
+def test_colour_counts_apart_from_the_luma() -> None:
+    hq = torch.rand(2, 3, 4, 4)
+    grey, tint = torch.full_like(hq, 0.1), torch.tensor([0.114, 0.0, -0.299]).view(1, 3, 1, 1).expand_as(hq)
+    weight = torch.tensor([1.0, 4.0]).view(-1, 1, 1, 1)
+    assert torch.allclose(stress_colour(hq + grey, hq, weight), hq + grey, atol=1e-6)
+    assert torch.allclose(stress_colour(hq + tint, hq, weight), hq + weight * tint, atol=1e-6)
+
+
+def test_inpainting_is_judged_in_the_hole_alone() -> None:
+    settings = tiny(3, perceptual=0.0, gan=0.0, cross_entropy=0.0, feature=0.0)
+    players = stages.Players(CodeFormer.from_config(settings.network))
+    size = settings.network.img_size
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., :4, :4] = 1
+    lq = torch.rand(1, 3, size, size) * 2 - 1
+    draws = torch.full((1, 8), 0.5)
+    batch = {"lq": lq, "hq": lq, "mask": mask, "sharp": torch.tensor([True]), "task": ["inpaint"], "draws": draws}
+    fake = stages.stage3(players, batch, settings, 0, lambda x: x).fake
+    assert fake is not None
+    same = (fake == lq).all(1)[0]
+    assert same[4:].all() and same[:, 4:].all() and not same[:4, :4].all()
 
 
 def test_the_adaptive_weight_balances_gradients() -> None:

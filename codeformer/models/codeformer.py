@@ -69,6 +69,8 @@ class FuseSFTBlock(nn.Module):
     def forward(self, enc: Tensor, dec: Tensor, w: float | Tensor = 1.0) -> Tensor:
         """Blend encoder into decoder features, both (B, C, h, w); `w` a number or (B, 1, 1, 1)."""
         enc = self.encode_enc(torch.cat((enc, dec), 1))
+        if isinstance(w, Tensor):
+            w = w.to(dec.dtype)  # a float32 weight would turn all that follows to float32 under autocast
         return dec + w * (dec * self.scale(enc) + self.shift(enc))
 
 

@@ -16,7 +16,7 @@ class Config:
         img_size: side of the square input and output, in pixels.
         stem: side of the square of pixels that is folded into channels before the first convolution and
             unfolded after the last; 1 is the published network.
-        nf: channels at the finest level; ``ch_mult`` multiplies it level by level.
+        nf: a number of channels, which ``ch_mult`` multiplies level by level, from the finest on.
         res_blocks: residual blocks in each level.
         attn_resolutions: grid sizes at which every residual block is followed by self-attention.
         norm_groups: groups of every GroupNorm.

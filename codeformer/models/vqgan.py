@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         groups, size = config.norm_groups, config.img_size // config.stem
-        channels = config.nf
+        channels = config.nf * config.ch_mult[0]
         blocks: list[nn.Module] = [nn.Conv2d(3 * config.stem**2, channels, 3, padding=1)]
         self.stem = config.stem
         self.taps: dict[str, int] = {}

@@ -222,15 +222,17 @@ def build(
     if settings.stage > 1 and (settings.cross_entropy or settings.feature):
         source = teacher or init
         loaded = load_network(source) if source else net
-        guide = VQAutoEncoder.from_config(replace(config, n_layers=0, connect_list=(), pixel_skip=False))
+        guide = VQAutoEncoder.from_config(replace(loaded.config, n_layers=0, connect_list=(), pixel_skip=False))
         own = guide.state_dict()
         guide.load_state_dict({n: t for n, t in loaded.state_dict().items() if n in own})
-        guide.requires_grad_(False).eval().to(device)
+        guide.requires_grad_(False).eval()
     needs_pictures = settings.stage != 2
     vgg = PerceptualDistance(perceptual, settings.perceptual_layers) if needs_pictures and settings.perceptual else None
     judge = PatchDiscriminator(settings.ndf) if needs_pictures and settings.gan else None
-    net.to(device)
-    return Players(net, guide, judge.to(device) if judge else None, vgg.to(device) if vgg else None)
+    for module in (net, guide, judge, vgg):
+        if module is not None:
+            module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Players(net, guide, judge, vgg)
 
 
 @torch.no_grad()
@@ -264,10 +266,13 @@ def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[nn.Parameter
 
 
 def split(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
-    """Move a batch to the device and cut it into equal parts."""
-    moved = {
-        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) and k != "draws" else v for k, v in batch.items()
-    }
+    """Move a batch to the device, its pictures with the channels last, and cut it into equal parts."""
+
+    def move(value: Tensor) -> Tensor:
+        layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
+        return value.to(device, non_blocking=True, memory_format=layout)
+
+    moved = {k: move(v) if isinstance(v, Tensor) and k != "draws" else v for k, v in batch.items()}
     size = len(batch["hq"]) // parts
     return [{k: v[i * size : (i + 1) * size] for k, v in moved.items()} for i in range(parts)]
 

@@ -119,18 +119,27 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def random_crops(
-    pictures: Sequence[Tensor], sharp: Tensor, side: int, draws: Tensor, spread: float = 0.25
+    pictures: Sequence[Tensor],
+    sharp: Tensor,
+    side: int,
+    draws: Tensor,
+    scales: Sequence[float] = (0.5, 0.5, 0.0),
+    mask: Tensor | None = None,
+    spread: float = 0.25,
 ) -> list[Tensor]:
     """Cut the same random square out of each of several batches of pictures, for a loss that is dear on whole faces.
 
-    Half of the squares come from the picture, half from the picture halved, which shows four times the area;
-    pictures that are not `sharp` are always halved. Half of the squares lie anywhere, half around the features.
+    A square comes from the picture, from the picture halved, which shows four times the area, or from its quarter;
+    never from a size that is smaller than the square, and of pictures that are not `sharp` never from the whole size.
+    Half of the squares lie anywhere, half around the features; where a mask is, around a point of it.
 
     Args:
         pictures: batches (B, C, S, S).
         sharp: (B,) bool.
         side: of the squares, pixels.
         draws: (B, 6) uniform numbers in [0, 1), one row for each picture.
+        scales: chances of the three sizes; they need not sum to 1.
+        mask: (B, 1, S, S), above 0 where to look; a picture whose mask is empty is cut like the others.
         spread: how far the squares around the features stray from the centre, of the size.
 
     Returns:
@@ -139,19 +148,34 @@ def random_crops(
     size = pictures[0].shape[-1]
     crops: list[list[Tensor]] = [[] for _ in pictures]
     for i, (scale, mode, y, x, dy, dx) in enumerate(draws.tolist()):
-        halved = size >= 2 * side and (not bool(sharp[i]) or scale < 0.5)
-        whole = size // 2 if halved else size
+        factor = _pick_factor(size, side, bool(sharp[i]), scales, scale)
+        whole = size // factor
         cut = min(side, whole)
         # The features of an aligned face lie around its centre, a little below: y + dy - 1 is triangular in (-1, 1).
         centre = (y, x) if mode < 0.5 else (0.56 + 2 * spread * (y + dy - 1), 0.5 + 2 * spread * (x + dx - 1))
+        if mask is not None and len(holes := mask[i, 0].nonzero()):
+            point = (holes[int(mode * len(holes))] / size).tolist()
+            centre = (point[0] + (y - 0.5) * cut / whole, point[1] + (x - 0.5) * cut / whole)
         top, left = (int(min(max(round(c * whole - cut / 2), 0), whole - cut)) for c in centre)
         for out, picture in zip(crops, pictures, strict=True):
-            if halved:
-                patch = picture[i, :, 2 * top : 2 * (top + cut), 2 * left : 2 * (left + cut)]
-                out.append(F.avg_pool2d(patch[None], 2)[0])
-            else:
-                out.append(picture[i, :, top : top + cut, left : left + cut])
+            span = factor * cut
+            patch = picture[i, :, factor * top : factor * top + span, factor * left : factor * left + span]
+            out.append(F.avg_pool2d(patch[None], factor)[0] if factor > 1 else patch)
     return [torch.stack(out) for out in crops]
+
+
+def _pick_factor(size: int, side: int, sharp: bool, scales: Sequence[float], draw: float) -> int:
+    """Return by how much a picture is reduced, 1, 2 or 4: the factor that `draw` in [0, 1) picks of those allowed."""
+    factors = [f for f in (1, 2, 4)[: len(scales)] if f == 1 or size >= f * side]
+    if not sharp and len(factors) > 1:
+        factors.remove(1)
+    chances = [scales[(1, 2, 4).index(f)] for f in factors]
+    left = draw * sum(chances)
+    for factor, chance in zip(factors, chances, strict=True):
+        left -= chance
+        if left < 0:
+            return factor
+    return factors[0]
 
 
 def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -160,6 +184,15 @@ def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 
     full = difference.abs().mean((1, 2, 3))
     half = F.avg_pool2d(difference, 2).abs().mean((1, 2, 3))
     return torch.where(sharp.to(full.device), full, half).mean()
+
+
+def stress_colour(out: Tensor, hq: Tensor, weight: Tensor) -> Tensor:
+    """Return `out` with its error of colour times `weight` (B, 1, 1, 1), that of the luma (BT.601) as it is."""
+    from codeformer.train.degrade import LUMA
+
+    difference = out - hq
+    luma = (difference * torch.from_numpy(LUMA).to(out.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return hq + luma + weight * (difference - luma)
 
 
 def part_region(size: int) -> Tensor:

@@ -41,7 +41,10 @@ class Settings:
         pixel, perceptual, gan, codebook, cross_entropy, feature: weights of the losses.
         face_parts: extra weight of the pixel loss on eyes, nose and mouth.
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
-        perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything).
+        hole_weight: extra weight of the pixel loss where inpainting fills. colour_weight: how often the error of colour
+            counts where a grey face is colorized, against once for the luma.
+        perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything);
+            perceptual_scales: chances that the square is cut from the face at whole, half and quarter size.
         vq_start: first step of stage I that quantizes; the codebook is then placed by k-means on the latents.
         codebook_decay: above 0, the codes are moving averages of their latents instead of descending the codebook loss.
         revive: every so many steps codes that are hardly chosen are moved onto latents of the batch; 0: never.
@@ -79,10 +82,13 @@ class Settings:
     cross_entropy: float = 0.5
     feature: float = 1.0
     face_parts: float = 0.0
+    hole_weight: float = 3.0
+    colour_weight: float = 1.0
     adaptive: bool = True
     gan_start: int = 0
     perceptual_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
     perceptual_crop: int = 0
+    perceptual_scales: tuple[float, ...] = (0.5, 0.5, 0.0)
     vq_start: int = 0
     codebook_decay: float = 0.0
     revive: int = 0
@@ -110,6 +116,13 @@ class Settings:
         check(0 <= self.ema < 1, "ema must be in [0, 1)")
         check(set(self.train) <= set(MODULES), f"train: one or more of {', '.join(MODULES)}")
         check(bool(self.tasks) and set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")
+        check(
+            len(self.perceptual_scales) == 3
+            and min(self.perceptual_scales) >= 0
+            and self.perceptual_scales[0] > 0
+            and self.perceptual_scales[1] > 0,
+            "perceptual_scales: three chances, of which the first two are above 0",
+        )
         check(all(w == "any" or 0 <= w <= 1 for w in self.fidelity), "fidelity: numbers in [0, 1] or 'any'")
 
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
-from codeformer.train.losses import PerceptualDistance, adaptive_weight, part_region, pixel_loss, random_crops
+from codeformer.train.losses import (
+    PerceptualDistance,
+    adaptive_weight,
+    part_region,
+    pixel_loss,
+    random_crops,
+    stress_colour,
+)
 from codeformer.train.settings import Settings
 
 Batch = dict[str, Any]
@@ -123,18 +130,25 @@ def _picture_losses(
     latents: Tensor | None = None,
 ) -> Losses:
     out = out.float()
-    hq, sharp = batch["hq"], batch["sharp"]
+    hq, sharp, mask = batch["hq"], batch["sharp"], None
     weight: Tensor | float = 1.0
+    seen = out
     if settings.stage == 3:
-        weight = 1 + 3 * batch["mask"]  # what is painted over, the input helps least with
+        # Inpainting shows the network's pixels in the hole alone; colorization may keep the input's luma.
+        mask = batch["mask"]
+        out = torch.where(mask.amax((1, 2, 3), keepdim=True) > 0, hq + mask * (out - hq), out)
+        weight = 1 + settings.hole_weight * mask
+        grey = [settings.colour_weight if task == "colorize" else 1.0 for task in batch["task"]]
+        seen = stress_colour(out, hq, out.new_tensor(grey).view(-1, 1, 1, 1))
     if settings.face_parts:
         weight = weight + settings.face_parts * part_region(hq.shape[-1]).to(hq.device)
-    pixel = pixel_loss(out, hq, sharp, weight)
+    pixel = pixel_loss(seen, hq, sharp, weight)
     logs = {"pixel": pixel}
     total = settings.pixel * pixel
     if players.perceptual is not None:
         side = settings.perceptual_crop
-        a, b = random_crops((out, hq), sharp, side, batch["draws"][:, :6]) if side else (out, hq)
+        draws, scales = batch["draws"][:, :6], settings.perceptual_scales
+        a, b = random_crops((out, hq), sharp, side, draws, scales, mask) if side else (out, hq)
         logs["perceptual"] = players.perceptual(a, b).mean()
         total = total + settings.perceptual * logs["perceptual"]
     if players.discriminator is not None and step >= settings.gan_start:
