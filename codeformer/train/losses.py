@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.errors import UsageError, WeightsError
+from codeformer.train.degrade import LUMA
 
 # torchvision's VGG16 `features`: convolutions by index, and the ReLU that ends each block.
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
@@ -166,16 +167,18 @@ def random_crops(
 
 def _pick_factor(size: int, side: int, sharp: bool, scales: Sequence[float], draw: float) -> int:
     """Return by how much a picture is reduced, 1, 2 or 4: the factor that `draw` in [0, 1) picks of those allowed."""
-    factors = [f for f in (1, 2, 4)[: len(scales)] if f == 1 or size >= f * side]
-    if not sharp and len(factors) > 1:
-        factors.remove(1)
-    chances = [scales[(1, 2, 4).index(f)] for f in factors]
-    left = draw * sum(chances)
-    for factor, chance in zip(factors, chances, strict=True):
+    allowed = [
+        chance if factor == 1 or size >= factor * side else 0.0
+        for factor, chance in zip((1, 2, 4), scales, strict=True)
+    ]
+    if not sharp and any(allowed[1:]):
+        allowed[0] = 0.0
+    left, picked = draw * sum(allowed), 1
+    for factor, chance in zip((1, 2, 4), allowed, strict=True):
+        if chance and left >= 0:
+            picked = factor
         left -= chance
-        if left < 0:
-            return factor
-    return factors[0]
+    return picked
 
 
 def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -188,8 +191,6 @@ def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 
 
 def stress_colour(out: Tensor, hq: Tensor, weight: Tensor) -> Tensor:
     """Return `out` with its error of colour times `weight` (B, 1, 1, 1), that of the luma (BT.601) as it is."""
-    from codeformer.train.degrade import LUMA
-
     difference = out - hq
     luma = (difference * torch.from_numpy(LUMA).to(out.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return hq + luma + weight * (difference - luma)
