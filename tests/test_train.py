@@ -199,7 +199,7 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
     """20 steps are 10 steps, and 10 more in another run, bit for bit: weights, averages, optimizers, codebook."""
     changes: dict[int, dict[str, Any]] = {
         1: {"gan_start": 6, "warmup": 15, "codebook_decay": 0.9, "clip": 1.0},
-        2: {"tasks": {"restore": 0.5, "inpaint": 0.5}, "accumulate": 2},
+        2: {"tasks": {"restore": 0.5, "inpaint": 0.5}, "accumulate": 2, "optimizer": "muon"},
         3: {"cross_entropy": 0.1, "fidelity": (1.0, "any"), "train": ("encoder", "transformer", "generator", "fuse")},
     }
     todo = tiny(stage, straight_through=stage == 3, **changes[stage])

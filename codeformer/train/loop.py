@@ -21,6 +21,7 @@ from codeformer.train import checkpoint
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader
 from codeformer.train.losses import PerceptualDistance, hinge_discriminator
+from codeformer.train.muon import Muon
 from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
 from codeformer.train.stages import STAGES, Batch, Players, Reduce
@@ -73,7 +74,7 @@ def train(
     torch.manual_seed(settings.seed)
     players = build(settings, world.device, perceptual=perceptual, init=init, teacher=teacher)
     trained = choose_parameters(players.net, settings.train)
-    optimizer = torch.optim.AdamW(trained, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    optimizer = make_optimizer(players.net, trained, settings)
     judge = players.discriminator
     judge_optimizer = (
         torch.optim.AdamW(judge.parameters(), settings.lr, betas=settings.betas, weight_decay=0.0) if judge else None
@@ -262,6 +263,14 @@ def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[nn.Parameter
         if parameter.requires_grad:
             chosen.append(parameter)
     return chosen
+
+
+def make_optimizer(net: nn.Module, trained: Sequence[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    """Return the optimizer of the network; codes and positions are tables of vectors, which Muon leaves to AdamW."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trained, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    tables = [p for name, p in net.named_parameters() if name.startswith(("quantize.", "position_emb"))]
+    return Muon(trained, settings.lr, settings.betas, settings.weight_decay, tables=tables, scale=settings.muon_scale)
 
 
 def split(batch: Batch, parts: int, device: torch.device) -> list[Batch]:

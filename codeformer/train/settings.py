@@ -29,7 +29,9 @@ class Settings:
         stage: 1 the codebook, 2 the Transformer, 3 CFT.
         steps: optimizer steps; batch_size: faces a step, over all processes and accumulated parts; accumulate: parts
             that a process's share is computed in.
-        lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of AdamW.
+        optimizer: of the network, ``adamw`` or ``muon`` (see :class:`Muon`, with its `scale` as muon_scale); the
+            discriminator's is AdamW.
+        lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of both.
         clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
         precision: of the forward pass. seed: everything random follows from it. workers: loading processes.
         degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
@@ -58,6 +60,8 @@ class Settings:
     steps: int = 1000
     batch_size: int = 8
     accumulate: int = 1
+    optimizer: str = "adamw"
+    muon_scale: float = 0.2
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -112,6 +116,7 @@ class Settings:
         check(self.stage in (1, 2, 3), f"stage must be 1, 2 or 3, not {self.stage}")
         check(self.steps > 0 and self.batch_size > 0 and self.accumulate > 0, "steps, batch_size, accumulate: positive")
         check(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
+        check(self.optimizer in ("adamw", "muon"), "optimizer must be adamw or muon")
         check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
         check(0 <= self.ema < 1, "ema must be in [0, 1)")
         check(set(self.train) <= set(MODULES), f"train: one or more of {', '.join(MODULES)}")
