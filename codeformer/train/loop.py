@@ -20,7 +20,9 @@ from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader
+from codeformer.train.identity import IdentityDistance
 from codeformer.train.losses import PerceptualDistance, hinge_discriminator
+from codeformer.train.metrics import dlib_models
 from codeformer.train.muon import Muon
 from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
@@ -229,10 +231,13 @@ def build(
     needs_pictures = settings.stage != 2
     vgg = PerceptualDistance(perceptual, settings.perceptual_layers) if needs_pictures and settings.perceptual else None
     judge = PatchDiscriminator(settings.ndf) if needs_pictures and settings.gan else None
-    for module in (net, guide, judge, vgg):
+    person = None
+    if needs_pictures and settings.identity:
+        person = IdentityDistance(dlib_models() / "dlib_face_recognition_resnet_model_v1.dat")
+    for module in (net, guide, judge, vgg, person):
         if module is not None:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Players(net, guide, judge, vgg)
+    return Players(net, guide, judge, vgg, person)
 
 
 @torch.no_grad()

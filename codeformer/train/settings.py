@@ -40,7 +40,8 @@ class Settings:
         fidelity: the w of stage III: a number, or a list of numbers and ``"any"`` (uniform in [0, 1]), each as likely.
         adain: whether stage III decodes with AdaIN. straight_through: whether the pictures' losses also train the
             codes' logits, through the softmax (not in the paper, which keeps the Transformer fixed then).
-        pixel, perceptual, gan, codebook, cross_entropy, feature: weights of the losses.
+        pixel, perceptual, identity, gan, codebook, cross_entropy, feature: weights of the losses; identity is the
+            squared distance of dlib's descriptions of the person (stage I and III).
         face_parts: extra weight of the pixel loss on eyes, nose and mouth.
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
         hole_weight: extra weight of the pixel loss where inpainting fills. colour_weight: how often the error of colour
@@ -81,6 +82,7 @@ class Settings:
     straight_through: bool = False
     pixel: float = 1.0
     perceptual: float = 1.0
+    identity: float = 0.0
     gan: float = 0.0
     codebook: float = 1.0
     cross_entropy: float = 0.5

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.train.identity import IdentityDistance
 from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
@@ -32,6 +33,7 @@ class Players:
     teacher: VQAutoEncoder | None = None
     discriminator: nn.Module | None = None
     perceptual: PerceptualDistance | None = None
+    identity: IdentityDistance | None = None
 
 
 @dataclass
@@ -151,6 +153,9 @@ def _picture_losses(
         a, b = random_crops((out, hq), sharp, side, draws, scales, mask) if side else (out, hq)
         logs["perceptual"] = players.perceptual(a, b).mean()
         total = total + settings.perceptual * logs["perceptual"]
+    if players.identity is not None:
+        logs["identity"] = players.identity(out, hq).mean()
+        total = total + settings.identity * logs["identity"]
     if players.discriminator is not None and step >= settings.gan_start:
         adversarial = -players.discriminator(out).float().mean()
         share: float | Tensor = settings.gan
