@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codeformer.align import TEMPLATE_512
 from codeformer.errors import UsageError
 from codeformer.train.degrade import (
     DEGRADATIONS,
@@ -136,6 +137,17 @@ def test_a_mask_is_a_mask(seed: int) -> None:
     assert set(np.unique(mask)) == {0, 1}, "something is to be filled, and something to be kept"
     painted = paint_white(FACE, mask)
     assert np.array_equal(painted[mask == 0], FACE[mask == 0]) and (painted[mask == 1] == 1).all()
+
+
+@given(SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_a_mask_that_shall_cover_a_feature_does_and_is_else_the_same(seed: int) -> None:
+    plain, covering = (random_mask(np.random.default_rng(seed), 512, cover) for cover in (0.0, 1.0))
+    features = np.array([*TEMPLATE_512[:3], TEMPLATE_512[3:].mean(axis=0)])
+    assert any(covering[round(y), round(x)] for x, y in features)
+    assert (covering >= plain).all()
+    added = np.argwhere(covering > plain)
+    assert not added.size or np.ptp(added, axis=0).max() <= 0.28 * 512 + 2, "one ellipse"
 
 
 def test_masks_cover_a_plausible_part_of_the_face() -> None:

@@ -78,6 +78,7 @@ class Faces(Dataset[dict[str, Any]]):
         tasks: chance of each task; they need not sum to 1.
         seed: every sample follows from it.
         hole: what inpainting sees where it fills: ``white``, or ``smear``.
+        cover: chance that its hole covers an eye, the nose or the mouth, besides what is random.
 
     A sample is a dict: ``hq`` and ``lq`` (3, S, S) float32 in [-1, 1]; ``mask`` (1, S, S); ``sharp``, whether
     the picture really had S pixels (an enlarged one tells nothing of the finest detail); ``task``; ``draws``,
@@ -92,8 +93,9 @@ class Faces(Dataset[dict[str, Any]]):
         tasks: Mapping[str, float],
         seed: int,
         hole: str = "white",
+        cover: float = 0.0,
     ) -> None:
-        self.hole = hole
+        self.hole, self.cover = hole, cover
         self.files = [list_faces(folder.path) for folder in folders]
         weights = np.array([f.weight or len(files) for f, files in zip(folders, self.files, strict=True)], float)
         self.chances = weights / weights.sum()
@@ -115,7 +117,7 @@ class Faces(Dataset[dict[str, Any]]):
             hq = hq[:, ::-1]
         task = self.tasks[rng.choice(len(self.tasks), p=self.shares)]
         degradation = self.degradations[rng.integers(len(self.degradations))]
-        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng, self.hole)
+        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng, self.hole, self.cover)
         return {
             "hq": to_tensor(hq),
             "lq": to_tensor(lq),

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from codeformer.align import TEMPLATE_512
 from codeformer.errors import UsageError
 from codeformer.mask import smear
 
@@ -150,8 +151,11 @@ def colour_jitter(face: Array, rng: np.random.Generator, strength: float = 0.2) 
     return np.clip(((face - 0.5) * contrast + 0.5 + lift) * gain, 0, 1).astype(np.float32)
 
 
-def random_mask(rng: np.random.Generator, size: int) -> Array:
-    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, else 0."""
+def random_mask(rng: np.random.Generator, size: int, cover: float = 0.0) -> Array:
+    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, else 0.
+
+    With the chance `cover` an ellipse also lies over an eye, the nose or the mouth of an aligned face.
+    """
     mask = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 5)):
         point = rng.uniform(0.1, 0.9, 2) * size
@@ -169,6 +173,11 @@ def random_mask(rng: np.random.Generator, size: int) -> Array:
             cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1)
         else:
             cv2.rectangle(mask, _pixel(centre - axes), _pixel(centre + axes), 1.0, -1)
+    if cover and rng.random() < cover:
+        features = (*TEMPLATE_512[:3], TEMPLATE_512[3:].mean(axis=0))
+        centre = (features[rng.integers(4)] / 512 + rng.uniform(-0.03, 0.03, 2)) * size
+        axes = rng.uniform(0.05, 0.14, 2) * size
+        cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1)
     return mask
 
 
@@ -178,12 +187,18 @@ def paint_white(face: Array, mask: Array) -> Array:
 
 
 def for_task(
-    task: str, face: Array, degradation: Degradation, rng: np.random.Generator, hole: str = "white"
+    task: str,
+    face: Array,
+    degradation: Degradation,
+    rng: np.random.Generator,
+    hole: str = "white",
+    cover: float = 0.0,
 ) -> tuple[Array, Array, Array]:
     """Return ``(lq, hq, mask)`` of one task: ``restore``, ``colorize`` or ``inpaint``.
 
     The mask is (S, S), 0 but for inpainting. Colorization sees a jittered grey face, half the time degraded as well.
-    Inpainting sees white where the mask is 1, or with `hole` ``"smear"`` a blurred guess from around it.
+    Inpainting sees white where the mask is 1, or with `hole` ``"smear"`` a blurred guess from around it; `cover` is
+    :func:`random_mask`'s.
     """
     mask = np.zeros(face.shape[:2], np.float32)
     if task == "restore":
@@ -196,7 +211,7 @@ def for_task(
         light = replace(degradation, noise=(0, min(8, degradation.noise[1])))
         return (to_grey(degrade(grey, light, rng)) if rng.random() < 0.5 else grey), face, mask
     if task == "inpaint":
-        mask = random_mask(rng, face.shape[0])
+        mask = random_mask(rng, face.shape[0], cover)
         return (smear(face, mask > 0) if hole == "smear" else paint_white(face, mask)), face, mask
     raise ValueError(f"unknown task {task!r}")
 

@@ -90,7 +90,8 @@ def train(
         checkpoint.start(out, settings, data)
 
     share = settings.batch_size // world.size
-    faces = Faces(data, settings.network.img_size, settings.degradations, settings.tasks, settings.seed, settings.hole)
+    size, kinds = settings.network.img_size, settings.degradations
+    faces = Faces(data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover)
     loader = make_loader(faces, first, settings.steps, share, rank=world.rank, workers=settings.workers)
     reporter = Reporter(settings, out, world, validation, perceptual, first, quiet)
     step, stopped = first, ""

@@ -35,7 +35,7 @@ class Settings:
         clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
         precision: of the forward pass. seed: everything random follows from it. workers: loading processes.
         degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
-            tasks: chance of each.
+            cover: chance that the hole covers an eye, the nose or the mouth; tasks: chance of each.
         train: which of encoder, quantize, generator, transformer, fuse train.
         fidelity: the w of stage III: a number, or a list of numbers and ``"any"`` (uniform in [0, 1]), each as likely.
         adain: whether stage III decodes with AdaIN. straight_through: whether the pictures' losses also train the
@@ -76,6 +76,7 @@ class Settings:
     degradations: tuple[Any, ...] = ("heavy",)
     tasks: Mapping[str, float] = field(default_factory=lambda: {"restore": 1.0})
     hole: str = "white"
+    cover: float = 0.0
     train: tuple[str, ...] = MODULES
     fidelity: tuple[Any, ...] = (1.0,)
     adain: bool = False
@@ -130,6 +131,7 @@ class Settings:
             and self.perceptual_scales[1] > 0,
             "perceptual_scales: three chances, of which the first two are above 0",
         )
+        check(0 <= self.cover <= 1, "cover must be in [0, 1]")
         check(all(w == "any" or 0 <= w <= 1 for w in self.fidelity), "fidelity: numbers in [0, 1] or 'any'")
 
 
