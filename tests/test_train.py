@@ -559,6 +559,27 @@ def test_inpainting_is_judged_in_the_hole_alone() -> None:
     assert same[4:].all() and same[:, 4:].all() and not same[:4, :4].all()
 
 
+@pytest.mark.parametrize(("task", "counts"), [("restore", 1), ("colorize", 4), ("inpaint", 4)])
+def test_colour_counts_more_where_it_is_invented(task: str, counts: float) -> None:
+    torch.manual_seed(0)
+    net = CodeFormer.from_config(tiny(3).network)
+    size = net.config.img_size
+    lq = torch.rand(1, 3, size, size) * 2 - 1
+    draws = torch.full((1, 8), 0.5)
+    batch = {"lq": lq, "mask": torch.ones(1, 1, size, size) * (task == "inpaint"), "task": [task], "draws": draws}
+    errors = []
+    for weight in (1.0, 4.0):
+        settings = tiny(
+            3, perceptual=0.0, gan=0.0, cross_entropy=0.0, feature=0.0, fidelity=(0.0,), colour_weight=weight
+        )
+        with torch.no_grad():
+            out, _, _ = net(lq, w=0.0)
+        tint = torch.tensor([0.114, 0.0, -0.299]).view(1, 3, 1, 1)
+        batch |= {"hq": out + tint, "sharp": torch.tensor([True])}
+        errors.append(float(stages.stage3(stages.Players(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
+    assert errors[1] == pytest.approx(counts * errors[0], rel=1e-3)
+
+
 def test_the_adaptive_weight_balances_gradients() -> None:
     assert adaptive_weight(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])).item() == pytest.approx(10, rel=1e-3)
     assert adaptive_weight(torch.ones(2), torch.zeros(2)).item() == pytest.approx(1e4), "not without bound"

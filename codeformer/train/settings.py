@@ -45,7 +45,7 @@ class Settings:
         face_parts: extra weight of the pixel loss on eyes, nose and mouth.
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
         hole_weight: extra weight of the pixel loss where inpainting fills. colour_weight: how often the error of colour
-            counts where a grey face is colorized, against once for the luma.
+            counts in colorization and inpainting, which invent it, against once for the luma.
         perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything);
             perceptual_scales: chances that the square is cut from the face at whole, half and quarter size.
         vq_start: first step of stage I that quantizes; the codebook is then placed by k-means on the latents.

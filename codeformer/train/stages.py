@@ -140,8 +140,9 @@ def _picture_losses(
         mask = batch["mask"]
         out = torch.where(mask.amax((1, 2, 3), keepdim=True) > 0, hq + mask * (out - hq), out)
         weight = 1 + settings.hole_weight * mask
-        grey = [settings.colour_weight if task == "colorize" else 1.0 for task in batch["task"]]
-        seen = stress_colour(out, hq, out.new_tensor(grey).view(-1, 1, 1, 1))
+        # Neither sees the colour that it has to give, and the perceptual loss hardly asks for it.
+        colour = [1.0 if task == "restore" else settings.colour_weight for task in batch["task"]]
+        seen = stress_colour(out, hq, out.new_tensor(colour).view(-1, 1, 1, 1))
     if settings.face_parts:
         weight = weight + settings.face_parts * part_region(hq.shape[-1]).to(hq.device)
     pixel = pixel_loss(seen, hq, sharp, weight)
