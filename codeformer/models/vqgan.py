@@ -90,15 +90,18 @@ class Upsample(nn.Module):
             torch.stack((weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]), 2),
         )
         padded = F.pad(x, (1, 1, 1, 1))
-        out = x.new_empty((b, weight.shape[0], h, 2, w, 2), dtype=_conv_dtype(x))
+        out = x.new_empty(
+            (b, h, 2, w, 2, weight.shape[0]), dtype=_conv_dtype(x)
+        )  # channels last, as what follows likes
         for i, row in enumerate(rows):
             kernels = (
                 torch.stack((row[..., 0], row[..., 1] + row[..., 2]), 3),
                 torch.stack((row[..., 0] + row[..., 1], row[..., 2]), 3),
             )
             for j, kernel in enumerate(kernels):
-                out[:, :, :, i, :, j] = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], kernel, self.conv.bias)
-        return out.view(b, -1, 2 * h, 2 * w)
+                phase = F.conv2d(padded[:, :, i : i + h + 1, j : j + w + 1], kernel, self.conv.bias)
+                out[:, :, i, :, j] = phase.permute(0, 2, 3, 1)
+        return out.view(b, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
 
 
 def _conv_dtype(x: Tensor) -> torch.dtype:
