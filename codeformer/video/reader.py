@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -181,6 +182,7 @@ class FilmFile:
                 reading.retimed += 1
                 pts = last + 1
             if held is not None:
+                reading.intervals[pts - held[1]] += 1
                 yield held[0], held[1], pts - held[1]
             held, last = (frame, pts, own), pts
             if frame.is_corrupt:
@@ -217,6 +219,10 @@ class FilmFile:
             self.problems.append(f"{reading.broken} broken packets could not be decoded and were left out")
         if reading.corrupt:
             self.problems.append(f"{reading.corrupt} frames were damaged; the decoder filled in what it could")
+        if missing := reading.missing():
+            self.problems.append(
+                f"{missing} frames of a steady rate are missing in the middle; the frame before each gap stands still"
+            )
         if reading.resized:
             size = f"{self.info.width}x{self.info.height}"
             self.problems.append(f"the film changes its size midway: {reading.resized} frames were fitted into {size}")
@@ -239,9 +245,21 @@ class _Reading:
 
     def __init__(self) -> None:
         self.broken = self.corrupt = self.resized = self.retimed = 0
+        self.intervals: Counter[int] = Counter()  # ticks from one frame to the next, and how often
         self.error: str | None = None
         self.ended: float | None = None  # seconds, end of the last frame
         self.last_packet = 0.0  # seconds, end of the last packet of any stream
+
+    def missing(self) -> int:
+        """Frames that lack between the others, where nearly all come at a steady rate (a container's clock may round):
+        a demuxer that finds its way again after broken bytes says nothing of what it passed over."""
+        steps = sorted(self.intervals.elements())
+        if not steps:
+            return 0
+        usual = steps[len(steps) // 2]
+        gaps = [step for step in steps if step > 1.5 * usual]
+        odd = len(gaps) + sum(step < 0.5 * usual for step in steps)
+        return sum(round(step / usual) - 1 for step in gaps) if odd <= 0.1 * len(steps) else 0
 
     def furthest(self, start: Fraction) -> float:
         return max(self.ended or 0.0, self.last_packet - float(start))
