@@ -75,6 +75,8 @@ def train(
         raise UsageError(f"batch_size {settings.batch_size} does not divide by {world.size} x {settings.accumulate}")
     torch.manual_seed(settings.seed)
     players = build(settings, world.device, perceptual=perceptual, init=init, teacher=teacher)
+    if settings.compile:
+        compile_players(players)
     trained = choose_parameters(players.net, settings.train)
     optimizer = make_optimizer(players.net, trained, settings)
     judge = players.discriminator
@@ -239,6 +241,26 @@ def build(
         if module is not None:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Players(net, guide, judge, vgg, person)
+
+
+def compile_players(players: Players) -> None:
+    """Let torch.compile translate what a step spends its time in; names and weights stay as they are.
+
+    Raises:
+        UsageError: PyTorch is too old for it.
+    """
+    if not hasattr(torch.compiler, "set_stance"):  # without it, each validation would be translated anew
+        raise UsageError("training settings: compile needs PyTorch 2.6 or newer")
+    net: Any = players.net
+    if isinstance(net, CodeFormer):
+        for name in ("encode_features", "predict_logits", "decode_latent"):
+            setattr(net, name, torch.compile(getattr(net, name)))
+    else:
+        net.encoder.compile()
+        net.generator.compile()
+    for judge in (players.perceptual, players.identity):
+        if judge is not None:
+            judge.compile()
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class Settings:
             discriminator's is AdamW.
         lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of both.
         clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
-        precision: of the forward pass. seed: everything random follows from it. workers: loading processes.
+        precision: of the forward pass. compile: whether torch.compile translates networks and losses first. seed: everything random follows from it. workers: loading processes.
         degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
             cover: chance that the hole covers an eye, the nose or the mouth; tasks: chance of each.
         train: which of encoder, quantize, generator, transformer, fuse train.
@@ -71,6 +71,7 @@ class Settings:
     clip: float = 0.0
     ema: float = 0.995
     precision: str = "fp32"
+    compile: bool = False
     seed: int = 0
     workers: int = 1
     degradations: tuple[Any, ...] = ("heavy",)

@@ -1,6 +1,7 @@
 """Sample sheets and validation during training."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class Validation:
         net.load_state_dict(average)
         net.eval()
         try:
-            outputs = self._outputs(net)
+            with _eager():
+                outputs = self._outputs(net)
         finally:
             net.load_state_dict(kept)
             net.train()
@@ -75,6 +77,12 @@ class Validation:
             return float(
                 np.mean([self.perceptual(a[None].to(self.device), b[None].to(self.device)).item() for a, b in pairs])
             )
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Keep what torch.compile translated for training from being translated again for single faces."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # from PyTorch 2.6 on
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
