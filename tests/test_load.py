@@ -82,10 +82,11 @@ COMPACT = [
     ),
     replace(SMALL, ch_mult=(1, 1, 2), img_size=48, latent_size=144, connect_list=("24", "48"), n_head=4, n_layers=2),
     replace(SMALL, img_size=64, stem=2, emb_dim=8, dim_embd=48, codebook_size=5, n_head=3, pixel_skip=True),
+    replace(SMALL, res_blocks=(3, 1)),
 ]
 
 
-@pytest.mark.parametrize("config", COMPACT, ids=["stem", "levels", "skip"])
+@pytest.mark.parametrize("config", COMPACT, ids=["stem", "levels", "skip", "blocks"])
 def test_networks_of_other_sizes_travel_with_their_config(config: Config, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = CodeFormer.from_config(config).eval()
@@ -206,3 +207,11 @@ def test_a_config_survives_its_text() -> None:
         Config(img_size=500)
     with pytest.raises(ValueError, match="latent_size"):
         Config(latent_size=200)
+    with pytest.raises(ValueError, match="one for each of 6 levels"):
+        Config(res_blocks=(1, 2))
+
+
+def test_residual_blocks_are_counted_level_by_level_from_the_finest() -> None:
+    net = VQAutoEncoder.from_config(replace(SMALL, res_blocks=(3, 1), attn_resolutions=(), n_layers=0, connect_list=()))
+    for half, kinds in ((net.encoder, "CRRRDRRARGC"), (net.generator, "CRARRURRRGC")):
+        assert "".join(type(block).__name__[0] for block in half.blocks) == kinds

@@ -17,7 +17,8 @@ class Config:
         stem: side of the square of pixels that is folded into channels before the first convolution and
             unfolded after the last; 1 is the published network.
         nf: a number of channels, which ``ch_mult`` multiplies level by level, from the finest on.
-        res_blocks: residual blocks in each level.
+        res_blocks: residual blocks in each level, of the encoder and of the generator: a number for all levels, or one
+            for each from the finest on.
         attn_resolutions: grid sizes at which every residual block is followed by self-attention.
         norm_groups: groups of every GroupNorm.
         codebook_size, emb_dim: number of codes, and channels of one code.
@@ -33,7 +34,7 @@ class Config:
     stem: int = 1
     nf: int = 64
     ch_mult: tuple[int, ...] = (1, 2, 2, 4, 4, 8)
-    res_blocks: int = 2
+    res_blocks: int | tuple[int, ...] = 2
     attn_resolutions: tuple[int, ...] = (16,)
     norm_groups: int = 32
     codebook_size: int = 1024
@@ -49,6 +50,10 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions", "connect_list"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.res_blocks, int):
+            object.__setattr__(self, "res_blocks", tuple(self.res_blocks))
+            if len(self.blocks_by_level) != len(self.ch_mult):
+                raise ValueError(f"res_blocks {list(self.blocks_by_level)}: one for each of {len(self.ch_mult)} levels")
         shrink = self.stem * 2 ** (len(self.ch_mult) - 1)
         if self.img_size % shrink:
             raise ValueError(f"img_size {self.img_size} is not a multiple of {shrink}")
@@ -59,6 +64,11 @@ class Config:
     def latent_side(self) -> int:
         """Side of the latent grid."""
         return self.img_size // self.stem // 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def blocks_by_level(self) -> tuple[int, ...]:
+        """Residual blocks of each level, from the finest on."""
+        return (self.res_blocks,) * len(self.ch_mult) if isinstance(self.res_blocks, int) else self.res_blocks
 
     def to_json(self) -> str:
         """Return the text that is kept in the weights file's metadata."""

@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         self.stem = config.stem
         self.taps: dict[str, int] = {}
         for level, mult in enumerate(config.ch_mult):
-            for _ in range(config.res_blocks):
+            for _ in range(config.blocks_by_level[level]):
                 blocks.append(ResBlock(channels, config.nf * mult, groups))
                 self.taps[str(size)] = len(blocks) - 1
                 channels = config.nf * mult
@@ -166,7 +166,7 @@ class Generator(nn.Module):
         self.taps: dict[str, int] = {}
         coarsest = len(config.ch_mult) - 1
         for level in reversed(range(len(config.ch_mult))):
-            for _ in range(config.res_blocks):
+            for _ in range(config.blocks_by_level[level]):
                 out = config.nf * config.ch_mult[level]
                 blocks.append(ResBlock(channels, out, groups))
                 if level == coarsest or str(size) not in self.taps:
@@ -256,7 +256,7 @@ class VQAutoEncoder(nn.Module):
         nf: int,
         ch_mult: Sequence[int],
         quantizer: str = "nearest",
-        res_blocks: int = 2,
+        res_blocks: int | tuple[int, ...] = 2,
         attn_resolutions: Sequence[int] = (16,),
         codebook_size: int = 1024,
         emb_dim: int = 256,

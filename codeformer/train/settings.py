@@ -33,7 +33,8 @@ class Settings:
             discriminator's is AdamW.
         lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of both.
         clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
-        precision: of the forward pass. compile: whether torch.compile translates networks and losses first. seed: everything random follows from it. workers: loading processes.
+        precision: of the forward pass. compile: whether torch.compile translates networks and losses first.
+        seed: everything random follows from it. workers: loading processes.
         degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
             cover: chance that the hole covers an eye, the nose or the mouth; tasks: chance of each.
         train: which of encoder, quantize, generator, transformer, fuse train.
