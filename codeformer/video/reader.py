@@ -219,9 +219,9 @@ class FilmFile:
             self.problems.append(f"{reading.broken} broken packets could not be decoded and were left out")
         if reading.corrupt:
             self.problems.append(f"{reading.corrupt} frames were damaged; the decoder filled in what it could")
-        if missing := reading.missing():
+        if lacking := reading.missing():
             self.problems.append(
-                f"{missing} frames of a steady rate are missing in the middle; the frame before each gap stands still"
+                f"{lacking} frames of a steady rate are missing in the middle; the frame before each gap stands still"
             )
         if reading.resized:
             size = f"{self.info.width}x{self.info.height}"
@@ -253,13 +253,13 @@ class _Reading:
     def missing(self) -> int:
         """Frames that lack between the others, where nearly all come at a steady rate (a container's clock may round):
         a demuxer that finds its way again after broken bytes says nothing of what it passed over."""
-        steps = sorted(self.intervals.elements())
-        if not steps:
+        ticks = sorted(self.intervals.elements())
+        if not ticks:
             return 0
-        usual = steps[len(steps) // 2]
-        gaps = [step for step in steps if step > 1.5 * usual]
-        odd = len(gaps) + sum(step < 0.5 * usual for step in steps)
-        return sum(round(step / usual) - 1 for step in gaps) if odd <= 0.1 * len(steps) else 0
+        usual = ticks[len(ticks) // 2]
+        gaps = [tick for tick in ticks if tick > 1.5 * usual]
+        odd = len(gaps) + sum(tick < 0.5 * usual for tick in ticks)
+        return sum(round(tick / usual) - 1 for tick in gaps) if odd <= 0.1 * len(ticks) else 0
 
     def furthest(self, start: Fraction) -> float:
         return max(self.ended or 0.0, self.last_packet - float(start))
