@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,9 +30,18 @@ from codeformer.models.load import load_network, read_metadata
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint, stages
 from codeformer.train.codebook import Codebook
-from codeformer.train.data import Faces, Folder, make_loader, read_face, to_picture
+from codeformer.train.data import Faces, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
 from codeformer.train.loop import learning_rate, train
-from codeformer.train.losses import adaptive_weight, part_region, pixel_loss, random_crops, stress_colour
+from codeformer.train.losses import (
+    PerceptualDistance,
+    adaptive_weight,
+    by_sharpness,
+    part_region,
+    pixel_loss,
+    random_crops,
+    soften,
+    stress_colour,
+)
 from codeformer.train.settings import Settings, load_settings, preset_names
 
 
@@ -210,10 +222,11 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
     options: dict[str, Any] = {
         "perceptual": vgg,
         "init": None if stage == 1 else stage2.parent / ("one" if stage == 2 else "two") / "model.safetensors",
+        "teacher": stage2.parent / "one" / "model.safetensors" if stage == 3 else None,
         "device": "cpu",
         "quiet": True,
     }
-    data = [Folder(faces, 0)]
+    data = [Folder(faces)]
     train(todo, data, tmp_path / "whole", **options)
     train(replace(todo, steps=10), data, tmp_path / "parts", **options)
     assert state_of(tmp_path / "parts")["step"] == 10
@@ -229,7 +242,7 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
 def test_a_time_limit_stops_cleanly_and_can_be_resumed(
     faces: Path, stage1: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    todo, data = tiny(2, steps=3), [Folder(faces, 0)]
+    todo, data = tiny(2, steps=3), [Folder(faces)]
     options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
     train(todo, data, tmp_path / "whole", **options)
     with caplog.at_level(logging.WARNING, "codeformer"):
@@ -254,10 +267,30 @@ def test_ctrl_c_finishes_the_step_and_saves(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     init = stage1 / "model.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(2), [Folder(faces, 0)], tmp_path / "run", init=init, device="cpu", quiet=True)
+        train(tiny(2), [Folder(faces)], tmp_path / "run", init=init, device="cpu", quiet=True)
     assert state_of(tmp_path / "run")["step"] == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handler is put back"
     signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_to_all_processes_saves_too(faces: Path, stage1: Path, tmp_path: Path) -> None:
+    """As `timeout`, systemd and schedulers send it: the loading processes get it as well."""
+    words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
+    changes = ["--set", "steps=100000", "workers=1", "log_every=1"]
+    command = [sys.executable, "-m", "codeformer", *words, "-o", tmp_path, "--device", "cpu", "--quiet", *changes]
+    process = subprocess.Popen([*map(str, command)], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        scalars = tmp_path / checkpoint.SCALARS
+        while not (scalars.exists() and scalars.read_text().count("\n") > 3):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "interrupted" in said and "Traceback" not in said
+    assert state_of(tmp_path)["step"] > 3
 
 
 def test_a_checkpoint_that_does_not_fit(faces: Path, stage2: Path, tmp_path: Path) -> None:
@@ -265,9 +298,10 @@ def test_a_checkpoint_that_does_not_fit(faces: Path, stage2: Path, tmp_path: Pat
     options: dict[str, Any] = {"init": init, "device": "cpu", "quiet": True, "resume": True}
     (tmp_path / checkpoint.NAME).write_bytes((stage2 / checkpoint.NAME).read_bytes()[:1000])
     with pytest.raises(InputError, match="cut off"):
-        train(tiny(2), [Folder(faces, 0)], tmp_path, **options)
+        train(tiny(2), [Folder(faces)], tmp_path, **options)
+    options["init"] = stage2 / "model.safetensors"
     with pytest.raises(UsageError, match="another stage"):
-        train(tiny(3, perceptual=0.0, gan=0.0), [Folder(faces, 0)], stage2, **options)
+        train(tiny(3, perceptual=0.0, gan=0.0), [Folder(faces)], stage2, **options)
 
 
 # --- several processes, several parts
@@ -280,7 +314,7 @@ def test_accumulated_parts_are_the_joint_batch(faces: Path, vgg: Path, stage2: P
         out = tmp_path / str(parts)
         train(
             replace(todo, accumulate=parts),
-            [Folder(faces, 0)],
+            [Folder(faces)],
             out,
             perceptual=vgg,
             init=init,
@@ -315,28 +349,117 @@ def test_two_processes_are_one_with_the_joint_batch(faces: Path, vgg: Path, tmp_
     assert_close(tmp_path / "one", tmp_path / "two", loose=2e-3)
 
 
+def test_processes_stay_the_same_when_codes_are_placed_and_revived(faces: Path, vgg: Path, tmp_path: Path) -> None:
+    script = tmp_path / "each.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from codeformer.cli import main\n"
+        "from codeformer.train import loop\n"
+        "true = loop.update_average\n"
+        "def spy(average, net, decay):\n"
+        "    true(average, net, decay)\n"
+        "    torch.save(net.state_dict(), sys.argv[1] + os.environ['RANK'] + '.pt')\n"
+        "loop.update_average = spy\n"
+        "sys.exit(main(sys.argv[2:]))\n"
+    )
+    changes = ["steps=8", "vq_start=2", "revive=2", "gan=0", "codebook_decay=0"]
+    words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "run"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, script, tmp_path / "rank", *words, "--quiet", "--device", "cpu", "--set", *changes]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / checkpoint.SCALARS).read_text().splitlines()]
+    assert any(line.get("revived", 0) > 0 for line in lines)
+    assert_equal(*(torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1)))
+
+
 # --- what goes wrong
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_batch(
-    faces: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda loss: loss * float("nan"), lambda loss: loss + (loss * 0).sqrt()],  # the root's gradient at 0 is NaN
+    ids=["loss", "gradient"],
+)
+def test_what_is_not_finite_stops_with_step_and_batch_before_anything_moves(
+    spoil: Callable[[Tensor], Tensor],
+    faces: Path,
+    stage1: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     true_stage = stages.STAGES[2]
 
     def broken(players: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
         losses = true_stage(players, batch, settings, step, reduce)
-        return replace(losses, total=losses.total * (float("nan") if step == 12 else 1))
+        return replace(losses, total=spoil(losses.total) if step == 19 else losses.total)
 
     monkeypatch.setitem(stages.STAGES, 2, broken)
     words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
     assert main([str(w) for w in [*words, "-o", tmp_path, "--device", "cpu", "--quiet"]]) == 1
-    assert "step 12" in capsys.readouterr().err
+    assert "step 19" in capsys.readouterr().err
     failure = torch.load(tmp_path / checkpoint.FAILURE, weights_only=True)
-    expected = Faces([Folder(faces, 0)], 64, ["heavy"], {"restore": 1}, 0)[12, 1]
-    assert failure["step"] == 12 and np.isnan(failure["logs"]["loss"])
+    expected = Faces([Folder(faces)], 64, ["heavy"], {"restore": 1}, 0)[19, 1]
+    assert failure["step"] == 19 and not np.isfinite(list(failure["logs"].values())).all()
     assert torch.equal(failure["batch"]["lq"][1], expected["lq"])
     assert state_of(tmp_path)["step"] == 10, "the last good checkpoint stays"
     assert all(torch.isfinite(t).all() for t in state_of(tmp_path)["net"].values())
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_what_was_done_is_kept(
+    faces: Path, stage1: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    order = Faces([Folder(folder)], 64, ["heavy"], {"restore": 1}, 0)
+    early, late = ([order[step, 0]["hq"] for step in steps] for steps in (range(3), range(3, 8)))
+    for path in sorted(folder.glob("*.png")):
+        face = to_tensor(read_face(path, 64)[0])
+
+        def shown(samples: list[Tensor], face: Tensor = face) -> bool:
+            return any(torch.equal(s, face) or torch.equal(s, face.flip(2)) for s in samples)
+
+        if shown(late) and not shown(early):
+            path.write_bytes(b"")
+            break
+    todo = tiny(2, batch_size=1)
+    options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
+    with pytest.raises(InputError) as refusal:
+        train(replace(todo, workers=1), [Folder(folder)], tmp_path / "run", **options)
+    assert str(refusal.value) == f"{path}: not a picture"
+    assert 3 <= state_of(tmp_path / "run")["step"] < 8
+    shutil.copy(faces / path.name, path)
+    train(todo, [Folder(folder)], tmp_path / "run", resume=True, **options)
+    train(todo, [Folder(faces)], tmp_path / "whole", **options)
+    assert_equal(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
+
+
+def test_a_run_is_not_overwritten(faces: Path, stage1: Path, stage2: Path, tmp_path: Path) -> None:
+    shutil.copytree(stage2, tmp_path / "run")
+    options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
+    with pytest.raises(UsageError, match="--resume"):
+        train(tiny(2), [Folder(faces)], tmp_path / "run", **options)
+    with pytest.raises(UsageError, match="does not fit"):
+        train(tiny(2, train=("encoder",)), [Folder(faces)], tmp_path / "run", resume=True, **options)
+    files = sorted(path.relative_to(stage2) for path in stage2.rglob("*") if path.is_file())
+    assert all((tmp_path / "run" / file).read_bytes() == (stage2 / file).read_bytes() for file in files)
+
+
+def test_a_stage_does_not_start_from_what_lacks_the_one_before(
+    faces: Path, stage1: Path, stage2: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
+    with pytest.raises(WeightsError, match="not what stage 3 of this network starts from"):
+        train(tiny(3, perceptual=0.0, gan=0.0), [Folder(faces)], tmp_path / "a", **options)
+    wider = tiny(2)
+    wider = replace(wider, network=replace(wider.network, nf=2 * wider.network.nf))
+    with pytest.raises(WeightsError, match="of another shape"):
+        train(wider, [Folder(faces)], tmp_path / "b", **options)
+    options["init"] = stage2 / "model.safetensors"
+    with pytest.raises(UsageError, match="--teacher"):
+        train(tiny(3, perceptual=0.0, gan=0.0, feature=1.0), [Folder(faces)], tmp_path / "c", **options)
 
 
 def test_settings_that_are_none() -> None:
@@ -399,7 +522,7 @@ def test_the_manual_explains_every_setting() -> None:
 
 
 def test_what_a_run_lacks(faces: Path, vgg: Path, tmp_path: Path) -> None:
-    data, options = [Folder(faces, 0)], {"device": "cpu", "quiet": True}
+    data, options = [Folder(faces)], {"device": "cpu", "quiet": True}
     with pytest.raises(UsageError, match="--init"):
         train(tiny(2), data, tmp_path, **options)
     with pytest.raises(UsageError, match="does not divide"):
@@ -409,7 +532,7 @@ def test_what_a_run_lacks(faces: Path, vgg: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="degradations"):
         train(tiny(1, degradations=("light",), perceptual=0.0), data, tmp_path, **options)
     with pytest.raises(InputError, match="no such folder"):
-        train(tiny(1, perceptual=0.0), [Folder(tmp_path / "none", 0)], tmp_path, **options)
+        train(tiny(1, perceptual=0.0), [Folder(tmp_path / "none")], tmp_path, **options)
     with pytest.raises(UsageError, match="--device"):
         train(tiny(1), data, tmp_path, device="quantum", quiet=True)
 
@@ -419,7 +542,7 @@ def test_what_a_run_lacks(faces: Path, vgg: Path, tmp_path: Path) -> None:
 
 def test_samples_do_not_depend_on_the_workers(faces: Path) -> None:
     tasks = {"restore": 1.0, "colorize": 1.0, "inpaint": 1.0}
-    data = Faces([Folder(faces, 0)], 64, ["medium", "heavy"], tasks, seed=3)
+    data = Faces([Folder(faces)], 64, ["medium", "heavy"], tasks, seed=3)
     batches = [list(make_loader(data, 5, 8, 3, rank=1, workers=workers)) for workers in (0, 2)]
     assert len(batches[0]) == len(batches[1]) == 3
     for one, other in zip(*batches, strict=True):
@@ -428,7 +551,7 @@ def test_samples_do_not_depend_on_the_workers(faces: Path) -> None:
 
 
 def test_a_sample_is_what_it_says(faces: Path) -> None:
-    data = Faces([Folder(faces, 0)], 64, ["medium"], {"restore": 1, "inpaint": 1}, seed=0)
+    data = Faces([Folder(faces)], 64, ["medium"], {"restore": 1, "inpaint": 1}, seed=0)
     samples = [data[step, 0] for step in range(40)]
     assert {s["task"] for s in samples} == {"restore", "inpaint"} and {s["sharp"] for s in samples} == {True, False}
     for s in samples:
@@ -441,12 +564,20 @@ def test_a_sample_is_what_it_says(faces: Path) -> None:
 
 
 def test_folders_are_sampled_by_their_weights(faces: Path, tmp_path: Path) -> None:
-    assert Folder.parse("a/b=2.5") == Folder(Path("a/b"), 2.5) and Folder.parse("a=b") == Folder(Path("a=b"), 0)
+    assert Folder.parse("a/b=2.5") == Folder(Path("a/b"), 2.5) and Folder.parse("a=b") == Folder(Path("a=b"), None)
     cv2.imwrite(str(tmp_path / "white.png"), np.full((64, 64, 3), 255, np.uint8))
-    for weights, low, high in (((1, 3), 0.6, 0.88), ((0, 0), 0.03, 0.25), ((8, 0), 0.03, 0.25)):
+    for weights, low, high in (
+        ((1, 3), 0.6, 0.88),
+        ((None, None), 0.03, 0.25),
+        ((8, 1), 0.03, 0.25),
+        ((1, 0), -1, 1e-9),
+    ):
         data = Faces([Folder(faces, weights[0]), Folder(tmp_path, weights[1])], 64, ["medium"], {"restore": 1}, 0)
         share = np.mean([bool((data[step, 0]["hq"] == 1).all()) for step in range(150)])
         assert low < share < high, weights
+    for wrong in ((1, None), (0, 0), (2, -1), (float("inf"), 1)):
+        with pytest.raises(UsageError, match="--data"):
+            chances_of([Folder(faces, wrong[0]), Folder(tmp_path, wrong[1])], [8, 1])
 
 
 # --- pieces
@@ -514,6 +645,28 @@ def test_the_region_of_face_parts_is_where_the_template_has_them() -> None:
     for x, y in TEMPLATE_512 / 8:
         assert region[round(y), round(x)] > 0.9
     assert region[:8].max() < 0.01 and region[:, :4].max() < 0.01 and 0.05 < region.mean() < 0.35
+
+
+def test_an_enlarged_face_is_judged_at_half_the_size_where_vgg_sees_it_whole(vgg: Path) -> None:
+    torch.manual_seed(0)
+    distance = PerceptualDistance(vgg, ("relu1_2", "relu2_2"))
+    a, b = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
+    found = by_sharpness(distance, a, b, torch.tensor([False, True]))
+    half = [torch.nn.functional.avg_pool2d(x, 2) for x in (a, b)]
+    assert found.tolist() == pytest.approx([distance(*half)[0].item(), distance(a, b)[1].item()], rel=1e-4)
+
+
+def test_the_discriminator_sees_nothing_fine_of_an_enlarged_face() -> None:
+    checks = (torch.arange(8).view(1, 1, 8, 1) + torch.arange(8)) % 2 * 2.0 - 1
+    pictures = checks.expand(2, 3, 8, 8)
+    seen = soften(pictures, torch.tensor([True, False]))
+    assert torch.equal(seen[0], pictures[0]) and not seen[1].any()
+
+
+def test_the_discriminator_learns_at_the_runs_rate(stage1: Path) -> None:
+    state = state_of(stage1)
+    rates = [group["lr"] for name in ("optimizer", "judge_optimizer") for group in state[name]["param_groups"]]
+    assert rates == [pytest.approx(learning_rate(tiny(1), 19))] * len(rates)
 
 
 def test_random_crops_are_the_same_square_of_every_picture() -> None:

@@ -20,20 +20,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--data",
         nargs="+",
+        action="extend",
         required=True,
         metavar="DIR[=WEIGHT]",
-        help="folders of aligned faces, and how often each is sampled (default: by its number of pictures)",
+        help="folders of aligned faces, and how often each is sampled (without any weight: by the numbers of pictures)",
     )
     parser.add_argument("-o", "--output_path", type=Path, metavar="DIR", help="default: runs/<config>-stage<N>")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the stage before")
     parser.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="stage 1's weights, for the codes; default: --init"
+        "--teacher", type=Path, metavar="FILE", help="stage 1's weights, for the codes; in stage 2 by default --init"
     )
     parser.add_argument("--validation", type=Path, metavar="DIR", help="faces for sample sheets and metrics")
     parser.add_argument("--perceptual", type=Path, metavar="FILE", help="VGG16 features; default: torchvision's")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
     parser.add_argument("--time_limit", type=duration, metavar="TIME", help="stop cleanly after, e.g., 20m, 3h, 90s")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the preset")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change settings of the preset"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)

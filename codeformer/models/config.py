@@ -22,7 +22,8 @@ class Config:
         attn_resolutions: grid sizes at which every residual block is followed by self-attention.
         norm_groups: groups of every GroupNorm.
         codebook_size, emb_dim: number of codes, and channels of one code.
-        beta: weight of the commitment term of the codebook loss.
+        beta: weight of the term of the codebook loss that moves the codes. The paper (equation 2) has it on the other,
+            the commitment term; the published networks were trained like this.
         dim_embd, n_head, n_layers: width, heads and depth of the Transformer.
         latent_size: length of the code sequence (the latent grid's area).
         connect_list: grid sizes, as strings, at which CFT blends encoder features in.

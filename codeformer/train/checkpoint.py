@@ -46,15 +46,18 @@ class State:
         return {name: part for name, part in named.items() if part is not None}
 
 
-def start(out: Path, settings: Settings, data: "Sequence[Folder]") -> None:
-    """Make the run's folder and write down what it does.
+def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool) -> None:
+    """Make the run's folder, or with `anew` false go on in it, and write down what it does.
 
     Raises:
-        OutputError: the folder cannot be written.
+        UsageError: the folder holds another run already. OutputError: it cannot be written.
     """
+    if anew and (out / NAME).exists():
+        raise UsageError(f"{out}: holds a run already; go on with --resume, or give another --output_path")
     try:
         (out / "sheets").mkdir(parents=True, exist_ok=True)
-        (out / SCALARS).unlink(missing_ok=True)
+        if anew:
+            (out / SCALARS).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
     described = {"settings": asdict(settings), "data": [[str(f.path), f.weight] for f in data]}
@@ -84,18 +87,25 @@ def load(path: Path, state: State, settings: Settings) -> int:
         raise InputError(f"{path}: not a checkpoint, or cut off; remove it to start anew") from error
     if (saved["stage"], saved["network"]) != (settings.stage, settings.network.to_json()):
         raise UsageError(f"{path}: of another stage or network; give another --output_path")
-    for name, part in state.parts().items():
-        part.load_state_dict(saved[name])
+    try:
+        for name, part in state.parts().items():
+            part.load_state_dict(saved[name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{path}: does not fit: --resume needs the run's own optimizer, train, precision and gan ({error})"
+        ) from error
     for name, tensor in saved["average"].items():
         state.average[name].copy_(tensor)
     return int(saved["step"])
 
 
-def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[str, float]) -> None:
-    """Keep the batch that broke the run."""
+def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[str, float], rank: int) -> Path:
+    """Keep the batch that broke the run, this process's share of it, and return the file."""
     buffer = io.BytesIO()
     torch.save({"step": step, "batch": dict(batch), "logs": dict(logs)}, buffer)
-    write_atomic(out / FAILURE, buffer.getvalue())
+    path = out / (FAILURE if rank == 0 else f"failure-{rank}.pt")
+    write_atomic(path, buffer.getvalue())
+    return path
 
 
 def append_scalars(out: Path, step: int, scalars: Mapping[str, float]) -> None:

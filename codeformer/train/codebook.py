@@ -37,6 +37,12 @@ class Codebook:
             self.counts += torch.bincount(codes, minlength=len(self.counts))
 
     @torch.no_grad()
+    def start(self, net: VQAutoEncoder) -> None:
+        """Begin the moving averages at the codes as they are."""
+        self.weights.fill_(1)
+        self.sums.copy_(net.quantize.embedding.weight)
+
+    @torch.no_grad()
     def place(self, net: VQAutoEncoder, rounds: int = 10) -> None:
         """Place the codes by k-means on the recent latents."""
         size = len(self.counts)
@@ -49,8 +55,7 @@ class Codebook:
             members = torch.bincount(nearest, minlength=size).unsqueeze(1)
             codes = torch.where(members > 0, sums / members.clamp_min(1), codes)
         net.quantize.embedding.weight.copy_(codes)
-        self.weights.fill_(1)
-        self.sums.copy_(codes)
+        self.start(net)
 
     @torch.no_grad()
     def follow(
@@ -61,15 +66,20 @@ class Codebook:
         chosen = torch.bincount(codes, minlength=len(self.weights)).float()
         self.weights.lerp_(add(chosen), 1 - decay)
         self.sums.lerp_(add(torch.zeros_like(self.sums).index_add_(0, codes, flat)), 1 - decay)
-        net.quantize.embedding.weight.copy_(self.sums / self.weights.clamp_min(1e-5).unsqueeze(1))
+        codebook, weights = net.quantize.embedding.weight, self.weights.unsqueeze(1)
+        codebook.copy_(torch.where(weights > 1e-5, self.sums / weights.clamp_min(1e-5), codebook))
+
+    def dead(self) -> Tensor:
+        """Return the codes that were chosen less than a tenth as often as the mean since the count began."""
+        return (self.counts < 0.1 * self.counts.float().mean()).nonzero().flatten()
 
     @torch.no_grad()
     def revive(self, net: VQAutoEncoder, optimizer: torch.optim.Optimizer) -> int:
-        """Move codes that were chosen less than a tenth as often as the mean onto random recent latents.
+        """Move the dead codes onto random recent latents.
 
         Starts the count anew; returns how many were moved.
         """
-        dead = (self.counts < 0.1 * self.counts.float().mean()).nonzero().flatten()
+        dead = self.dead()
         if len(dead) and len(self.latents):
             picks = torch.randint(len(self.latents), (len(dead),)).to(self.latents.device)
             weight = net.quantize.embedding.weight

@@ -1,5 +1,6 @@
 """Faces from folders; every sample is a function of (seed, step, index), however many workers there are."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from codeformer.errors import InputError
+from codeformer.errors import InputError, UsageError
 from codeformer.train.degrade import Degradation, for_task, parse_degradation
 
 Array = np.ndarray[Any, Any]
@@ -21,19 +22,35 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of aligned faces, and how often it is sampled beside the others."""
+    """A folder of aligned faces, and how often it is sampled beside the others; None: by its number of pictures."""
 
     path: Path
-    weight: float
+    weight: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Folder":
-        """Read ``PATH`` or ``PATH=WEIGHT``; without a weight, the folder counts by its number of pictures."""
+        """Read ``PATH`` or ``PATH=WEIGHT``."""
         path, _, weight = text.rpartition("=")
         try:
-            return cls(Path(path), float(weight)) if path else cls(Path(text), 0.0)
+            return cls(Path(path), float(weight)) if path else cls(Path(text))
         except ValueError:
-            return cls(Path(text), 0.0)
+            return cls(Path(text))
+
+
+def chances_of(folders: Sequence[Folder], counts: Sequence[int]) -> Array:
+    """Return the chance of each folder, by the weights, or without any by the numbers of pictures.
+
+    Raises:
+        UsageError: some have a weight and some have none, or the weights are negative or all 0.
+    """
+    given = [folder.weight for folder in folders if folder.weight is not None]
+    if given and len(given) < len(folders):
+        raise UsageError("--data: give each folder a weight, or none of them")
+    weights = np.array(given or counts, float)
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum():
+        raise UsageError("--data: weights are numbers from 0 on, and not all 0")
+    chances: Array = weights / weights.sum()
+    return chances
 
 
 def list_faces(folder: Path) -> list[Path]:
@@ -56,7 +73,8 @@ def read_face(path: Path, size: int) -> tuple[Array, bool]:
     Raises:
         InputError: the file is no square picture.
     """
-    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    raw = np.fromfile(path, np.uint8)
+    data = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if data is None:
         raise InputError(f"{path}: not a picture")
     height, width = data.shape[:2]
@@ -97,8 +115,7 @@ class Faces(Dataset[dict[str, Any]]):
     ) -> None:
         self.hole, self.cover = hole, cover
         self.files = [list_faces(folder.path) for folder in folders]
-        weights = np.array([f.weight or len(files) for f, files in zip(folders, self.files, strict=True)], float)
-        self.chances = weights / weights.sum()
+        self.chances = chances_of(folders, [len(files) for files in self.files])
         self.size, self.seed = size, seed
         self.degradations = [parse_degradation(d) for d in degradations]
         self.tasks = list(tasks)
@@ -167,6 +184,9 @@ def make_loader(faces: Faces, first: int, last: int, batch: int, *, rank: int, w
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the network."""
+    """One thread a worker: the cores belong to the network. A group of its own: signals that a shell or scheduler sends
+    to all processes of a run are the run's to answer, after the step."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

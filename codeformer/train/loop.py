@@ -1,35 +1,36 @@
 """The training loop: one plain loop for all stages, on one process or several."""
 
 import logging
+import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from codeformer.errors import CodeFormerError, UsageError
+from codeformer.errors import CodeFormerError, InputError, UsageError, WeightsError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.discriminator import PatchDiscriminator
-from codeformer.models.load import load_into, load_network, save_network
+from codeformer.models.load import load_into, load_network, read_state, save_network
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader
 from codeformer.train.identity import IdentityDistance
-from codeformer.train.losses import PerceptualDistance, hinge_discriminator
+from codeformer.train.losses import PerceptualDistance, hinge_discriminator, soften
 from codeformer.train.metrics import dlib_models
 from codeformer.train.muon import Muon
+from codeformer.train.reporter import Reporter
 from codeformer.train.settings import Settings
-from codeformer.train.sheet import Validation
 from codeformer.train.stages import STAGES, Batch, Players, Reduce
 from codeformer.train.world import World
 
 MODEL = "model.safetensors"
+TRANSFORMER = ("position_emb", "feat_emb", "ft_layers", "idx_pred_layer")
 log = logging.getLogger("codeformer")
 
 
@@ -87,57 +88,74 @@ def train(
     scaler = torch.amp.GradScaler(enabled=settings.precision == "fp16" and world.device.type == "cuda")
     codebook = Codebook(settings.network.codebook_size, settings.network.emb_dim, world.device)
     state = checkpoint.State(players.net, average, optimizer, judge, judge_optimizer, scaler, codebook)
+    if settings.stage == 1:
+        codebook.start(players.net)
     first = checkpoint.load(out / checkpoint.NAME, state, settings) if resume else 0
-    if first == 0 and world.rank == 0:
-        checkpoint.start(out, settings, data)
+    if world.rank == 0:
+        checkpoint.start(out, settings, data, anew=not resume)
 
     share = settings.batch_size // world.size
     size, kinds = settings.network.img_size, settings.degradations
     faces = Faces(data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover)
     loader = make_loader(faces, first, settings.steps, share, rank=world.rank, workers=settings.workers)
     reporter = Reporter(settings, out, world, validation, perceptual, first, quiet)
-    step, stopped = first, ""
+    step, stopped, done = first, "", first
+
+    def keep() -> None:
+        if world.rank == 0:
+            checkpoint.save(out, done, state, settings)
+
     with Interrupt() as interrupt:
-        for step, batch in enumerate(loader, first):
+        for step, batch in enumerate(readable(loader, keep), first):
             torch.manual_seed(settings.seed * 1_000_003 + step)
-            for group in optimizer.param_groups:
+            for group in [*optimizer.param_groups, *(judge_optimizer.param_groups if judge_optimizer else ())]:
                 group["lr"] = learning_rate(settings, step)
             if settings.stage == 1 and step == settings.vq_start and step:
                 codebook.place(players.net)
                 world.share(codebook.tensors(players.net))
                 average["quantize.embedding.weight"].copy_(players.net.quantize.embedding.weight)
             logs = run_step(players, batch, settings, step, state, trained, world)
-            # With fp16 a gradient that overflows is no failure: the scaler skips that step and lowers its scale.
-            watched = [v for k, v in logs.items() if k != "gradient" or not scaler.is_enabled()]
-            if not all(torch.isfinite(v).all() for v in watched):
-                checkpoint.save_failure(out, step, batch, {k: float(v) for k, v in logs.items()})
-                raise TrainingError(f"step {step}: a loss is not finite; the batch is in {out / checkpoint.FAILURE}")
-            if (
-                settings.stage == 1
-                and settings.revive
-                and step >= settings.vq_start
-                and (step + 1) % settings.revive == 0
-            ):
+            if not is_sound(logs, state):
+                failure = checkpoint.save_failure(out, step, batch, {k: float(v) for k, v in logs.items()}, world.rank)
+                raise TrainingError(f"step {step}: a loss or its gradient is not finite; the batch is in {failure}")
+            quantizes = settings.stage == 1 and step >= settings.vq_start
+            if quantizes and (step + 1) % settings.log_every == 0:
+                logs["dead"] = torch.tensor(float(len(codebook.dead())))
+                if not settings.revive:
+                    codebook.counts.zero_()
+            if quantizes and settings.revive and (step + 1) % settings.revive == 0:
+                world.share([codebook.counts, codebook.latents])  # so that all find the same codes dead
                 logs["revived"] = torch.tensor(float(codebook.revive(players.net, optimizer)))
                 world.share(codebook.tensors(players.net))
             update_average(average, players.net, min(settings.ema, (1 + step) / (10 + step)))
-            reporter.after(step, logs, players, average, batch)
+            done = step + 1
+            reporter.after(step, logs, players, average)
             late = time_limit is not None and time.monotonic() - started > time_limit
             if world.any(late or interrupt.seen):
                 stopped = "interrupted" if interrupt.seen else "time is up"
             due = stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
             if due and world.rank == 0:
-                checkpoint.save(out, step + 1, state, settings)
+                keep()
                 export(players.net, average, out / MODEL, settings, step + 1)
             if stopped:
                 break
     reporter.close()
     world.leave()
-    if stopped:
+    if stopped and (interrupt.seen or step + 1 < settings.steps):
         log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, step + 1, settings.steps)
         if interrupt.seen:
             raise KeyboardInterrupt
     return out / MODEL
+
+
+def readable(batches: Iterable[Batch], keep: Callable[[], None]) -> Iterator[Batch]:
+    """Pass the batches on; at a picture that cannot be read, keep what is done and name it."""
+    try:
+        yield from batches
+    except InputError as error:
+        keep()
+        reason = str(error).strip().splitlines()[-1]  # from a loading process comes its whole traceback
+        raise InputError(reason.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
 
 
 def run_step(
@@ -149,7 +167,10 @@ def run_step(
     trained: Sequence[Tensor],
     world: World,
 ) -> dict[str, Tensor]:
-    """Do one optimizer step, of the network and where there is one of the discriminator; return the mean losses."""
+    """Do one optimizer step, of the network and where there is one of the discriminator; return the mean losses.
+
+    Where one of them, or the gradient, is not finite, nothing moves.
+    """
     device, optimizer, judge = world.device, state.optimizer, players.discriminator
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
     players.net.train()
@@ -170,26 +191,37 @@ def run_step(
         if losses.latents is not None:
             seen.append((losses.latents, losses.codes))
         if judged and losses.fake is not None:
-            fakes.append((part["hq"], losses.fake.detach()))
+            fakes.append((soften(part["hq"], part["sharp"]), losses.fake.detach()))
     if seen:
         follow_codes(players.net, state.codebook, seen, settings.codebook_decay, world.total)
     world.mean_gradients(trained)  # before unscaling: an overflow anywhere must be seen everywhere
     state.scaler.unscale_(optimizer)
-    if settings.clip:
-        sums["gradient"] = nn.utils.clip_grad_norm_(trained, settings.clip).detach()
+    sums["gradient"] = nn.utils.clip_grad_norm_(trained, settings.clip or math.inf).detach()
+    sums = {name: world.mean(value) for name, value in sums.items()}
+    if not is_sound(sums, state):
+        return sums
     state.scaler.step(optimizer)
     state.scaler.update()
     if judge is not None and state.judge_optimizer is not None and fakes:
         judge.requires_grad_(True)
         state.judge_optimizer.zero_grad(set_to_none=True)
+        verdict = torch.zeros((), device=device)
         for real, fake in fakes:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = hinge_discriminator(judge(real).float(), judge(fake).float())
             (loss / len(fakes)).backward()
-            sums["judge"] = sums.get("judge", torch.zeros((), device=device)) + loss.detach() / len(fakes)
+            verdict += loss.detach() / len(fakes)
+        sums["judge"] = world.mean(verdict)
         world.mean_gradients(list(judge.parameters()))
-        state.judge_optimizer.step()
-    return {name: world.mean(value) for name, value in sums.items()}
+        if torch.isfinite(sums["judge"]):
+            state.judge_optimizer.step()
+    return sums
+
+
+def is_sound(logs: Mapping[str, Tensor], state: "checkpoint.State") -> bool:
+    """Whether a step's numbers are finite. With fp16 a gradient that overflows is no failure: the scaler skips that
+    step and lowers its scale."""
+    return all(bool(torch.isfinite(v)) for k, v in logs.items() if k != "gradient" or not state.scaler.is_enabled())
 
 
 def follow_codes(
@@ -223,8 +255,13 @@ def build(
         net = CodeFormer.from_config(config)
         start_identity(net)
         load_into(net, init, partial=True)
+        check_start(net, init, settings.stage)
     guide = None
     if settings.stage > 1 and (settings.cross_entropy or settings.feature):
+        if settings.stage == 3 and teacher is None:
+            raise UsageError(
+                "cross_entropy and feature need the codes of sharp faces, which stage 1's encoder says: --teacher FILE"
+            )
         source = teacher or init
         loaded = load_network(source) if source else net
         guide = VQAutoEncoder.from_config(replace(loaded.config, n_layers=0, connect_list=(), pixel_skip=False))
@@ -241,6 +278,19 @@ def build(
         if module is not None:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Players(net, guide, judge, vgg, person)
+
+
+def check_start(net: CodeFormer, init: Path, stage: int) -> None:
+    """Raise WeightsError unless the file gave the stage all that the stages before it train."""
+    given = read_state(init)[0]
+    homes = ("encoder", "quantize", "generator", *(TRANSFORMER if stage == 3 else ()))
+    own = {name: t.shape for name, t in net.state_dict().items() if name.split(".")[0] in homes}
+    lacking = [name for name, shape in own.items() if name not in given or given[name].shape != shape]
+    if lacking:
+        raise WeightsError(
+            f"{init}: not what stage {stage} of this network starts from: {len(lacking)} of {len(own)} tensors of "
+            f"{', '.join(homes)} are missing or of another shape (first: {lacking[0]})"
+        )
 
 
 def compile_players(players: Players) -> None:
@@ -282,8 +332,7 @@ def start_identity(net: CodeFormer) -> None:
 
 def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
     """Let only the named modules train, and return their parameters."""
-    homes = {"feat_emb": "transformer", "ft_layers": "transformer", "idx_pred_layer": "transformer"}
-    homes |= {"position_emb": "transformer", "fuse_convs_dict": "fuse", "pixel_skip": "fuse"}
+    homes = dict.fromkeys(TRANSFORMER, "transformer") | {"fuse_convs_dict": "fuse", "pixel_skip": "fuse"}
     chosen = []
     for name, parameter in net.named_parameters():
         root = name.split(".")[0]
@@ -364,77 +413,3 @@ class Interrupt:
         if self.seen:
             raise KeyboardInterrupt
         self.seen = True
-
-
-class Reporter:
-    """Progress bar, scalars, sheets and validation, on the first process."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        out: Path,
-        world: World,
-        validation: Path | None,
-        perceptual: Path | None,
-        first: int,
-        quiet: bool,
-    ) -> None:
-        self.settings, self.out, self.main = settings, out, world.rank == 0
-        self.bar = tqdm(total=settings.steps, initial=first, unit="step", disable=quiet or not self.main)
-        self.scalars = _summary_writer(out) if self.main else None
-        self.means: dict[str, list[float]] = {}
-        self.validation = (
-            Validation(settings, validation, perceptual, world.device) if self.main and validation else None
-        )
-        self.clock, self.since = time.monotonic(), first
-
-    def after(
-        self, step: int, logs: Mapping[str, Tensor], players: Players, average: Mapping[str, Tensor], batch: Batch
-    ) -> None:
-        """Report on a step that is done."""
-        if not self.main:
-            return
-        self.bar.update()
-        for name, value in logs.items():
-            self.means.setdefault(name, []).append(float(value))
-        done = step + 1
-        if done % self.settings.log_every == 0 or done == self.settings.steps:
-            means = {name: sum(values) / len(values) for name, values in self.means.items()}
-            means["images/s"] = (done - self.since) * self.settings.batch_size / (time.monotonic() - self.clock)
-            self.clock, self.since = time.monotonic(), done
-            self.means = {}
-            self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-            checkpoint.append_scalars(self.out, done, means)
-            self._write(done, means)
-        due = {
-            name: done % every == 0 or done == self.settings.steps
-            for name, every in (("sheet", self.settings.sheet_every), ("validate", self.settings.validate_every))
-        }
-        if self.validation is not None and any(due.values()):
-            scores = self.validation(
-                players.net, average, self.out / "sheets" / f"{done:07d}.png" if due["sheet"] else None
-            )
-            checkpoint.append_scalars(self.out, done, scores)
-            self._write(done, scores)
-            log.info("step %d: %s", done, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
-
-    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
-        if self.scalars is not None:
-            for name, value in scalars.items():
-                self.scalars.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """End the bar and the scalars' file."""
-        self.bar.close()
-        if self.scalars is not None:
-            self.scalars.close()
-
-
-def _summary_writer(out: Path) -> Any:
-    """Return TensorBoard's writer where it is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    make: Callable[..., Any] = SummaryWriter
-    return make(str(out / "tensorboard"))

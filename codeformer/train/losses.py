@@ -189,6 +189,25 @@ def pixel_loss(out: Tensor, hq: Tensor, sharp: Tensor, weight: Tensor | float = 
     return torch.where(sharp.to(full.device), full, half).mean()
 
 
+def soften(pictures: Tensor, sharp: Tensor) -> Tensor:
+    """Take the finest detail, at which an enlarged face tells nothing, from pictures that are not `sharp` (B,)."""
+    if bool(sharp.all()):
+        return pictures
+    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
+    return torch.where(sharp.to(pictures.device).view(-1, 1, 1, 1), pictures, coarse)
+
+
+def by_sharpness(distance: PerceptualDistance, a: Tensor, b: Tensor, sharp: Tensor) -> Tensor:
+    """Return the distance of each pair of whole pictures, (B,); of enlarged faces at half the size."""
+    total = torch.zeros(len(a), device=a.device)
+    chosen = sharp.to(a.device)
+    for rows, factor in ((chosen, 1), (~chosen, 2)):
+        if bool(rows.any()):
+            pair = (F.avg_pool2d(x[rows], factor) if factor > 1 else x[rows] for x in (a, b))
+            total = total.masked_scatter(rows, distance(*pair))
+    return total
+
+
 def stress_colour(out: Tensor, hq: Tensor, weight: Tensor) -> Tensor:
     """Return `out` with its error of colour times `weight` (B, 1, 1, 1), that of the luma (BT.601) as it is."""
     difference = out - hq

@@ -121,6 +121,9 @@ class Settings:
         check(self.stage in (1, 2, 3), f"stage must be 1, 2 or 3, not {self.stage}")
         check(self.steps > 0 and self.batch_size > 0 and self.accumulate > 0, "steps, batch_size, accumulate: positive")
         check(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
+        for name in ("log_every", "sheet_every", "validate_every", "save_every", "validation"):
+            check(getattr(self, name) > 0, f"{name} must be positive")
+        check(self.hole in ("white", "smear"), "hole must be white or smear")
         check(self.optimizer in ("adamw", "muon"), "optimizer must be adamw or muon")
         check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
         check(0 <= self.ema < 1, "ema must be in [0, 1)")

@@ -14,9 +14,11 @@ from codeformer.train.identity import IdentityDistance
 from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
+    by_sharpness,
     part_region,
     pixel_loss,
     random_crops,
+    soften,
     stress_colour,
 )
 from codeformer.train.settings import Settings
@@ -151,14 +153,16 @@ def _picture_losses(
     if players.perceptual is not None:
         side = settings.perceptual_crop
         draws, scales = batch["draws"][:, :6], settings.perceptual_scales
-        a, b = random_crops((out, hq), sharp, side, draws, scales, mask) if side else (out, hq)
-        logs["perceptual"] = players.perceptual(a, b).mean()
+        if side:
+            logs["perceptual"] = players.perceptual(*random_crops((out, hq), sharp, side, draws, scales, mask)).mean()
+        else:
+            logs["perceptual"] = by_sharpness(players.perceptual, out, hq, sharp).mean()
         total = total + settings.perceptual * logs["perceptual"]
     if players.identity is not None:
         logs["identity"] = players.identity(out, hq).mean()
         total = total + settings.identity * logs["identity"]
     if players.discriminator is not None and step >= settings.gan_start:
-        adversarial = -players.discriminator(out).float().mean()
+        adversarial = -players.discriminator(soften(out, sharp)).float().mean()
         share: float | Tensor = settings.gan
         if settings.adaptive:
             last = _last_layer(players.net, settings)
@@ -171,7 +175,7 @@ def _picture_losses(
     for name, (scale, loss) in extra.items():
         logs[name] = loss
         total = total + scale * loss
-    return Losses(total, out, logs, latents=latents)
+    return Losses(total, soften(out, sharp), logs, latents=latents)
 
 
 def _last_layer(net: VQAutoEncoder | CodeFormer, settings: Settings) -> Tensor:

@@ -1,0 +1,89 @@
+"""What a run says of itself as it goes: progress bar, scalars, sheets and validation."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from codeformer.train import checkpoint
+from codeformer.train.settings import Settings
+from codeformer.train.sheet import Validation
+from codeformer.train.stages import Players
+from codeformer.train.world import World
+
+
+class Reporter:
+    """Progress bar, scalars, sheets and validation, on the first process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        out: Path,
+        world: World,
+        validation: Path | None,
+        perceptual: Path | None,
+        first: int,
+        quiet: bool,
+    ) -> None:
+        self.settings, self.out, self.main = settings, out, world.rank == 0
+        self.bar = tqdm(total=settings.steps, initial=first, unit="step", disable=quiet or not self.main)
+        self.scalars = _summary_writer(out) if self.main else None
+        self.means: dict[str, list[float]] = {}
+        self.validation = (
+            Validation(settings, validation, perceptual, world.device) if self.main and validation else None
+        )
+        self.clock, self.since = time.monotonic(), first
+
+    def after(self, step: int, logs: Mapping[str, Tensor], players: Players, average: Mapping[str, Tensor]) -> None:
+        """Report on a step that is done."""
+        if not self.main:
+            return
+        self.bar.update()
+        for name, value in logs.items():
+            self.means.setdefault(name, []).append(float(value))
+        done = step + 1
+        if done % self.settings.log_every == 0 or done == self.settings.steps:
+            means = {name: sum(values) / len(values) for name, values in self.means.items()}
+            means["images/s"] = (done - self.since) * self.settings.batch_size / (time.monotonic() - self.clock)
+            self.clock, self.since = time.monotonic(), done
+            self.means = {}
+            self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+            checkpoint.append_scalars(self.out, done, means)
+            self._write(done, means)
+        due = {
+            name: done % every == 0 or done == self.settings.steps
+            for name, every in (("sheet", self.settings.sheet_every), ("validate", self.settings.validate_every))
+        }
+        if self.validation is not None and any(due.values()):
+            scores = self.validation(
+                players.net, average, self.out / "sheets" / f"{done:07d}.png" if due["sheet"] else None
+            )
+            checkpoint.append_scalars(self.out, done, scores)
+            self._write(done, scores)
+            if not self.bar.disable:
+                self.bar.write(f"step {done}: {'  '.join(f'{k} {v:.4g}' for k, v in scores.items())}", file=sys.stderr)
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self.scalars is not None:
+            for name, value in scalars.items():
+                self.scalars.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """End the bar and the scalars' file."""
+        self.bar.close()
+        if self.scalars is not None:
+            self.scalars.close()
+
+
+def _summary_writer(out: Path) -> Any:
+    """Return TensorBoard's writer where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    make: Callable[..., Any] = SummaryWriter
+    return make(str(out / "tensorboard"))
