@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from codeformer.mask import Mask, Pixels, bounds
+from codeformer.mask import Mask, Pixels
 
 # The smallest thing that counts is a disc of this diameter, and this share of the picture's pixels.
 _BRUSH = 3
@@ -15,13 +17,25 @@ _LEAST_PIXELS = 40
 # How far the fringe of a soft brush may reach beyond the paint, as a share of the picture's longer side.
 _REACH = 0.08
 # The same in half widths of the stroke's core: a fine pen has no wide fringe, and beside it shading is the picture's.
-_REACH_OF_BRUSH = 2.0
+_REACH_OF_BRUSH = 3.0
 _LEAST_REACH = 2
 # The fringe goes on while the colour runs away from the paint by at least this much (of 255) a pixel, and by this
-# share of the steepest slope nearby: after a hard edge the picture's own shading is no fringe, however steep.
+# share of the steepest slope within its reach: after a hard edge the picture's own shading is no fringe, however steep.
 _SLOPE = 1.5
 _SLOPE_SHARE = 0.15
-_NEARBY = 8
+# Fine strokes, of which JPEG or a soft brush leave little of the colour: what is within this many tolerances, is longer
+# than wide by this factor, and stands out from around it by this many tolerances.
+_FINE = 2.0
+_ELONGATED = 3.0
+_STANDS_OUT = 2.5
+# Colours less saturated than this occur in nature, white and black above all. What is natural of them is uneven by more
+# than this many tolerances farther inside than JPEG's rings, or no more than so many pixels across to both sides, and
+# around it the colour is still this near.
+_COLOURFUL = 0.5
+_EVEN = 1 / 6
+_JPEG_RINGS = 4.0
+_SMALL = 6.0
+_FADES = 1.6
 
 
 def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.0) -> Mask:
@@ -34,19 +48,18 @@ def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.
     colour, so it ends where the picture itself begins. All zero if there is no paint.
     """
     distance = _distance(rgb, colour)
+    saturation = (max(colour) - min(colour)) / 255
     core = _core(distance, tolerance)
+    if saturation < _COLOURFUL:
+        core = _without_natural(core, distance, tolerance)
+    core |= _fine_strokes(distance, tolerance, saturation)
     if not core.any():
         return np.zeros(distance.shape, np.float32)
     farthest = max(6, round(_REACH * max(distance.shape)))
     result = np.zeros(distance.shape, np.float32)
-    half_widths = cv2.distanceTransform(core, cv2.DIST_L2, 5)
-    count, labels = cv2.connectedComponents(core, connectivity=8)
-    for label in range(1, count):
-        stroke = (labels == label).astype(np.uint8)
-        half_width = float(half_widths[stroke > 0].max())
-        reach = min(farthest, round(_LEAST_REACH + _REACH_OF_BRUSH * half_width))
-        box = bounds(stroke, reach + 4)
-        result[box] = np.maximum(result[box], _with_fringe(stroke[box], distance[box], reach))
+    for box, stroke in _parts(core, farthest + 4):
+        reach = min(farthest, round(_LEAST_REACH + _REACH_OF_BRUSH * _half_width(stroke)))
+        result[box] = np.maximum(result[box], _with_fringe(stroke, distance[box], reach))
     return result
 
 
@@ -75,6 +88,61 @@ def _core(distance: Mask, tolerance: float) -> NDArray[np.uint8]:
     return np.where(mostly_exact[labels], near, exact)
 
 
+def _fine_strokes(distance: Mask, tolerance: float, saturation: float) -> NDArray[np.uint8]:
+    """Strokes too fine for JPEG to keep their colour, (H, W) 0 or 1.
+
+    A fifth of such a stroke still has about the colour; of white and black, which pictures have by nature, more nearly
+    than of the colours of a paint box (`saturation` 1).
+    """
+    wide = _solid(distance <= _FINE * tolerance)
+    result = np.zeros_like(wide)
+    for box, part in _parts(wide, 8):
+        here, half_width = distance[box], _half_width(part)
+        if (
+            half_width <= _SMALL * (1 + saturation)
+            and part.sum() >= _ELONGATED * (2 * half_width) ** 2
+            and np.percentile(here[part > 0], 20) <= tolerance * (0.4 + 0.6 * saturation)
+            and _around(part, here, 50) >= _STANDS_OUT * tolerance
+        ):
+            result[box] |= part
+    return result
+
+
+def _without_natural(core: NDArray[np.uint8], distance: Mask, tolerance: float) -> NDArray[np.uint8]:
+    """The core (H, W) less what a photograph has of white or black itself: uneven, or small and fading into its
+    surroundings. Paint is even, and its edges are steep for its size."""
+    result = core.copy()
+    for box, part in _parts(core, 8):
+        here = distance[box]
+        inner = here[cv2.distanceTransform(part, cv2.DIST_L2, 5) > _JPEG_RINGS]
+        uneven = inner.size >= _LEAST_PIXELS and np.median(inner) > tolerance * _EVEN
+        fades = _half_width(part) <= _SMALL and _around(part, here, 25) < _FADES * tolerance
+        if uneven or (fades and np.median(here[part > 0]) > tolerance / 12):
+            result[box][part > 0] = 0
+    return result
+
+
+def _parts(region: NDArray[np.uint8], margin: int) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8]]]:
+    """The connected parts of a region (H, W): the box around each, with a margin, and the part in it, 0 or 1."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
+    for label in range(1, count):
+        x, y, width, height = (int(v) for v in stats[label, :4])
+        box = (slice(max(y - margin, 0), y + height + margin), slice(max(x - margin, 0), x + width + margin))
+        yield box, (labels[box] == label).astype(np.uint8)
+
+
+def _half_width(part: NDArray[np.uint8]) -> float:
+    # Beyond the frame lies nothing: a stroke that runs out of the picture is no wider there
+    return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())
+
+
+def _around(part: NDArray[np.uint8], distance: Mask, percentile: float) -> float:
+    """The percentile of the distances a few pixels outside of a part; 0 where the picture ends there."""
+    away = cv2.distanceTransform(1 - part, cv2.DIST_L2, 5)
+    around = distance[(away > 3) & (away < 8)]
+    return float(np.percentile(around, percentile)) if around.size else 0.0
+
+
 def _solid(region: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The parts that hold a small disc and are not tiny."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRUSH, _BRUSH))
@@ -93,7 +161,7 @@ def _with_fringe(core: NDArray[np.uint8], distance: Mask, reach: int) -> Mask:
     slope = np.zeros_like(smooth)
     for axis in (0, 1):
         slope += np.gradient(smooth, axis=axis) * np.gradient(away, axis=axis)
-    box = np.ones((2 * _NEARBY + 1, 2 * _NEARBY + 1), np.uint8)
+    box = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     least = np.maximum(_SLOPE, _SLOPE_SHARE * np.asarray(cv2.dilate(slope, box), np.float32))
     passable = ((slope >= least) | (away <= 2.0)).astype(np.uint8)
     ring = np.ones((3, 3), np.uint8)

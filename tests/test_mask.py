@@ -318,3 +318,37 @@ def test_a_fine_stroke_on_a_bright_face_takes_no_more_than_its_fringe() -> None:
     mask = from_paint(rgb, (255, 255, 255))
     assert mask[line > 0].all()
     assert not mask[cv2.distanceTransform(1 - line, cv2.DIST_L2, 5) > 9].any()
+
+
+@pytest.mark.parametrize(("colour", "width"), [(WHITE, 5), (BLACK, 5), (GREEN, 7), ((255, 0, 0), 5)])
+@pytest.mark.parametrize("quality", [90, 75])
+def test_a_fine_stroke_is_found_in_a_jpeg(colour, width, quality):
+    """Of its colour JPEG leaves a fifth or so, of a saturated one less, for chroma is kept at half the size."""
+    alpha = brush(size=256, width=width)
+    found = from_paint(jpeg(painted(scenery(256), alpha, colour), quality), colour)
+    assert (found[alpha > 0.2] == 1).mean() > 0.98
+    far = cv2.distanceTransform((alpha < 0.02).astype(np.uint8), cv2.DIST_L2, 5) > 6
+    assert found[far].mean() < 0.002
+
+
+@pytest.mark.parametrize("quality", [None, 75])
+def test_a_broad_hard_stroke_ends_where_it_ends(quality):
+    """Beyond a hard edge, skin that darkens away from the stroke was once taken for the fringe of a soft brush."""
+    y, x = np.mgrid[0:256, 0:256].astype(np.float32)
+    skin = np.repeat((215 - 1.8 * np.abs(x + y - 256) / 2**0.5)[..., None], 3, axis=2)
+    line = np.zeros((256, 256), np.uint8)
+    cv2.line(line, (60, 196), (196, 60), 1, 25)
+    rgb = np.clip(skin, 0, 215).astype(np.uint8)
+    rgb[line > 0] = 255
+    found = from_paint(rgb if quality is None else jpeg(rgb, quality), WHITE)
+    assert (found[line > 0] == 1).all()
+    assert not found[cv2.distanceTransform(1 - line, cv2.DIST_L2, 5) > 6].any()
+
+
+@pytest.mark.parametrize("quality", [None, 75])
+def test_the_white_of_an_unpainted_photograph_is_no_paint(quality):
+    """An officer's white cap and collar: blown out in places, with folds."""
+    rgb = cv2.imread(str(Path(__file__).parents[1] / "inputs" / "whole_imgs" / "01_grace_hopper.jpg"))[..., ::-1]
+    rgb = np.ascontiguousarray(rgb)
+    assert (rgb.min(axis=2) >= 247).sum() > 1000
+    assert not from_paint(rgb if quality is None else jpeg(rgb, quality), WHITE).any()
