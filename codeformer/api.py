@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codeformer.engine import open_engine, preferred_w
+from codeformer.engine import open_engine, settle_w
 from codeformer.errors import InputError
 from codeformer.options import (
     DEFAULT_DETECTOR,
@@ -166,7 +166,7 @@ class Restorer:
             landmarks=points,
             aligned=aligned,
         )
-        weight = preferred_w(self._engine.task, self._engine.model) if w is None else w
+        weight = settle_w(self._engine.task, self._engine.model, w)
         work = replace(old, w=weight, faces=faces, canvas=replace(old.canvas, upscale=upscale))
         engine = replace(self._engine, work=work)
         picture = _picture(rgb, alpha)

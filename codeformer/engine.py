@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.digest import sha256_of
-from codeformer.errors import WeightsError
+from codeformer.errors import UsageError, WeightsError
 from codeformer.options import FaceWork, ModelOptions
 from codeformer.tasks import Task
 
@@ -113,15 +113,31 @@ def trained_with_adain(model: Path, published: bool) -> bool:
     return {"true": True, "false": False}.get(_metadata(model).get("adain", ""), published)
 
 
-def preferred_w(task: Task, model: Path) -> float:
-    """The fidelity weight where the user gives none: what the weights file asks for, else the task's own.
+def settle_w(task: Task, model: Path, asked: float | None) -> float:
+    """The fidelity weight: what the user asks for, else what the weights file wants, else the task's own.
 
-    A file asks by ``w_restore``, ``w_colorize`` or ``w_inpaint`` in its metadata; a small network may want another
-    weight than the published one. Raises WeightsError.
+    A file wants a weight by ``w_restore``, ``w_colorize`` or ``w_inpaint`` in its metadata, for a small network may
+    want another one than the published. By ``w_least`` it says from which weight on it was trained.
+
+    Raises:
+        WeightsError: the file wants what does not lie in [0, 1].
+        UsageError: the user asks for less than the file was trained for.
     """
-    said = _metadata(model).get(f"w_{task.name}")
+    least = _weight_in(model, "w_least", 0.0)
+    if asked is None:
+        return _weight_in(model, f"w_{task.name}", task.default_w)
+    if asked < least:
+        raise UsageError(
+            f"-w {asked:g}: {model.name} was trained for w from {least:g} to 1 and draws no face below; give such a w, "
+            f"or run: codeformer download {task.weights_group}"
+        )
+    return asked
+
+
+def _weight_in(model: Path, name: str, otherwise: float) -> float:
+    said = _metadata(model).get(name)
     try:
-        w = task.default_w if said is None else float(said)
+        w = otherwise if said is None else float(said)
     except ValueError:
         w = -1.0
     if not 0 <= w <= 1:

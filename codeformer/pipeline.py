@@ -183,7 +183,7 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
         with item.timed("align"):
             item.cuts = stages.cut(engine, item.study, item.faces, numbers)
             if not item.cuts and (item.faces or engine.work.faces.aligned or engine.task.needs_face):
-                raise RestorationError(engine.task.untouched(len(item.faces)))
+                raise RestorationError(engine.task.untouched(len(numbers)))
     return item
 
 
@@ -256,7 +256,7 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
             canvas = replace(canvas, rgb=engine.task.settle(plain.rgb, canvas.rgb))
             if study.fill is not None:
                 canvas, more = stages.fill_in(plain, canvas, study.fill, crops, matrices, face_masks)
-                notes += more
+                notes += [*stages.doubts(item.cuts), *more]
             if engine.work.canvas.draw_box:
                 canvas = stages.draw_boxes(canvas, item.faces, engine.work.canvas, (width, height))
     return canvas

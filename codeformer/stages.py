@@ -17,11 +17,14 @@ from codeformer.colour import is_grey
 from codeformer.detect import Face, find_faces
 from codeformer.engine import Engine
 from codeformer.errors import InputError
-from codeformer.mask import composite, resized, shares
+from codeformer.mask import composite, guess_under, resized, shares
 from codeformer.options import CanvasOptions, FaceOptions
 from codeformer.paste import geometric_mask, paste_faces
 from codeformer.picture import Picture, replace_rgb
 from codeformer.tasks import FaceCrop, Study
+
+# A mask that covers more than this share of an aligned crop leaves little of the face to go by.
+_MUCH = 0.18
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +43,28 @@ class Cut:
 
 
 def look(engine: Engine, study: Study) -> list[Face]:
-    """All faces of a picture, left to right: detected, or given by hand."""
+    """All faces of a picture, left to right: detected, or given by hand.
+
+    Where none is seen and a mask says what shall go, it may be what hides them: then with a guess in its place.
+    """
     options = engine.work.faces
     if options.landmarks:
         faces = [_face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
         return sorted(faces, key=lambda face: face.centre)
     if engine.detector is None:
         return []
-    rgb = study.picture.rgb if study.seen is None else study.seen
-    return find_faces(rgb, engine.detector, threshold=options.det_threshold, min_size=options.min_face_size)
+
+    def find(rgb: np.ndarray) -> list[Face]:
+        assert engine.detector is not None
+        return find_faces(rgb, engine.detector, threshold=options.det_threshold, min_size=options.min_face_size)
+
+    if study.seen is not None:
+        return find(study.seen)
+    faces = find(study.picture.rgb)
+    if not faces and study.fill is not None:
+        core = (study.fill >= 0.99 * study.fill.max()).astype(np.float32)  # the feather around it shows the picture
+        faces = find(guess_under(study.picture.rgb, core))
+    return faces
 
 
 def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int) -> set[int]:
@@ -92,6 +108,15 @@ def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) 
         if source is not None:
             cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
     return cuts
+
+
+def doubts(cuts: Sequence[Cut]) -> list[str]:
+    """What to say of faces of which a mask leaves little to go by."""
+    return [
+        f"face {one.number}: the mask covers {share:.0%} of its crop; what is drawn there is a rough guess"
+        for one in cuts
+        if one.crop.hole is not None and (share := float(one.crop.hole.mean())) > _MUCH
+    ]
 
 
 def _shares(
@@ -163,19 +188,27 @@ def fill_in(
 ) -> tuple[Picture, list[str]]:
     """``after`` only where the mask ``fill`` (H, W) of the input says so, else ``before`` bit for bit; and notes.
 
-    What was transparent and is filled becomes opaque.
+    What was transparent becomes opaque as far as it is filled: all of it where the mask makes up for what it lacked.
     """
     height, width = before.rgb.shape[:2]
     weight = resized(fill, width, height)
     rgb = composite(before.rgb, after.rgb, weight)
     white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
     reach = paste_faces(np.zeros((height, width, 1), dtype=np.uint8), white, matrices, face_masks)[..., 0]
-    reached = np.asarray(weight * (reach / np.float32(255)), np.float32)
+    reach = reach / np.float32(255)
+    reached = np.asarray(weight * reach, np.float32)
     alpha = before.alpha
     if alpha is not None:
-        alpha = composite(alpha, np.full_like(alpha, np.iinfo(alpha.dtype).max), reached)
+        top = np.iinfo(alpha.dtype).max
+        lacks = 1 - alpha / np.float32(top)
+        made_up = np.asarray(np.clip(weight / np.maximum(lacks, 0.5 / top), 0, 1) * reach, np.float32)
+        alpha = composite(alpha, np.full_like(alpha, top), made_up)
     left = 1 - float(reached.sum(dtype=np.float64) / max(weight.sum(dtype=np.float64), 1e-9))
-    notes = [f"{left:.0%} of the mask lies outside of the faces' crops and stays as it is"] if left >= 0.01 else []
+    notes = []
+    if left >= 0.01:
+        notes.append(f"{left:.0%} of the mask lies outside of the faces' crops and stays as it is")
+    if left >= 0.5:
+        notes.append("a covered face may have been missed, or something else taken for it: --draw_box, --landmarks")
     return replace_rgb(after, rgb, alpha), notes
 
 

@@ -105,7 +105,7 @@ class Task:
         return after
 
     def untouched(self, faces: int) -> str:
-        """What to say when :meth:`prepare` wanted none of the picture's ``faces``."""
+        """What to say when :meth:`prepare` wanted none of the ``faces`` that were chosen."""
         return "no face needs this"
 
 
@@ -239,7 +239,7 @@ class Inpaint(Task):
 
     def untouched(self, faces: int) -> str:
         of = f" in {self.mask}" if self.mask else ""
-        misses = f"touches none of the {faces} faces found" if faces > 1 else "does not touch the face found"
+        misses = f"touches none of the {faces} faces" if faces > 1 else "does not touch the face"
         what = f"the mask{of} {misses}" if faces else "no face found to inpaint"
         points = '--landmarks "x,y x,y x,y x,y x,y"'
         return f"{what} (a covered face may not be found: give {points}, or --aligned for a crop)"

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image, ImageCms
 
 from codeformer import colour
-from codeformer.engine import Engine, open_engine, preferred_w
+from codeformer.engine import Engine, open_engine, settle_w
 from codeformer.errors import ExitCode, UsageError, WeightsError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
 from codeformer.picture import Picture, read_picture
 from codeformer.pipeline import Job, Result, process
-from codeformer.tasks import Colorize, FaceCrop
+from codeformer.tasks import Colorize, FaceCrop, Inpaint
 
 
 def work(model: Path, *, aligned: bool = False) -> FaceWork:
@@ -67,9 +67,11 @@ def test_a_face_gets_colour_and_the_rest_stays_bit_for_bit(engine, grey, dtype):
 
 def test_the_face_has_a_soft_edge(engine, grey):
     result = run(engine, Picture(grey, grey=True))
-    change = cv2.GaussianBlur(chroma(result.output.rgb), (0, 0), 2)
-    steps = np.abs(np.diff(change, axis=0)).max(), np.abs(np.diff(change, axis=1)).max()
-    assert change.max() > 0.03 and max(steps) < 0.3 * change.max(), "no straight seam"
+    change = chroma(result.output.rgb)
+    assert change.max() > 0.03
+    # A seam is a line: along each row and column the mean of the steps, which the network's own noise leaves small
+    steps = (np.diff(cv2.GaussianBlur(change, (0, 0), 1), axis=axis).mean(axis=1 - axis) for axis in (0, 1))
+    assert max(np.abs(step).max() for step in steps) < 0.04 * change.max()
 
 
 def test_sepia_and_colour_are_colorized_from_their_brightness(engine, portrait):
@@ -149,10 +151,22 @@ def test_the_weights_file_may_want_another_w(tiny_model_path, grey, tmp_path):
         return json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["w"]
 
     assert w_of() == 0.75 and w_of("-w", "0.25") == 0.25
-    assert preferred_w(Colorize(), tiny_model_path) == 0
+    assert settle_w(Colorize(), tiny_model_path, None) == 0
     save_network(load_network(tiny_model_path), path, {"w_colorize": "lots"})
     with pytest.raises(WeightsError, match=r"own\.safetensors.*'lots'"):
-        preferred_w(Colorize(), path)
+        settle_w(Colorize(), path, None)
+
+
+def test_a_weight_that_the_file_was_not_trained_for_is_refused(tiny_model_path, grey, tmp_path, capsys):
+    from codeformer.cli import main
+    from codeformer.models.load import load_network, save_network
+
+    path = tmp_path / "own.safetensors"
+    save_network(load_network(tiny_model_path), path, {"tasks": "inpaint", "w_inpaint": "1", "w_least": "0.5"})
+    assert settle_w(Inpaint(), path, None) == 1 and settle_w(Inpaint(), path, 0.5) == 0.5
+    command = ["inpaint", "--aligned", "-i", str(tmp_path / "a.png"), "--model", str(path), "--device", "cpu"]
+    assert main([*command, "-w", "0.2"]) == ExitCode.USAGE
+    assert "own.safetensors was trained for w from 0.5" in capsys.readouterr().err
 
 
 def test_a_grey_file_with_a_grey_profile_becomes_a_colour_file(tiny_model_path, grey, tmp_path, capsys):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from codeformer.align import TEMPLATE_512, crop_scaled
+from codeformer.detect import find_faces
 from codeformer.engine import Engine, open_engine
 from codeformer.errors import ExitCode, InputError, RestorationError, UsageError, WeightsError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
@@ -128,6 +129,17 @@ def test_transparent_holes_are_filled_and_become_opaque(engine, crop):
     assert (result.output.alpha[:20] == 130).all(), "glass stays glass"
 
 
+def test_a_hole_with_soft_edges_becomes_opaque_all_over(engine, crop):
+    """Where the eraser left half of the picture the network gives the other half: together they are all of it."""
+    alpha = np.full(crop.shape[:2], 255, np.uint8)
+    alpha[200:300, 200:300] = 0
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 8)
+    alpha[240:260, 240:260] = 0
+    result = run(engine, Picture(crop, alpha), aligned=True)
+    assert result.output is not None and result.output.alpha is not None
+    assert (result.output.alpha >= 254).all()
+
+
 def test_soft_masks_mix(engine, crop, tmp_path):
     mask = np.zeros((512, 512), np.uint8)
     mask[200:300, 200:300], mask[200:300, 300:400] = 255, 128
@@ -218,6 +230,27 @@ def test_landmarks_by_hand_replace_detection(engine, portrait, tmp_path):
     assert (result[mask > 0] != 90).any(axis=-1).mean() > 0.9 and (result[mask == 0] == 90).mean() > 0.97
 
 
+def test_a_face_under_a_mask_file_is_found_with_a_guess_in_its_place(engine, portrait, tmp_path):
+    """A green rectangle hides the face from the detector; that it is paint, here only the mask says."""
+    painted, mask = portrait.copy(), np.zeros(portrait.shape[:2], np.uint8)
+    (face,) = find_faces(portrait, engine.detector)
+    x, y = face.landmarks[:3].mean(axis=0).round().astype(int)
+    painted[y - 25 : y + 55, x - 30 : x + 30] = 0, 255, 0
+    mask[y - 26 : y + 56, x - 31 : x + 31] = 255
+    assert not find_faces(painted, engine.detector)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    result = run(engine, Picture(painted), Inpaint(mask=tmp_path / "mask.png"))
+    assert (output(result)[mask > 0] != painted[mask > 0]).any(axis=-1).mean() > 0.9
+    assert np.linalg.norm(np.subtract(result.faces[0].face.centre, face.centre)) < 20
+
+
+def test_a_mask_that_leaves_little_of_a_face_is_said(engine, crop, tmp_path):
+    for radius, doubted in ((60, False), (150, True)):
+        Image.fromarray(circle(crop.shape, 256, 280, radius)).save(tmp_path / "mask.png")
+        notes = run(engine, Picture(crop), Inpaint(mask=tmp_path / "mask.png"), aligned=True).notes
+        assert any("rough guess" in note for note in notes) == doubted
+
+
 def test_what_no_face_reaches_is_said(engine, two, tmp_path):
     mask = circle(two.shape, 120, 120, 14)
     mask[:6, 440:] = 255
@@ -233,7 +266,7 @@ def test_what_no_face_reaches_is_said(engine, two, tmp_path):
 def test_a_mask_beside_the_faces_is_an_error_that_names_it(engine, portrait, tmp_path):
     rgb = np.concatenate([portrait, np.full((240, 400, 3), 90, np.uint8)], axis=1)
     Image.fromarray(circle(rgb.shape, 600, 200, 15)).save(tmp_path / "far.png")
-    with pytest.raises(RestorationError, match=r"far\.png does not touch the face found.*--landmarks"):
+    with pytest.raises(RestorationError, match=r"far\.png does not touch the face .*--landmarks"):
         output(run(engine, Picture(rgb), Inpaint(mask=tmp_path / "far.png")))
 
 

@@ -133,12 +133,11 @@ def make_task(args: argparse.Namespace) -> Task:
 def run(args: argparse.Namespace) -> ExitCode:
     """Work on files and folders. Raises CodeFormerError when nothing can be done at all."""
     options, task = run_options(args), make_task(args)
-    from codeformer.engine import choose_model, preferred_w
+    from codeformer.engine import choose_model, settle_w
     from codeformer.runner import run_pictures
 
-    if args.fidelity_weight is None:
-        model, _ = choose_model(task, options.work.model)
-        options = replace(options, work=replace(options.work, w=preferred_w(task, model)))
+    w = settle_w(task, choose_model(task, options.work.model)[0], args.fidelity_weight)
+    options = replace(options, work=replace(options.work, w=w))
     console = Console(quiet=args.quiet, verbose=args.verbose)
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")

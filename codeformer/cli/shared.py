@@ -67,7 +67,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="auto",
         metavar="NAME|FILE",
-        help="auto (published weights if present, else the bundled compact model), compact, official, or a file",
+        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file",
     )
     group.add_argument("--weights_dir", type=Path, metavar="DIR", help="where downloaded weights lie")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
@@ -139,7 +139,13 @@ def add_canvas_options(parser: argparse.ArgumentParser, upscale: float) -> None:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where results go, for subcommands that write pictures."""
     group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output_path", type=Path, metavar="DIR", help="default: results/<input name>_<w>")
+    group.add_argument(
+        "-o",
+        "--output_path",
+        type=Path,
+        metavar="DIR",
+        help="default: results/<input name>_<w>; for other tasks than restore, with the task's name",
+    )
     group.add_argument("--suffix", metavar="TEXT", help="added to the names of restored pictures")
     group.add_argument("--ext", default="png", choices=EXTENSIONS, help="format of the final picture (default: png)")
     group.add_argument("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: 95)")
@@ -149,7 +155,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--no_face",
         default="copy",
         choices=NO_FACE,
-        help="a picture without a face is left out, written resized with a warning (default), or an error",
+        help="a picture without a face is left out, written resized with a warning (default), or an error; to inpaint "
+        "it is always an error",
     )
 
 
@@ -171,7 +178,7 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 
 def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
     """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
-    or_by_model = ", or what the model wants" if by_model else ""
+    or_by_model = ", unless the model wants another" if by_model else ""
     parser.add_argument(
         "-w",
         "--fidelity_weight",

@@ -104,13 +104,12 @@ def run(args: argparse.Namespace) -> ExitCode:
         resume=args.resume,
         stretch=args.stretch,
     )
-    if args.fidelity_weight is None:
-        from codeformer.engine import choose_model, preferred_w
-
-        task = TASKS[args.task]
-        w = preferred_w(task, choose_model(task, first.work.model)[0])
-        first = replace(first, work=replace(first.work, w=w))
+    from codeformer.engine import choose_model, settle_w
     from codeformer.video.film import run_film
+
+    task = TASKS[args.task]
+    w = settle_w(task, choose_model(task, first.work.model)[0], args.fidelity_weight)
+    first = replace(first, work=replace(first.work, w=w))
 
     console = Console(quiet=args.quiet, verbose=args.verbose)
     if len(inputs) == 1:
