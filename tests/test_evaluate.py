@@ -258,7 +258,8 @@ def test_the_table_has_ratios_and_differences() -> None:
 
 
 def test_what_cannot_be_asked() -> None:
-    for wrong in ({"task": "paint"}, {"degradation": "light"}, {"degradation": "none"}, {"fidelities": (1.5,)}):
+    degradations = ({"degradation": "light"}, {"degradation": "none"})
+    for wrong in ({"task": "paint"}, *degradations, {"fidelities": (1.5,)}, {"seed": -1}):
         with pytest.raises(UsageError):
             Question(**wrong)  # type: ignore[arg-type]
 

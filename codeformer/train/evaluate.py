@@ -56,6 +56,8 @@ class Question:
             raise UsageError(f"--degradation {self.degradation}: there are {', '.join(DEGRADATIONS)}, none")
         if self.task == "restore" and self.degradation == "none":
             raise UsageError("--degradation none leaves nothing to restore; take medium or heavy")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: a number from 0 on")
         if not self.fidelities or not all(0 <= w <= 1 for w in self.fidelities):
             raise UsageError("--w: numbers from 0 to 1")
 
