@@ -98,8 +98,12 @@ def inventory(folder: Path | None = None, verify: bool = True) -> list[Presence]
     return [look(weights, folder, verify) for weights in WEIGHTS]
 
 
+# Made for one task, and taken for it before the one that does everything.
+SPECIAL = {"compact_inpainting": "inpainting"}
+
+
 def bundled(name: str = "compact") -> Path:
-    """The file that the package carries. Raises WeightsError if this installation lacks it."""
+    """A file that the package carries: ``compact``, or one of `SPECIAL`. Raises WeightsError if it is not there."""
     here = Path(__file__).resolve().parent
     # Installed from a wheel, the folder lies in the package; run from a checkout, beside it.
     places = [here / "weights" / f"{name}.safetensors"]
@@ -115,11 +119,13 @@ def resolve_model(model: str | Path, task: str, weights_dir: Path | None = None)
     """The weights file that ``--model`` means for a task (``restore``, ``colorize``, ``inpaint``), and notes on it.
 
     ``auto``: the published weights if they are here and right, else the bundled compact model and a note that says so.
-    ``official``: the published ones or WeightsError. ``compact``: the bundled one. Anything else: that file.
+    ``official``: the published ones or WeightsError. ``compact``: the task's bundled one. Anything else: that file.
     """
     group = _GROUP_OF_TASK.get(task, task)
     if model == "compact":
         return _compact(group), []
+    if model in SPECIAL:
+        return bundled(str(model)), []
     if model not in ("auto", "official"):
         return _own_file(model, weights_dir), []
     weights = next(entry for entry in WEIGHTS if entry.group == group)
@@ -139,8 +145,9 @@ def resolve_model(model: str | Path, task: str, weights_dir: Path | None = None)
 
 def _compact(group: str) -> Path:
     """The bundled model: one made for the group if the package has it."""
-    with suppress(WeightsError):
-        return bundled(f"compact_{group}")
+    for name in (name for name, made_for in SPECIAL.items() if made_for == group):
+        with suppress(WeightsError):
+            return bundled(name)
     return bundled()
 
 

@@ -541,7 +541,11 @@ def test_compact_and_a_file(small: object, package: Path, tmp_path: Path) -> Non
     assert hub.resolve_model("codeformer_inpainting", "restore", root) == (inpainting, [])
     with pytest.raises(WeightsError, match="codeformer download codeformer_colorization"):
         hub.resolve_model("codeformer_colorization", "restore", root)
+    with pytest.raises(WeightsError, match="no compact_inpainting"):
+        hub.resolve_model("compact_inpainting", "inpaint", root)
+    assert hub.resolve_model("compact", "inpaint", root) == (package / "compact.safetensors", [])
     special = put(package / "compact_inpainting.safetensors")
+    assert hub.resolve_model("compact_inpainting", "inpaint", root) == (special, [])
     assert hub.resolve_model("compact", "inpaint", root) == (special, [])
     assert hub.resolve_model("compact", "colorize", root) == (package / "compact.safetensors", [])
 
@@ -654,7 +658,7 @@ def test_the_commands_list_and_fetch(
     data = json.loads(capsys.readouterr().out)
     states = {row["name"]: row["state"] for row in data["models"]}
     assert data["weights_dir"] == root
-    assert states["compact"] == "bundled"
+    assert states["compact"] == "bundled" and states["compact_inpainting"] == "missing"
     assert states["codeformer"] == states["retinaface_resnet50"] == "verified"
     assert states["realesrgan_x2plus"] == "wrong"
     assert states["bisenet"] == "missing"

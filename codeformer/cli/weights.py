@@ -127,7 +127,8 @@ def _bars(hidden: bool) -> Iterator[_Bars]:
 
 def run_models(args: argparse.Namespace) -> ExitCode:
     """The table, or JSON, on stdout."""
-    rows = [_bundled_row(), *(_row(presence) for presence in hub.inventory(args.weights_dir))]
+    carried = (_bundled_row("compact", "restoration"), *(_bundled_row(*special) for special in hub.SPECIAL.items()))
+    rows = [*carried, *(_row(presence) for presence in hub.inventory(args.weights_dir))]
     if args.json:
         print(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": rows}, indent=2))
         return ExitCode.OK
@@ -161,16 +162,16 @@ def _row(presence: hub.Presence) -> dict[str, Any]:
     }
 
 
-def _bundled_row() -> dict[str, Any]:
+def _bundled_row(name: str, group: str) -> dict[str, Any]:
     try:
-        path, problem = hub.bundled(), ""
+        path, problem = hub.bundled(name), ""
     except WeightsError as error:
         path, problem = None, str(error)
     return {
-        "name": "compact",
-        "group": "restoration",
-        "purpose": "restore faces, small; comes with the package",
-        "file": "compact.safetensors",
+        "name": name,
+        "group": group,
+        "purpose": "fill holes in faces, small" if group == "inpainting" else "restore and colorize faces, small",
+        "file": f"{name}.safetensors",
         "size": path.stat().st_size if path else None,
         "sha256": hub.sha256_of(path) if path else None,
         "state": "bundled" if path else "missing",
@@ -184,7 +185,7 @@ def _bundled_row() -> dict[str, Any]:
 
 def _way_to(row: dict[str, Any]) -> str:
     """Where a file that is not here comes from."""
-    if row["name"] == "compact":
+    if row["licence"] == _BUNDLED_LICENCE:
         return "-"
     return row["note"] if row["note"].startswith("not needed") else f"codeformer download {row['group']}"
 
