@@ -125,6 +125,6 @@ def test_stage_three_takes_it_up(dat: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "dlib_face_recognition_resnet_model_v1.dat").write_bytes(dat.read_bytes())
     monkeypatch.setattr(loop, "dlib_models", lambda: tmp_path)
     out = tmp_path / "run"
-    loop.train(settings, [Folder(tmp_path / "faces", 0)], out, init=init, device="cpu", quiet=True)
+    loop.train(settings, [Folder(tmp_path / "faces")], out, init=init, device="cpu", quiet=True)
     (scalars,) = (json.loads(line) for line in (out / "scalars.jsonl").read_text().splitlines())
     assert scalars["loss"] == pytest.approx(scalars["pixel"] + 0.5 * scalars["identity"]) and scalars["identity"] > 0
