@@ -98,7 +98,7 @@ def inventory(folder: Path | None = None, verify: bool = True) -> list[Presence]
     return [look(weights, folder, verify) for weights in WEIGHTS]
 
 
-# Made for one task, and taken for it before the one that does everything.
+# Bundled files made for one group of weights, and taken for it before ``compact``.
 SPECIAL = {"compact_inpainting": "inpainting"}
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from codeformer.mask import Mask, Pixels
+from codeformer.mask import Mask, Pixels, bounds
 
 # The smallest thing that counts is a disc of this diameter, and this share of the picture's pixels.
 _BRUSH = 3
@@ -59,7 +59,9 @@ def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.
     result = np.zeros(distance.shape, np.float32)
     for box, stroke in _parts(core, farthest + 4):
         reach = min(farthest, round(_LEAST_REACH + _REACH_OF_BRUSH * _half_width(stroke)))
-        result[box] = np.maximum(result[box], _with_fringe(stroke, distance[box], reach))
+        near = bounds(stroke, reach + 4)
+        grown = result[box][near]
+        np.maximum(grown, _with_fringe(stroke[near], distance[box][near], reach), out=grown)
     return result
 
 
@@ -132,7 +134,7 @@ def _parts(region: NDArray[np.uint8], margin: int) -> Iterator[tuple[tuple[slice
 
 
 def _half_width(part: NDArray[np.uint8]) -> float:
-    # Beyond the frame lies nothing: a stroke that runs out of the picture is no wider there
+    """Half of the width where a part is widest, pixels; the frame of the picture bounds nothing."""
     return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())
 
 

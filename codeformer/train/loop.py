@@ -169,7 +169,7 @@ def run_step(
 ) -> dict[str, Tensor]:
     """Do one optimizer step, of the network and where there is one of the discriminator; return the mean losses.
 
-    Where one of them, or the gradient, is not finite, nothing moves.
+    Where a loss of the network, or its gradient, is not finite, nothing moves.
     """
     device, optimizer, judge = world.device, state.optimizer, players.discriminator
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
