@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from codeformer.align import TEMPLATE_512
 from codeformer.cli import main
@@ -31,7 +32,7 @@ from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint, stages
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
-from codeformer.train.loop import learning_rate, train
+from codeformer.train.loop import build, learning_rate, train
 from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
@@ -752,6 +753,59 @@ def test_colour_counts_more_where_it_is_invented(task: str, counts: float) -> No
 def test_the_adaptive_weight_balances_gradients() -> None:
     assert adaptive_weight(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])).item() == pytest.approx(10, rel=1e-3)
     assert adaptive_weight(torch.ones(2), torch.zeros(2)).item() == pytest.approx(1e4), "not without bound"
+    for odd in (float("inf"), float("nan")):  # an overflow in fp16
+        for pair in ((1.0, odd), (odd, 1.0), (odd, odd)):
+            assert adaptive_weight(*(torch.tensor([x]) for x in pair)).item() == 0
+
+
+# --- fp16
+
+
+def one_batch(faces: Path, settings: Settings) -> dict[str, Any]:
+    samples = Faces([Folder(faces)], settings.network.img_size, settings.degradations, settings.tasks, 0)
+    batch: dict[str, Any] = default_collate([samples[0, i] for i in range(settings.batch_size)])
+    return batch
+
+
+def test_fp16_measures_small_gradients_for_the_adaptive_weight(
+    faces: Path, vgg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of a mean over all pixels is below what fp16 can say, unless it is scaled on its way."""
+    seen: dict[str, tuple[float, float]] = {}
+    for precision in ("fp32", "fp16"):
+        settings = tiny(1, precision=precision, gan_start=0, pixel=1e-3, perceptual=0.0)
+        torch.manual_seed(0)
+        players = build(settings, torch.device("cpu"), perceptual=None, init=None, teacher=None)
+
+        def record(a: Tensor, b: Tensor, precision: str = precision) -> Tensor:
+            seen[precision] = (float(a.norm()), float(b.norm()))
+            return adaptive_weight(a, b)
+
+        monkeypatch.setattr(stages, "adaptive_weight", record)
+        with torch.autocast("cpu", torch.float16, enabled=precision == "fp16"):
+            stages.stage1(players, one_batch(faces, settings), settings, 0, lambda x: x)
+    assert min(seen["fp32"]) > 0
+    assert seen["fp16"] == pytest.approx(seen["fp32"], rel=0.05)
+
+
+def test_fp16_trains_network_and_discriminator_through_overflows(
+    faces: Path, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda kind, enabled: scaler(kind, 2.0**24, enabled=enabled))
+    todo = tiny(1, precision="fp16", gan_start=3)
+    train(todo, [Folder(faces)], tmp_path, perceptual=vgg, device="cpu", quiet=True)
+    state = state_of(tmp_path)
+    left_out = 24 - int(np.log2(state["scaler"]["scale"]))
+    assert 1 <= left_out <= 10, "each overflow halves the scale"
+    steps = [{int(x["step"]) for x in state[name]["state"].values()} for name in ("optimizer", "judge_optimizer")]
+    assert all(len(counts) == 1 for counts in steps), "a step is done whole or not at all"
+    assert 20 - left_out <= max(steps[0]) <= 20 and 17 - left_out <= max(steps[1]) <= 17
+    assert max(steps[0]) + max(steps[1]) < 37, "what overflowed did not move anything"
+    for name in ("net", "judge"):
+        assert all(torch.isfinite(t).all() for t in state[name].values())
+    lines = [json.loads(line) for line in (tmp_path / checkpoint.SCALARS).read_text().splitlines()]
+    assert lines[-2]["pixel"] < lines[0]["pixel"]
 
 
 def test_durations() -> None:

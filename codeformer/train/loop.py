@@ -85,7 +85,7 @@ def train(
         torch.optim.AdamW(judge.parameters(), settings.lr, betas=settings.betas, weight_decay=0.0) if judge else None
     )
     average = {name: t.detach().clone() for name, t in players.net.state_dict().items()}
-    scaler = torch.amp.GradScaler(enabled=settings.precision == "fp16" and world.device.type == "cuda")
+    scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
     codebook = Codebook(settings.network.codebook_size, settings.network.emb_dim, world.device)
     state = checkpoint.State(players.net, average, optimizer, judge, judge_optimizer, scaler, codebook)
     if settings.stage == 1:
@@ -201,7 +201,6 @@ def run_step(
     if not is_sound(sums, state):
         return sums
     state.scaler.step(optimizer)
-    state.scaler.update()
     if judge is not None and state.judge_optimizer is not None and fakes:
         judge.requires_grad_(True)
         state.judge_optimizer.zero_grad(set_to_none=True)
@@ -209,12 +208,13 @@ def run_step(
         for real, fake in fakes:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 loss = hinge_discriminator(judge(real).float(), judge(fake).float())
-            (loss / len(fakes)).backward()
+            state.scaler.scale(loss / len(fakes)).backward()
             verdict += loss.detach() / len(fakes)
         sums["judge"] = world.mean(verdict)
         world.mean_gradients(list(judge.parameters()))
         if torch.isfinite(sums["judge"]):
-            state.judge_optimizer.step()
+            state.scaler.step(state.judge_optimizer)
+    state.scaler.update()  # once for both: an overflow in either lowers the scale
     return sums
 
 

@@ -114,9 +114,12 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-    """Return the GAN loss's weight, from the losses' gradients at the last layer (section 3.1; VQGAN, equation 7)."""
+    """Return the GAN loss's weight, from the losses' gradients at the last layer (section 3.1; VQGAN, equation 7).
+
+    0 where a gradient is not finite, as fp16 may make it: the GAN then waits for the next step.
+    """
     ratio = reconstruction.norm() / (adversarial.norm() + 1e-4)
-    return ratio.clamp(0, 1e4).detach()
+    return torch.where(reconstruction.norm().isfinite(), ratio, 0.0).nan_to_num(nan=0.0).clamp(0, 1e4).detach()
 
 
 def random_crops(

@@ -25,6 +25,7 @@ from codeformer.train.settings import Settings
 
 Batch = dict[str, Any]
 Reduce = Callable[[Tensor], Tensor]
+SCALE = 2.0**12  # of losses whose gradients are only measured; a power of two, so that nothing else changes
 
 
 @dataclass
@@ -166,8 +167,10 @@ def _picture_losses(
         share: float | Tensor = settings.gan
         if settings.adaptive:
             last = _last_layer(players.net, settings)
+            # Scaled, or the small gradients of a mean over all pixels would vanish in fp16 on their way.
             by_picture, by_judge = (
-                reduce(torch.autograd.grad(loss, last, retain_graph=True)[0].float()) for loss in (total, adversarial)
+                reduce(torch.autograd.grad(SCALE * loss, last, retain_graph=True)[0].float() / SCALE)
+                for loss in (total, adversarial)
             )
             share = share * adaptive_weight(by_picture, by_judge)
         logs["gan"] = adversarial
