@@ -18,6 +18,7 @@ from codeformer import __version__
 from codeformer.cli import evaluate, pictures, train, upscale, video, weights
 from codeformer.cli.console import Console, library_messages
 from codeformer.errors import CodeFormerError, ExitCode
+from codeformer.memory import keep_freed_memory
 
 #: Each adds its subcommands, in the order of ``codeformer --help``.
 _MODULES = (pictures, video, upscale, weights, train, evaluate)
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Pillow warns about damaged files in two lines without their name; what we say about them is one line with it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    keep_freed_memory()
     try:
         code = int(program(words))
         sys.stdout.flush()
