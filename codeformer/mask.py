@@ -87,25 +87,37 @@ def from_alpha(alpha: Pixels) -> Mask:
 def mask_file(mask: Path, picture: Path | None) -> Path:
     """The mask's file: `mask` itself, or in a folder the file with the picture's name (its ending may differ).
 
-    Raises InputError if there is none, naming the picture and the folder.
+    Where the folder has subfolders named like those that the picture lies in, what lies there goes first: of
+    ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. Raises InputError if there is none, naming the
+    picture and the folder.
     """
-    from codeformer.picture import SUFFIXES
-
     if not mask.is_dir():
         if not mask.exists():
             raise InputError(f"{mask}: no such mask file")
         return mask
     if picture is None:
         raise InputError(f"{mask}: is a folder; give the mask's file")
-    if (same := mask / picture.name).is_file():
+    folders = picture.absolute().parent.parts[1:]
+    for depth in range(len(folders), -1, -1):
+        within = mask.joinpath(*folders[len(folders) - depth :])
+        if within.is_dir() and (found := _named_like(picture, within)) is not None:
+            return found
+    raise InputError(f"{picture}: no mask named {picture.stem}.* in {mask}")
+
+
+def _named_like(picture: Path, folder: Path) -> Path | None:
+    """The one picture in `folder` with this name, at first with the same ending; None if there is none."""
+    from codeformer.picture import SUFFIXES
+
+    if (same := folder / picture.name).is_file():
         return same
-    found = sorted(p for p in mask.iterdir() if p.stem == picture.stem and p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise InputError(f"{picture}: no mask named {picture.stem}.* in {mask}")
+    found = sorted(
+        p for p in folder.iterdir() if p.stem == picture.stem and p.suffix.lower() in SUFFIXES and p.is_file()
+    )
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
-        raise InputError(f"{picture}: several masks in {mask} ({names}); keep one, or name it {picture.name}")
-    return found[0]
+        raise InputError(f"{picture}: several masks in {folder} ({names}); keep one, or name it {picture.name}")
+    return found[0] if found else None
 
 
 def bounds(mask: NDArray[Any], margin: int) -> tuple[slice, slice]:

@@ -101,6 +101,7 @@ def record_of(
     files: Sequence[tuple[str, int]],
     seconds: Mapping[str, float],
     error: CodeFormerError | None,
+    mask: Path | None = None,
 ) -> Record:
     """One input's line of the report."""
     return {
@@ -123,6 +124,7 @@ def record_of(
             for one in result.faces
         ],
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "mask": None if mask is None else str(mask.absolute()),
         "outputs": [{"path": name, "bytes": size} for name, size in files],
         "notes": list(result.notes),
         "error": None

@@ -223,7 +223,8 @@ def _settle(
     for note in result.notes:
         console.warning(note if str(item.path) in note else f"{item.path}: {note}")
     console.detail(f"{item.path}: {_faces(result.done)}, {sum(seconds.values()):.2f} s")
-    return record_of(item, fingerprint, status, result, written.files, seconds, error)
+    mask = task.companion(item.path) if error is None else None
+    return record_of(item, fingerprint, status, result, written.files, seconds, error, mask)
 
 
 def _drop_stale(report: Report, record: Record) -> None:

@@ -367,6 +367,8 @@ def test_a_folder_with_a_folder_of_masks(tiny_model_path, crop, tmp_path, capsys
     assert np.array_equal(again[256, 256], crop[256, 256]) and (again[100, 100] != crop[100, 100]).any()
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     assert report["settings"]["task_settings"]["feather"] == 4
+    taken = {Path(one["input"]).name: one["mask"] for one in report["inputs"]}
+    assert taken == {"a.png": str(tmp_path / "masks" / "a.png"), "b.png": None, "c.png": None}, "what failed used none"
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,24 @@ def test_masks_in_a_folder_go_by_name(tmp_path):
         masks.mask_file(tmp_path / "gone.png", Path("a.png"))
 
 
+def test_masks_in_subfolders_belong_to_the_pictures_in_folders_of_that_name(tmp_path):
+    for name in ("1.png", "album/1.png", "album/old/1.jpg", "two/1.png", "two/1.webp"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / name).touch()
+    for picture, expected in {
+        "in/1.jpg": "1.png",
+        "in/album/1.jpg": "album/1.png",
+        "in/album/old/1.jpg": "album/old/1.jpg",
+        "in/other/1.jpg": "1.png",
+        "old/1.jpg": "1.png",  # masks/old is not there, only masks/album/old
+    }.items():
+        assert masks.mask_file(tmp_path / "masks", tmp_path / picture) == tmp_path / "masks" / expected
+    with pytest.raises(InputError, match=r"several masks in .*two"):
+        masks.mask_file(tmp_path / "masks", tmp_path / "in" / "two" / "1.jpg")
+    with pytest.raises(InputError, match="no mask"):
+        masks.mask_file(tmp_path / "masks", tmp_path / "in" / "album" / "2.jpg")
+
+
 # --- how masks act -----------------------------------------------------------------------------------------------
 
 
