@@ -37,6 +37,7 @@ from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
     by_sharpness,
+    grid_pattern,
     part_region,
     pixel_loss,
     random_crops,
@@ -748,6 +749,39 @@ def test_colour_counts_more_where_it_is_invented(task: str, counts: float) -> No
         batch |= {"hq": out + tint, "sharp": torch.tensor([True])}
         errors.append(float(stages.stage3(stages.Players(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
     assert errors[1] == pytest.approx(counts * errors[0], rel=1e-3)
+
+
+def test_only_what_repeats_from_square_to_square_is_a_grid() -> None:
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    flat, slope = torch.full((2, 3, 64, 64), 0.7), (0.1 * rows - 0.2 * columns).expand(2, 3, 64, 64)
+    assert float(grid_pattern(flat, 4)) < 1e-6 and float(grid_pattern(slope, 4)) < 1e-5
+    lines = torch.tensor([1.0, -1.0, 0.0, 0.0]).repeat(16).view(1, 1, 64, 1).expand(2, 3, 64, 64)
+    assert float(grid_pattern(lines, 4)) > 0.2
+    assert float(grid_pattern(lines.mT, 4)) == pytest.approx(float(grid_pattern(lines, 4)), rel=1e-5)
+    assert float(grid_pattern(lines + slope, 4)) == pytest.approx(float(grid_pattern(lines, 4)), rel=1e-3)
+    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert float(grid_pattern(noise, 4)) < 0.15, "its mean over many squares is small"
+    edge = (columns >= 30).float().expand(2, 3, 64, 64)
+    assert float(grid_pattern(edge, 4)) < 0.05, "and so is an edge's"
+    with pytest.raises(UsageError, match="grid needs a network that folds"):
+        replace(load_settings("paper", 3), grid=1.0)
+
+
+def test_a_loss_of_the_grid_takes_it_out(faces: Path, vgg: Path, stage2: Path, tmp_path: Path) -> None:
+    """A network whose head draws a grid forgets it, and without the loss less of it."""
+    left = []
+    for weight in (0.0, 20.0):
+        todo = tiny(3, train=("generator", "fuse"), gan=0.0, perceptual=0.0, pixel=0.1, grid=weight, lr=5e-3)
+        out = tmp_path / f"{weight}"
+        init = stage2.parent / "two" / "model.safetensors"
+        train(todo, [Folder(faces)], out, init=init, perceptual=vgg, device="cpu", quiet=True)
+        net = load_network(out / "model.safetensors")
+        lq, hq = (
+            torch.stack([Faces([Folder(faces)], 64, ["medium"], {"restore": 1}, 9)[0, i][k] for i in range(4)])
+            for k in ("lq", "hq")
+        )
+        left.append(float(grid_pattern(net(lq, w=1.0)[0] - hq, 2)))
+    assert left[1] < 0.7 * left[0], left
 
 
 def test_the_adaptive_weight_balances_gradients() -> None:

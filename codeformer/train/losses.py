@@ -218,6 +218,23 @@ def stress_colour(out: Tensor, hq: Tensor, weight: Tensor) -> Tensor:
     return hq + luma + weight * (difference - luma)
 
 
+def grid_pattern(error: Tensor, stem: int, cells: int = 8) -> Tensor:
+    """Return how strongly the error (B, C, S, S) repeats from one square of `stem` pixels to the next.
+
+    A network that unfolds squares draws faint lines between them where it does not know better, and VGG takes them for
+    texture. Every pixel of the square is averaged over `cells` x `cells` squares; what is left of the square, but for a
+    plane, is the pattern, and its mean size is returned.
+    """
+    square = F.avg_pool2d(F.pixel_unshuffle(error, stem), cells).unflatten(1, (error.shape[1], stem, stem))
+    square = square - square.mean((2, 3), keepdim=True)
+    steps = torch.arange(stem, device=error.device, dtype=error.dtype) - (stem - 1) / 2
+    for across, slope in ((3, steps.view(-1, 1, 1, 1)), (2, steps.view(-1, 1, 1))):
+        along = square.mean(across, keepdim=True)
+        share = (along * slope).sum((2, 3), keepdim=True) / steps.pow(2).sum()
+        square = square - share * slope
+    return square.abs().mean()
+
+
 def part_region(size: int) -> Tensor:
     """Return 1 on the eyes, nose and mouth of an aligned face, falling to 0 around them: (1, 1, size, size)."""
     from codeformer.align import TEMPLATE_512

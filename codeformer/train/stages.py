@@ -15,6 +15,7 @@ from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
     by_sharpness,
+    grid_pattern,
     part_region,
     pixel_loss,
     random_crops,
@@ -159,6 +160,9 @@ def _picture_losses(
         else:
             logs["perceptual"] = by_sharpness(players.perceptual, out, hq, sharp).mean()
         total = total + settings.perceptual * logs["perceptual"]
+    if settings.grid:
+        logs["grid"] = grid_pattern(out - hq, settings.network.stem)
+        total = total + settings.grid * logs["grid"]
     if players.identity is not None:
         logs["identity"] = players.identity(out, hq).mean()
         total = total + settings.identity * logs["identity"]
