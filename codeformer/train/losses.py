@@ -218,16 +218,17 @@ def stress_colour(out: Tensor, hq: Tensor, weight: Tensor) -> Tensor:
     return hq + luma + weight * (difference - luma)
 
 
-def grid_pattern(error: Tensor, stem: int, cells: int = 8) -> Tensor:
-    """Return how strongly the error (B, C, S, S) repeats from one square of `stem` pixels to the next.
+def grid_pattern(error: Tensor, side: int, cells: int = 8) -> Tensor:
+    """Return how strongly the error (B, C, S, S) repeats from one square of `side` pixels to the next.
 
-    A network that unfolds squares draws faint lines between them where it does not know better, and VGG takes them for
-    texture. Every pixel of the square is averaged over `cells` x `cells` squares; what is left of the square, but for a
-    plane, is the pattern, and its mean size is returned.
+    A network that unfolds squares and doubles grids draws faint lines between them where it does not know better, and
+    VGG takes them for texture. Every pixel of the square is averaged over `cells` x `cells` squares; what is left of
+    the square, but for a plane, is the pattern, and its mean size is returned.
     """
-    square = F.avg_pool2d(F.pixel_unshuffle(error, stem), cells).unflatten(1, (error.shape[1], stem, stem))
+    cells = min(cells, error.shape[-1] // side)
+    square = F.avg_pool2d(F.pixel_unshuffle(error, side), cells).unflatten(1, (error.shape[1], side, side))
     square = square - square.mean((2, 3), keepdim=True)
-    steps = torch.arange(stem, device=error.device, dtype=error.dtype) - (stem - 1) / 2
+    steps = torch.arange(side, device=error.device, dtype=error.dtype) - (side - 1) / 2
     for across, slope in ((3, steps.view(-1, 1, 1, 1)), (2, steps.view(-1, 1, 1))):
         along = square.mean(across, keepdim=True)
         share = (along * slope).sum((2, 3), keepdim=True) / steps.pow(2).sum()

@@ -43,7 +43,7 @@ class Settings:
             codes' logits, through the softmax (not in the paper, which keeps the Transformer fixed then).
         pixel, perceptual, identity, gan, codebook, cross_entropy, feature: weights of the losses; identity is the
             squared distance of dlib's descriptions of the person (stage I and III).
-        grid: weight of :func:`grid_pattern`, for networks that fold pixels (stage I and III).
+        grid: weight of :func:`grid_pattern`, summed over the network's grids but the coarsest (stage I and III).
         face_parts: extra weight of the pixel loss on eyes, nose and mouth.
         adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
         hole_weight: extra weight of the pixel loss where inpainting fills. colour_weight: how often the error of colour
@@ -128,7 +128,6 @@ class Settings:
         check(self.hole in ("white", "smear"), "hole must be white or smear")
         check(self.optimizer in ("adamw", "muon"), "optimizer must be adamw or muon")
         check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
-        check(not self.grid or self.network.stem > 1, "grid needs a network that folds pixels (network.stem above 1)")
         check(0 <= self.ema < 1, "ema must be in [0, 1)")
         check(set(self.train) <= set(MODULES), f"train: one or more of {', '.join(MODULES)}")
         check(bool(self.tasks) and set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")

@@ -161,7 +161,9 @@ def _picture_losses(
             logs["perceptual"] = by_sharpness(players.perceptual, out, hq, sharp).mean()
         total = total + settings.perceptual * logs["perceptual"]
     if settings.grid:
-        logs["grid"] = grid_pattern(out - hq, settings.network.stem)
+        finest, levels = settings.network.stem, len(settings.network.ch_mult)
+        sides = [finest * 2**level for level in range(levels - 1) if finest * 2**level > 1]
+        logs["grid"] = torch.stack([grid_pattern(out - hq, side) for side in sides]).sum()
         total = total + settings.grid * logs["grid"]
     if players.identity is not None:
         logs["identity"] = players.identity(out, hq).mean()
