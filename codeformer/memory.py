@@ -7,9 +7,9 @@ system and gives it back, so that every page is cleared and mapped again for eve
 import os
 import sys
 
-# malloc.h's numbers. Blocks below the threshold come from the heap, and what is freed at its end stays.
+# malloc.h's numbers. Blocks below the threshold come from the heap of the thread, and what is freed at its end stays.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_LARGEST = 2**30
+_LARGEST = (2**30, 2**25)  # before version 2.35 the library takes no more than the second
 
 
 def keep_freed_memory() -> bool:
@@ -28,5 +28,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    values = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26}
-    return all(mallopt(name, value) == 1 for name, value in values.items())
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_TOP_PAD, 2**26)
+    return any(mallopt(_MMAP_THRESHOLD, size) == 1 for size in _LARGEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -75,6 +76,14 @@ def fingerprint_of(path: Path, task: Task, stamp: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
+def mask_of(path: Path, task: Task) -> Path | None:
+    """The mask file of an input; None if it has none, or not exactly one."""
+    try:
+        return task.companion(path)
+    except (OSError, CodeFormerError):
+        return None
+
+
 def header_of(
     task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
 ) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def record_of(
     files: Sequence[tuple[str, int]],
     seconds: Mapping[str, float],
     error: CodeFormerError | None,
-    mask: Path | None = None,
+    mask: Path | None,
 ) -> Record:
     """One input's line of the report."""
     return {
@@ -124,7 +133,7 @@ def record_of(
             for one in result.faces
         ],
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        "mask": None if mask is None else str(mask.absolute()),
+        "mask": None if mask is None else os.path.abspath(mask),  # noqa: PTH100  (links stay as they are named)
         "outputs": [{"path": name, "bytes": size} for name, size in files],
         "notes": list(result.notes),
         "error": None

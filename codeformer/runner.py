@@ -25,7 +25,7 @@ from codeformer.options import OutputOptions, RunOptions
 from codeformer.outputs import write_outputs
 from codeformer.picture import SUFFIXES, read_picture
 from codeformer.pipeline import Job, Result, process
-from codeformer.record import describe, fingerprint_of, header_of, naming, now, record_of
+from codeformer.record import describe, fingerprint_of, header_of, mask_of, naming, now, record_of
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
 
@@ -223,7 +223,7 @@ def _settle(
     for note in result.notes:
         console.warning(note if str(item.path) in note else f"{item.path}: {note}")
     console.detail(f"{item.path}: {_faces(result.done)}, {sum(seconds.values()):.2f} s")
-    mask = task.companion(item.path) if error is None else None
+    mask = mask_of(item.path, task)
     return record_of(item, fingerprint, status, result, written.files, seconds, error, mask)
 
 

@@ -1,4 +1,4 @@
-"""Change a compact model's file in the ways that ``weights/TRAINING.md`` tells of, between and after training runs.
+"""Change a model's file between and after training runs, as ``weights/TRAINING.md`` tells.
 
     python scripts/reshape_model.py deepen IN.safetensors OUT.safetensors --res_blocks 4 1 1 1
     python scripts/reshape_model.py scale IN.safetensors OUT.safetensors --factor 0.8 [--set KEY=VALUE]...
@@ -7,7 +7,8 @@
 answers what the old one answered; train it on with ``codeformer train --stage 3 --init OUT.safetensors``. ``scale``
 multiplies what CFT and the pixel skip add: w = 1 of the new file is w = FACTOR of the old one. To choose a factor,
 compare ``codeformer evaluate --w 0.7 0.8 0.9 1`` on faces that are not those of the exam. ``--set`` changes what the
-file says of itself, such as ``licence`` or ``w_colorize``; an empty value takes the key out.
+file says of itself, such as ``licence`` or ``w_colorize`` (the w that a task takes without ``-w``, which ``scale``
+leaves as it is); an empty value takes the key out.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if name == "deepen":
             command.add_argument("--res_blocks", type=int, nargs="+", required=True, help="of each level, finest first")
         else:
-            command.add_argument("--factor", type=float, required=True, help="above 0")
+            command.add_argument("--factor", type=float, required=True, help="above 0, at most 1")
     args = parser.parse_args(words)
     net = load_network(args.source)
     if not isinstance(net, CodeFormer):
@@ -121,8 +122,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.command == "deepen":
         net = deepen(net, args.res_blocks)
     else:
-        if args.factor <= 0:
-            raise UsageError(f"--factor {args.factor:g}: a number above 0")
+        if not 0 < args.factor <= 1:
+            raise UsageError(f"--factor {args.factor:g}: above 0, at most 1")
         net = scale(net, args.factor)
         metadata["cft_scale"] = f"{float(metadata.get('cft_scale', 1)) * args.factor:g}"
     for change in args.set:

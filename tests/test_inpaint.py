@@ -368,7 +368,11 @@ def test_a_folder_with_a_folder_of_masks(tiny_model_path, crop, tmp_path, capsys
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     assert report["settings"]["task_settings"]["feather"] == 4
     taken = {Path(one["input"]).name: one["mask"] for one in report["inputs"]}
-    assert taken == {"a.png": str(tmp_path / "masks" / "a.png"), "b.png": None, "c.png": None}, "what failed used none"
+    assert taken == {
+        "a.png": str(tmp_path / "masks" / "a.png"),
+        "b.png": str(tmp_path / "masks" / "b.png"),
+        "c.png": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Masks: where they come from, how they act, and what is no mask."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -188,6 +189,15 @@ def test_masks_in_subfolders_belong_to_the_pictures_in_folders_of_that_name(tmp_
         "old/1.jpg": "1.png",  # masks/old is not there, only masks/album/old
     }.items():
         assert masks.mask_file(tmp_path / "masks", tmp_path / picture) == tmp_path / "masks" / expected
+    (tmp_path / "in" / "album").mkdir(parents=True)
+    (tmp_path / "in" / "album" / "1.jpg").touch()
+    beside = Path(os.path.relpath(tmp_path / "in" / "album" / "1.jpg"))  # leads through ".."
+    assert masks.mask_file(tmp_path / "masks", beside) == tmp_path / "masks" / "album" / "1.png"
+    (tmp_path / "1.png").touch()
+    for name in ("in/album", "in"):  # the folder of masks is above the picture's
+        (tmp_path / name / "1.png").touch()
+        picture = tmp_path / name / "1.png"
+        assert masks.mask_file(tmp_path, picture) == tmp_path / "1.png", "no picture is its own mask"
     with pytest.raises(InputError, match=r"several masks in .*two"):
         masks.mask_file(tmp_path / "masks", tmp_path / "in" / "two" / "1.jpg")
     with pytest.raises(InputError, match="no mask"):

@@ -80,7 +80,7 @@ def test_what_was_added_can_learn(script: ModuleType, source: Path) -> None:
 def test_the_scaled_file_at_1_is_the_old_one_at_the_factor(script: ModuleType, source: Path) -> None:
     target = source.with_name("out.safetensors")
     script.main(["scale", str(source), str(target), "--factor", "0.5", "--set", "licence=mine", "--set", "hole="])
-    # Half precision doubles exactly; the rest of the network is not touched.
+    # Half precision halves exactly; the rest of the network is not touched.
     assert torch.allclose(answer(target, 1.0), answer(source, 0.5), atol=1e-4)
     assert torch.equal(answer(target, 0.0), answer(source, 0.0))
     assert not torch.allclose(answer(target, 1.0), answer(source, 1.0), atol=1e-2)
@@ -98,6 +98,7 @@ def test_the_scaled_file_at_1_is_the_old_one_at_the_factor(script: ModuleType, s
         (["deepen", "--res_blocks", "2", "1"], "at least 2 1 1"),
         (["deepen", "--res_blocks", "2", "2", "1"], "16 x 16 has attention and CFT"),
         (["scale", "--factor", "0"], "above 0"),
+        (["scale", "--factor", "nan"], "above 0"),
         (["scale", "--factor", "1", "--set", "licence"], "key=value"),
     ],
 )

@@ -486,6 +486,8 @@ def test_settings_that_are_none() -> None:
     for change, word in wrong.items():
         with pytest.raises(UsageError, match=word.replace("[", r"\[")):
             load_settings("tiny", 2, [change])
+    with pytest.raises(UsageError, match="grid"):
+        replace(load_settings("tiny", 3), grid=1.0, network=Config(img_size=64, stem=4, ch_mult=(1,), latent_size=256))
     with pytest.raises(UsageError, match=r"compact, paper, tiny"):
         load_settings("huge", 1)
 
@@ -761,12 +763,14 @@ def test_only_what_repeats_from_square_to_square_is_a_grid() -> None:
     assert float(grid_pattern(lines + slope, 4)) == pytest.approx(float(grid_pattern(lines, 4)), rel=1e-3)
     noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert float(grid_pattern(noise, 4)) < 0.15, "its mean over many squares is small"
+    uneven = lines[:, :, :56]  # 14 squares, not a multiple of 8
+    assert float(grid_pattern(uneven[..., :56], 4)) == pytest.approx(float(grid_pattern(lines, 4)), rel=1e-5)
     edge = (columns >= 30).float().expand(2, 3, 64, 64)
     assert float(grid_pattern(edge, 4)) < 0.05, "and so is an edge's"
 
 
 def test_a_loss_of_the_grid_takes_it_out(faces: Path, vgg: Path, stage2: Path, tmp_path: Path) -> None:
-    """A network whose head draws a grid forgets it, and without the loss less of it."""
+    """Of two runs that differ in this loss alone, the one with it ends with less of a grid."""
     left = []
     for weight in (0.0, 20.0):
         todo = tiny(3, train=("generator", "fuse"), gan=0.0, perceptual=0.0, pixel=0.1, grid=weight, lr=5e-3)
@@ -799,9 +803,7 @@ def one_batch(faces: Path, settings: Settings) -> dict[str, Any]:
     return batch
 
 
-def test_fp16_measures_small_gradients_for_the_adaptive_weight(
-    faces: Path, vgg: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fp16_measures_small_gradients_for_the_adaptive_weight(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of a mean over all pixels is below what fp16 can say, unless it is scaled on its way."""
     seen: dict[str, tuple[float, float]] = {}
     for precision in ("fp32", "fp16"):

@@ -67,6 +67,11 @@ class Config:
         return self.img_size // self.stem // 2 ** (len(self.ch_mult) - 1)
 
     @property
+    def square_sides(self) -> tuple[int, ...]:
+        """How many pixels a cell of each grid but the coarsest is wide, from the finest on; a pixel is none."""
+        return tuple(s for level in range(len(self.ch_mult) - 1) if (s := self.stem * 2**level) > 1)
+
+    @property
     def blocks_by_level(self) -> tuple[int, ...]:
         """Residual blocks of each level, from the finest on."""
         return (self.res_blocks,) * len(self.ch_mult) if isinstance(self.res_blocks, int) else self.res_blocks

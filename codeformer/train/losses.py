@@ -222,10 +222,11 @@ def grid_pattern(error: Tensor, side: int, cells: int = 8) -> Tensor:
     """Return how strongly the error (B, C, S, S) repeats from one square of `side` pixels to the next.
 
     A network that unfolds squares and doubles grids draws faint lines between them where it does not know better, and
-    VGG takes them for texture. Every pixel of the square is averaged over `cells` x `cells` squares; what is left of
-    the square, but for a plane, is the pattern, and its mean size is returned.
+    VGG takes them for texture. Every pixel of the square is averaged over up to `cells` x `cells` squares; what is left
+    of the square, but for a plane, is the pattern, and its mean size is returned.
     """
-    cells = min(cells, error.shape[-1] // side)
+    squares = error.shape[-1] // side
+    cells = max(n for n in range(1, cells + 1) if squares % n == 0)
     square = F.avg_pool2d(F.pixel_unshuffle(error, side), cells).unflatten(1, (error.shape[1], side, side))
     square = square - square.mean((2, 3), keepdim=True)
     steps = torch.arange(side, device=error.device, dtype=error.dtype) - (side - 1) / 2

@@ -128,6 +128,7 @@ class Settings:
         check(self.hole in ("white", "smear"), "hole must be white or smear")
         check(self.optimizer in ("adamw", "muon"), "optimizer must be adamw or muon")
         check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
+        check(not self.grid or bool(self.network.square_sides), "grid needs a network of more grids than one")
         check(0 <= self.ema < 1, "ema must be in [0, 1)")
         check(set(self.train) <= set(MODULES), f"train: one or more of {', '.join(MODULES)}")
         check(bool(self.tasks) and set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")

@@ -161,9 +161,8 @@ def _picture_losses(
             logs["perceptual"] = by_sharpness(players.perceptual, out, hq, sharp).mean()
         total = total + settings.perceptual * logs["perceptual"]
     if settings.grid:
-        finest, levels = settings.network.stem, len(settings.network.ch_mult)
-        sides = [finest * 2**level for level in range(levels - 1) if finest * 2**level > 1]
-        logs["grid"] = torch.stack([grid_pattern(out - hq, side) for side in sides]).sum()
+        patterns = [grid_pattern(out - hq, side) for side in settings.network.square_sides]
+        logs["grid"] = torch.stack(patterns).sum()
         total = total + settings.grid * logs["grid"]
     if players.identity is not None:
         logs["identity"] = players.identity(out, hq).mean()
@@ -179,6 +178,7 @@ def _picture_losses(
                 for loss in (total, adversarial)
             )
             share = share * adaptive_weight(by_picture, by_judge)
+            logs["gan_weight"] = share
         logs["gan"] = adversarial
         total = total + share * adversarial
     for name, (scale, loss) in extra.items():
