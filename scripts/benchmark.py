@@ -393,8 +393,10 @@ def main() -> int:
 
     import torch
 
+    from codeformer.memory import keep_freed_memory
     from codeformer.restore import pick_device, pick_precision
 
+    keep_freed_memory()  # as the program does
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
