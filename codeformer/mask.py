@@ -89,8 +89,8 @@ def mask_file(mask: Path, picture: Path | None) -> Path:
     """The mask's file: `mask` itself, or in a folder the file with the picture's name (its ending may differ).
 
     Where the folder has subfolders named like those that the picture lies in, what lies there goes first: of
-    ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. No picture is its own mask. Raises InputError if
-    there is none, naming the picture and the folder.
+    ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. What lies beside the picture itself is no mask.
+    Raises InputError if there is none, naming the picture and the folder.
     """
     if not mask.is_dir():
         if not mask.exists():
@@ -100,13 +100,10 @@ def mask_file(mask: Path, picture: Path | None) -> Path:
         raise InputError(f"{mask}: is a folder; give the mask's file")
     # Without "..", which would lead out of the folder of masks, and with links as they are named.
     home = Path(os.path.abspath(picture)).parent  # noqa: PTH100
-    for depth in range(len(home.parts) - 1, -1, -1):
-        within = mask.joinpath(*home.parts[len(home.parts) - depth :])
-        if (
-            within.is_dir()
-            and not (home.is_dir() and within.samefile(home))
-            and (found := _named_like(picture, within)) is not None
-        ):
+    folders = home.parts[1:]
+    for first in range(len(folders) + 1):
+        within = mask.joinpath(*folders[first:])
+        if within.is_dir() and within.resolve() != home.resolve() and (found := _named_like(picture, within)):
             return found
     raise InputError(f"{picture}: no mask named {picture.stem}.* in {mask}")
 

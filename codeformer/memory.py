@@ -9,7 +9,7 @@ import sys
 
 # malloc.h's numbers. Blocks below the threshold come from the heap of the thread, and what is freed at its end stays.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_LARGEST = (2**30, 2**25)  # before version 2.35 the library takes no more than the second
+_LARGEST = (2**30, 2**25)  # older versions of the library take no more than the second
 
 
 def keep_freed_memory() -> bool:

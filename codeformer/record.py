@@ -62,26 +62,25 @@ def _networks(work: FaceWork) -> dict[str, str]:
     return networks
 
 
-def fingerprint_of(path: Path, task: Task, stamp: str) -> str:
-    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
-    if not path.is_file():  # a pipe would block
-        return ""
-    try:
-        parts = [stamp, sha256_of(path)]
-        companion = task.companion(path)
-        if companion is not None:
-            parts.append(sha256_of(companion))
-    except (OSError, CodeFormerError):
-        return ""
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
 def mask_of(path: Path, task: Task) -> Path | None:
     """The mask file of an input; None if it has none, or not exactly one."""
     try:
         return task.companion(path)
     except (OSError, CodeFormerError):
         return None
+
+
+def fingerprint_of(path: Path, mask: Path | None, stamp: str) -> str:
+    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
+    if not path.is_file():  # a pipe would block
+        return ""
+    try:
+        parts = [stamp, sha256_of(path)]
+        if mask is not None:
+            parts.append(sha256_of(mask))
+    except (OSError, CodeFormerError):
+        return ""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def header_of(

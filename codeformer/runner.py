@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from codeformer import __version__
 from codeformer.digest import sha256_of
@@ -130,18 +130,27 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
     return _conclude(tally, len(planned), state, root, task, console)
 
 
+class Asked(NamedTuple):
+    """An input that is to be done: what its record will need besides the result."""
+
+    item: Planned
+    fingerprint: str
+    mask: Path | None
+
+
 def _to_do(
     planned: list[Planned], task: Task, stamp: str, report: Report, resume: bool, tally: _Tally, bar: Bar
-) -> Iterator[Job[tuple[Planned, str]]]:
+) -> Iterator[Job[Asked]]:
     """Jobs for the inputs that are not done yet; the others are counted as skipped."""
     for item in planned:
-        fingerprint = fingerprint_of(item.path, task, stamp)
+        mask = mask_of(item.path, task)
+        fingerprint = fingerprint_of(item.path, mask, stamp)
         known = report.known.get(item.key)
         if resume and fingerprint and known and known.fingerprint == fingerprint and known.complete(report.root):
             tally.skipped += 1
             bar.update()
             continue
-        yield Job((item, fingerprint), partial(read_picture, item.path))
+        yield Job(Asked(item, fingerprint, mask), partial(read_picture, item.path))
 
 
 @dataclass(frozen=True)
@@ -154,13 +163,13 @@ class _Written:
 
 
 def _written(
-    results: Iterator[Result[tuple[Planned, str]]], root: Path, output: OutputOptions
-) -> Iterator[tuple[Result[tuple[Planned, str]], _Written]]:
+    results: Iterator[Result[Asked]], root: Path, output: OutputOptions
+) -> Iterator[tuple[Result[Asked], _Written]]:
     """Results with their files, in order; threads write while the pipeline goes on.
 
     Raises OutputError if no file can be written any more. An interruption lets the files that were begun be finished.
     """
-    queue: deque[tuple[Result[tuple[Planned, str]], Future[_Written]]] = deque()
+    queue: deque[tuple[Result[Asked], Future[_Written]]] = deque()
     with ThreadPoolExecutor(_WRITERS, "codeformer-write") as writers:
         try:
             for result in results:
@@ -177,12 +186,12 @@ def _written(
             yield result, future.result()
 
 
-def _write(result: Result[tuple[Planned, str]], root: Path, output: OutputOptions) -> _Written:
+def _write(result: Result[Asked], root: Path, output: OutputOptions) -> _Written:
     if result.error is not None or (result.done == 0 and output.no_face != "copy"):
         return _Written()
     start = time.perf_counter()
     try:
-        files = write_outputs(result, result.key[0].stem, root, output)
+        files = write_outputs(result, result.key.item.stem, root, output)
     except OutputError as error:
         if _is_fatal(error):
             raise
@@ -195,7 +204,7 @@ def _bytes(result: Result[Any]) -> int:
 
 
 def _settle(
-    result: Result[tuple[Planned, str]],
+    result: Result[Asked],
     written: _Written,
     output: OutputOptions,
     task: Task,
@@ -203,7 +212,7 @@ def _settle(
     console: Console,
 ) -> Record:
     """Count a result, tell the user, and return its line of the report."""
-    item, fingerprint = result.key
+    item, fingerprint, mask = result.key
     error, status = result.error or written.error, "failed"
     if error is None and result.done == 0 and output.no_face == "error":
         error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
@@ -223,7 +232,6 @@ def _settle(
     for note in result.notes:
         console.warning(note if str(item.path) in note else f"{item.path}: {note}")
     console.detail(f"{item.path}: {_faces(result.done)}, {sum(seconds.values()):.2f} s")
-    mask = mask_of(item.path, task)
     return record_of(item, fingerprint, status, result, written.files, seconds, error, mask)
 
 

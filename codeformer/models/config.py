@@ -68,7 +68,7 @@ class Config:
 
     @property
     def square_sides(self) -> tuple[int, ...]:
-        """How many pixels a cell of each grid but the coarsest is wide, from the finest on; a pixel is none."""
+        """How many pixels a cell of each grid is wide, the finest first; neither the coarsest nor single pixels."""
         return tuple(s for level in range(len(self.ch_mult) - 1) if (s := self.stem * 2**level) > 1)
 
     @property

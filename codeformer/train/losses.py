@@ -223,7 +223,8 @@ def grid_pattern(error: Tensor, side: int, cells: int = 8) -> Tensor:
 
     A network that unfolds squares and doubles grids draws faint lines between them where it does not know better, and
     VGG takes them for texture. Every pixel of the square is averaged over up to `cells` x `cells` squares; what is left
-    of the square, but for a plane, is the pattern, and its mean size is returned.
+    of the square, but for a plane, is the pattern, and its mean size is returned. (In a square of 2 a plane is all but
+    a checkerboard; stripes 2 pixels apart are seen with a side of 4.)
     """
     squares = error.shape[-1] // side
     cells = max(n for n in range(1, cells + 1) if squares % n == 0)
