@@ -32,7 +32,7 @@ from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint, stages
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
-from codeformer.train.loop import build, learning_rate, train
+from codeformer.train.loop import learning_rate, train
 from codeformer.train.losses import (
     PerceptualDistance,
     adaptive_weight,
@@ -44,6 +44,7 @@ from codeformer.train.losses import (
     soften,
     stress_colour,
 )
+from codeformer.train.players import Players, build
 from codeformer.train.settings import Settings, load_settings, preset_names
 
 
@@ -719,7 +720,7 @@ def test_colour_counts_apart_from_the_luma() -> None:
 
 def test_inpainting_is_judged_in_the_hole_alone() -> None:
     settings = tiny(3, perceptual=0.0, gan=0.0, cross_entropy=0.0, feature=0.0)
-    players = stages.Players(CodeFormer.from_config(settings.network))
+    players = Players(CodeFormer.from_config(settings.network))
     size = settings.network.img_size
     mask = torch.zeros(1, 1, size, size)
     mask[..., :4, :4] = 1
@@ -749,7 +750,7 @@ def test_colour_counts_more_where_it_is_invented(task: str, counts: float) -> No
             out, _, _ = net(lq, w=0.0)
         tint = torch.tensor([0.114, 0.0, -0.299]).view(1, 3, 1, 1)
         batch |= {"hq": out + tint, "sharp": torch.tensor([True])}
-        errors.append(float(stages.stage3(stages.Players(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
+        errors.append(float(stages.stage3(Players(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
     assert errors[1] == pytest.approx(counts * errors[0], rel=1e-3)
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codeformer.train import checkpoint
+from codeformer.train.players import Players
 from codeformer.train.settings import Settings
 from codeformer.train.sheet import Validation
-from codeformer.train.stages import Players
 from codeformer.train.world import World
 
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
-from codeformer.train.identity import IdentityDistance
 from codeformer.train.losses import (
-    PerceptualDistance,
     adaptive_weight,
     by_sharpness,
     grid_pattern,
@@ -22,22 +20,12 @@ from codeformer.train.losses import (
     soften,
     stress_colour,
 )
+from codeformer.train.players import Players
 from codeformer.train.settings import Settings
 
 Batch = dict[str, Any]
 Reduce = Callable[[Tensor], Tensor]
 SCALE = 2.0**12  # of losses whose gradients are only measured; a power of two, so that nothing else changes
-
-
-@dataclass
-class Players:
-    """The networks of a run. ``teacher`` is stage I's encoder and codebook, which say the sharp face's codes."""
-
-    net: VQAutoEncoder | CodeFormer
-    teacher: VQAutoEncoder | None = None
-    discriminator: nn.Module | None = None
-    perceptual: PerceptualDistance | None = None
-    identity: IdentityDistance | None = None
 
 
 @dataclass
