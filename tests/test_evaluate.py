@@ -25,6 +25,7 @@ from codeformer.train.evaluate import (
     blend,
     evaluate,
     make_sample,
+    shrunk,
     spread,
     table,
 )
@@ -198,6 +199,31 @@ def test_bicubic_is_the_same_small_picture_enlarged_otherwise() -> None:
     assert near > psnr(sample.lq, sample.hq) and near < 100
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 99), st.sampled_from((2, 4, 8)))
+def test_a_shrunk_face_is_made_of_the_means_of_its_squares(seed: int, factor: int) -> None:
+    sharp = np.random.default_rng(seed).random((64, 64, 3), np.float32)
+    side = 64 // factor
+    means = sharp.reshape(side, factor, side, factor, 3).mean((1, 3))
+    cubic = np.clip(cv2.resize(means, (64, 64), interpolation=cv2.INTER_CUBIC), 0, 1)
+    assert np.allclose(shrunk(sharp, side), cubic, atol=1e-5) and np.allclose(shrunk(sharp, 64), sharp, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["restore", "inpaint"])
+def test_rulers_are_measured_like_the_network(network: CodeFormer, folder: Path, task: str) -> None:
+    question = Question(task, "medium", fidelities=(1.0,), reduced=(8, 32))
+    result = evaluate(network, folder, question, Judges(), limit=2)
+    means = result.means
+    assert list(means) == ["input", "bicubic" if task == "restore" else "telea", "8 px", "32 px", "w=1"]
+    assert means["8 px"]["psnr"] < means["32 px"]["psnr"]
+    ruler, ours = result.sheet["32 px"][0], result.sheet["w=1"][0]
+    if task == "inpaint":
+        mask = make_sample(read_face(folder / "0.png", 64)[0], question, np.random.default_rng((0, 0))).mask
+        assert mask is not None and np.array_equal(ruler[mask == 0], ours[mask == 0]), "only the hole differs"
+    with pytest.raises(UsageError, match="--reduced: at most the 64 pixels"):
+        evaluate(network, folder, replace(question, reduced=(65,)), Judges(), limit=1)
+
+
 def test_tasks_ask_what_they_are_for() -> None:
     grey = make_sample(face(0), Question("colorize", "none"), np.random.default_rng(0))
     assert np.allclose(grey.lq[..., 0], grey.lq[..., 2]) and set(grey.answers) == {"input"}
@@ -259,7 +285,7 @@ def test_the_table_has_ratios_and_differences() -> None:
 
 def test_what_cannot_be_asked() -> None:
     degradations = ({"degradation": "light"}, {"degradation": "none"})
-    for wrong in ({"task": "paint"}, *degradations, {"fidelities": (1.5,)}, {"seed": -1}):
+    for wrong in ({"task": "paint"}, *degradations, {"fidelities": (1.5,)}, {"seed": -1}, {"reduced": (0,)}):
         with pytest.raises(UsageError):
             Question(**wrong)  # type: ignore[arg-type]
 

@@ -45,6 +45,14 @@ def _add_evaluate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         "-w", "--w", type=float, nargs="+", default=[0.0, 0.5, 1.0], metavar="W", help="default: 0 0.5 1"
     )
     parser.add_argument("--adain", choices=("auto", "on", "off"), default="auto", help="default: as the file was made")
+    parser.add_argument(
+        "--reduced",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="PX",
+        help="also measure the sharp faces, reduced to PX x PX pixels and enlarged again: a ruler for the other lines",
+    )
     parser.add_argument("--perceptual", type=Path, metavar="FILE", help="VGG16 features; default: torchvision's")
     parser.add_argument("--no_perceptual", action="store_true", help="leave the perceptual distance out: much faster")
     parser.add_argument("--no_identity", action="store_true", help="leave the identity similarity out: faster")
@@ -79,7 +87,7 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     adain = trained_with_adain(model, TASKS[args.task].adain) if args.adain == "auto" else args.adain == "on"
     degradation = args.degradation or ("medium" if args.task == "restore" else "none")
     hole = read_metadata(model).get("hole", "white")
-    question = Question(args.task, degradation, args.seed, tuple(args.w), adain, hole)
+    question = Question(args.task, degradation, args.seed, tuple(args.w), adain, hole, tuple(args.reduced))
     device = pick_device(args.device)
     net = load_network(model)
     perceptual = None if args.no_perceptual else PerceptualDistance(args.perceptual).to(device)

@@ -40,6 +40,7 @@ class Question:
         fidelities: the w that are tried, in the order of the table.
         adain: whether the codes take the input's statistics.
         hole: what the network sees where it inpaints: ``white``, or ``smear``, a blurred guess.
+        reduced: sides in pixels; at each the sharp face itself is measured too, see :func:`shrunk`.
     """
 
     task: str = "restore"
@@ -48,6 +49,7 @@ class Question:
     fidelities: tuple[float, ...] = (0.0, 0.5, 1.0)
     adain: bool = False
     hole: str = "white"
+    reduced: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -60,6 +62,8 @@ class Question:
             raise UsageError(f"--seed {self.seed}: a number from 0 on")
         if not self.fidelities or not all(0 <= w <= 1 for w in self.fidelities):
             raise UsageError("--w: numbers from 0 to 1")
+        if any(side < 1 for side in self.reduced):
+            raise UsageError("--reduced: sides in pixels, from 1 on")
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,11 @@ def evaluate(
 
     Raises:
         InputError: no such folder, no pictures, or one that is no square picture.
+        UsageError: a side of the question's ``reduced`` is larger than the network's.
         RestorationError: the network's output is not finite.
     """
+    if any(side > net.config.img_size for side in question.reduced):
+        raise UsageError(f"--reduced: at most the {net.config.img_size} pixels that the faces have")
     files = list_faces(folder)
     chosen = spread(len(files), limit)
     shown = {chosen[i] for i in spread(len(chosen), rows)}
@@ -146,7 +153,7 @@ def evaluate(
     for done, index in enumerate(chosen, 1):
         face = read_face(files[index], net.config.img_size)[0]
         sample = make_sample(face, question, np.random.default_rng((question.seed, index)))
-        answers = {**sample.answers, **ask(net, sample, question, device)}
+        answers = {**sample.answers, **rulers(sample, question), **ask(net, sample, question, device)}
         for title, answer in answers.items():
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
@@ -191,6 +198,24 @@ def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sa
     eight, hole = (lq * 255).round().astype(np.uint8), (mask > 0).astype(np.uint8)
     filled = cv2.inpaint(eight, hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
     return Sample(face, painted, {INPUT: painted, "telea": blend(lq, filled, mask)}, mask, lq)
+
+
+def rulers(sample: Sample, question: Question) -> dict[str, Array]:
+    """Return what the other numbers can be held against: the sharp face with no more detail than so many pixels have.
+
+    For inpainting, like the network's answers, in the hole alone.
+    """
+    answers = {f"{side} px": shrunk(sample.hq, side) for side in question.reduced}
+    if sample.mask is not None and sample.around is not None:
+        return {title: blend(sample.around, face, sample.mask) for title, face in answers.items()}
+    return answers
+
+
+def shrunk(face: Array, side: int) -> Array:
+    """Return a face reduced to `side` x `side` pixels (area) and enlarged to its own size again (bicubic)."""
+    small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    enlarged: Array = cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(enlarged, 0, 1)
 
 
 def blend(outside: Array, inside: Array, mask: Array) -> Array:
