@@ -103,7 +103,9 @@ def mask_file(mask: Path, picture: Path | None) -> Path:
     folders = home.parts[1:]
     for first in range(len(folders) + 1):
         within = mask.joinpath(*folders[first:])
-        if within.is_dir() and within.resolve() != home.resolve() and (found := _named_like(picture, within)):
+        if not within.is_dir() or (home.is_dir() and within.samefile(home)):
+            continue
+        if found := _named_like(picture, within):
             return found
     raise InputError(f"{picture}: no mask named {picture.stem}.* in {mask}")
 

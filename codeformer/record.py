@@ -62,25 +62,20 @@ def _networks(work: FaceWork) -> dict[str, str]:
     return networks
 
 
-def mask_of(path: Path, task: Task) -> Path | None:
-    """The mask file of an input; None if it has none, or not exactly one."""
-    try:
-        return task.companion(path)
-    except (OSError, CodeFormerError):
-        return None
+def fingerprint_of(path: Path, task: Task, stamp: str) -> tuple[str, Path | None]:
+    """The fingerprint of an input, and its mask's file if the task has one: of the settings and of both files' bytes.
 
-
-def fingerprint_of(path: Path, mask: Path | None, stamp: str) -> str:
-    """Settings and input bytes; empty if the file cannot be read, which its job will say properly."""
+    The fingerprint is empty if a file cannot be read or there is not exactly one mask, which the job will say properly.
+    """
+    mask = None
     if not path.is_file():  # a pipe would block
-        return ""
+        return "", mask
     try:
-        parts = [stamp, sha256_of(path)]
-        if mask is not None:
-            parts.append(sha256_of(mask))
+        mask = task.companion(path)
+        parts = [stamp, *(sha256_of(file) for file in (path, mask) if file is not None)]
     except (OSError, CodeFormerError):
-        return ""
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        return "", mask
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest(), mask
 
 
 def header_of(

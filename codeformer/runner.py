@@ -25,7 +25,7 @@ from codeformer.options import OutputOptions, RunOptions
 from codeformer.outputs import write_outputs
 from codeformer.picture import SUFFIXES, read_picture
 from codeformer.pipeline import Job, Result, process
-from codeformer.record import describe, fingerprint_of, header_of, mask_of, naming, now, record_of
+from codeformer.record import describe, fingerprint_of, header_of, naming, now, record_of
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
 
@@ -143,8 +143,7 @@ def _to_do(
 ) -> Iterator[Job[Asked]]:
     """Jobs for the inputs that are not done yet; the others are counted as skipped."""
     for item in planned:
-        mask = mask_of(item.path, task)
-        fingerprint = fingerprint_of(item.path, mask, stamp)
+        fingerprint, mask = fingerprint_of(item.path, task, stamp)
         known = report.known.get(item.key)
         if resume and fingerprint and known and known.fingerprint == fingerprint and known.complete(report.root):
             tally.skipped += 1

@@ -24,11 +24,11 @@ from codeformer.inputs import Input, find_inputs, output_root, plan
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
 from codeformer.picture import SUFFIXES, Picture, read_picture, write_picture
-from codeformer.record import describe
+from codeformer.record import describe, fingerprint_of
 from codeformer.report import JOURNAL, NAME, Report
 from codeformer.restore import FaceRestorer
 from codeformer.runner import run_pictures
-from codeformer.tasks import TASKS
+from codeformer.tasks import TASKS, Inpaint
 from tests.test_pipeline import Marks, face_at, scene
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -411,3 +411,18 @@ def test_ctrl_c_reports_what_is_done_and_what_is_left(
     assert go(engine, folder, out=out) == ExitCode.OK
     go(engine, folder, out=tmp_path / "p")
     assert tree(out) == tree(tmp_path / "p")
+
+
+def test_what_would_be_skipped_next_time_has_its_mask(tmp_path: Path) -> None:
+    picture, mask = tmp_path / "a.png", tmp_path / "masks" / "a.png"
+    picture.write_bytes(b"a")
+    mask.parent.mkdir()
+    task = Inpaint(mask=mask.parent)
+    assert fingerprint_of(picture, task, "s") == ("", None), "no mask yet: never taken for one that needs none"
+    found = []
+    for content in (b"one", b"two"):
+        mask.write_bytes(content)
+        found.append(fingerprint_of(picture, task, "s"))
+    assert found[0][1] == mask and found[0][0] != found[1][0]
+    assert fingerprint_of(picture, Inpaint(), "s")[0] not in ("", found[0][0], found[1][0])
+    assert fingerprint_of(tmp_path / "none.png", task, "s") == ("", None)
