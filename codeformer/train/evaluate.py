@@ -87,6 +87,12 @@ class Sample:
     mask: Array | None = None
     around: Array | None = None
 
+    def finish(self, answer: Array) -> Array:
+        """Return an answer as it is compared: as it is, or for inpainting in the hole alone, as in the product."""
+        if self.mask is None or self.around is None:
+            return answer
+        return blend(self.around, answer, self.mask)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -201,14 +207,8 @@ def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sa
 
 
 def rulers(sample: Sample, question: Question) -> dict[str, Array]:
-    """Return what the other numbers can be held against: the sharp face with no more detail than so many pixels have.
-
-    For inpainting, like the network's answers, in the hole alone.
-    """
-    answers = {f"{side} px": shrunk(sample.hq, side) for side in question.reduced}
-    if sample.mask is not None and sample.around is not None:
-        return {title: blend(sample.around, face, sample.mask) for title, face in answers.items()}
-    return answers
+    """Return what other numbers can be held against: the sharp face with no more detail than so many pixels have."""
+    return {f"{side} px": sample.finish(shrunk(sample.hq, side)) for side in question.reduced}
 
 
 def shrunk(face: Array, side: int) -> Array:
@@ -226,10 +226,7 @@ def blend(outside: Array, inside: Array, mask: Array) -> Array:
 
 @torch.inference_mode()
 def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, device: torch.device) -> dict[str, Array]:
-    """Return the network's answers by title: at each w, or an autoencoder's reproduction of the sharp face.
-
-    For inpainting the network's pixels stand in the hole alone, as in the product.
-    """
+    """Return the network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
     if not isinstance(net, CodeFormer):
         return {"codes": to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
     lq_feat, features = net.encode_features(to_tensor(sample.lq)[None].to(device))
@@ -237,9 +234,7 @@ def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, dev
     answers = {}
     for w in question.fidelities:
         out = to_picture(net.decode_codes(codes, lq_feat, features, w, question.adain)[0])
-        if sample.mask is not None and sample.around is not None:
-            out = blend(sample.around, out, sample.mask)
-        answers[w_title(w)] = out
+        answers[w_title(w)] = sample.finish(out)
     return answers
 
 
