@@ -224,6 +224,21 @@ def test_rulers_are_measured_like_the_network(network: CodeFormer, folder: Path,
         evaluate(network, folder, replace(question, reduced=(65,)), Judges(), limit=1)
 
 
+@pytest.mark.parametrize("task", ["restore", "inpaint"])
+def test_the_perceptual_distance_of_reduced_pictures(network: CodeFormer, folder: Path, vgg: Path, task: str) -> None:
+    distance = PerceptualDistance(vgg, ["relu1_2"])
+    question = Question(task, "medium", fidelities=(1.0,))
+    result = evaluate(network, folder, question, Judges(distance, perceptual_side=32), limit=1, rows=1)
+    ours, original = (
+        to_tensor(result.sheet[title][0].reshape(32, 2, 32, 2, 3).mean((1, 3)))[None] for title in ("w=1", "original")
+    )
+    mask = make_sample(read_face(folder / "0.png", 64)[0], question, np.random.default_rng((0, 0))).mask
+    hole = None if mask is None else torch.from_numpy(mask)[None, None]
+    assert result.means["w=1"]["perceptual"] == pytest.approx(float(distance(ours, original, hole)), rel=1e-4)
+    with pytest.raises(UsageError, match="--perceptual_size: at most the 64 pixels"):
+        evaluate(network, folder, question, Judges(distance, perceptual_side=65), limit=1)
+
+
 def test_tasks_ask_what_they_are_for() -> None:
     grey = make_sample(face(0), Question("colorize", "none"), np.random.default_rng(0))
     assert np.allclose(grey.lq[..., 0], grey.lq[..., 2]) and set(grey.answers) == {"input"}
@@ -350,3 +365,23 @@ def test_the_command_names_what_is_wrong(folder: Path, tmp_path: Path, capsys: p
     assert "none.safetensors" in said.err and said.out == ""
     assert main(["evaluate", "--model", "compact", "--data", str(folder), "--limit", "0"]) == 2
     assert "--limit" in capsys.readouterr().err
+    assert main(["evaluate", "--model", "compact", "--data", str(folder), "--perceptual_size", "31"]) == 2
+    assert "--perceptual_size 31" in capsys.readouterr().err
+    wrong = ["evaluate", "--model", str(tmp_path / "none.safetensors"), "--data", str(tmp_path / "faces")]
+    assert main(wrong) == 3, "the folder is looked for before the network"
+    assert "faces: no such folder" in capsys.readouterr().err
+
+
+def test_the_command_says_how_the_perceptual_distance_was_taken(
+    network: CodeFormer, folder: Path, vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_network(network, tmp_path / "net.safetensors", {"stage": "3", "adain": "false"}, half=False)
+    words = ["evaluate", "--model", tmp_path / "net.safetensors", "--data", folder, "--no_identity"]
+    words += ["--perceptual", vgg, "--w", 1, "--limit", 1, "--json", tmp_path / "m.json"]
+    words += ["--perceptual_size", 48, "--perceptual_layers"]
+    assert main([str(word) for word in (*words, "relu1_2")]) == 0
+    assert "perceptual distance at 48 x 48 of relu1_2\n" in capsys.readouterr().out
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert (report["perceptual_size"], report["perceptual_layers"]) == (48, ["relu1_2"])
+    assert main([str(word) for word in (*words, "relu9")]) == 2
+    assert "relu9" in capsys.readouterr().err

@@ -54,6 +54,19 @@ def _add_evaluate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="also measure the sharp faces, reduced to PX x PX pixels and enlarged again: a ruler for the other lines",
     )
     parser.add_argument("--perceptual", type=Path, metavar="FILE", help="VGG16 features; default: torchvision's")
+    parser.add_argument(
+        "--perceptual_size",
+        type=int,
+        metavar="PX",
+        help="take the perceptual distance of the pictures reduced to PX x PX pixels, as some papers do (default: as "
+        "they are)",
+    )
+    parser.add_argument(
+        "--perceptual_layers",
+        nargs="+",
+        metavar="LAYER",
+        help="of relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 (default: all five)",
+    )
     parser.add_argument("--no_perceptual", action="store_true", help="leave the perceptual distance out: much faster")
     parser.add_argument("--no_identity", action="store_true", help="leave the identity similarity out: faster")
     parser.add_argument("--limit", type=int, metavar="N", help="only N faces, evenly spread over the folder")
@@ -68,6 +81,8 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     """Measure, and print the table. Raises CodeFormerError."""
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}: at least one face")
+    if args.perceptual_size is not None and args.perceptual_size < 32:
+        raise UsageError(f"--perceptual_size {args.perceptual_size}: at least 32 pixels, which VGG halves four times")
     console = Console(quiet=args.quiet, verbose=args.verbose)
     from torch import channels_last  # on a CPU VGG then takes a fifth less time
 
@@ -78,9 +93,11 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     from codeformer.models.load import load_network, read_metadata
     from codeformer.restore import pick_device
     from codeformer.tasks import TASKS
+    from codeformer.train.data import list_faces
     from codeformer.train.evaluate import Judges, Question, evaluate, table
-    from codeformer.train.losses import PerceptualDistance
+    from codeformer.train.losses import LAYERS, PerceptualDistance
 
+    list_faces(args.data)  # a wrong folder is said before the networks are loaded
     model, notes = resolve_model(args.model, args.task, args.weights_dir)
     for note in notes:
         console.note(note)
@@ -90,10 +107,12 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     question = Question(args.task, degradation, args.seed, tuple(args.w), adain, hole, tuple(args.reduced))
     device = pick_device(args.device)
     net = load_network(model)
-    perceptual = None if args.no_perceptual else PerceptualDistance(args.perceptual).to(device)
+    layers = args.perceptual_layers or tuple(LAYERS)
+    perceptual = None if args.no_perceptual else PerceptualDistance(args.perceptual, layers).to(device)
     judges = Judges(
         perceptual and perceptual.to(memory_format=channels_last),
         None if args.no_identity else _identity(console),
+        args.perceptual_size,
     )
     with console.progress(0, "face") as bar:
 
@@ -106,7 +125,11 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     print(
         f"{model}: {args.task}, {_described(question.degradation)}, seed {args.seed}, AdaIN {'on' if adain else 'off'}"
     )
-    print(f"{len(result.faces)} faces of {args.data}, {net.config.img_size} x {net.config.img_size}\n")
+    print(f"{len(result.faces)} faces of {args.data}, {net.config.img_size} x {net.config.img_size}")
+    if perceptual is not None and (args.perceptual_size or args.perceptual_layers):
+        side = args.perceptual_size or net.config.img_size
+        print(f"perceptual distance at {side} x {side} of {', '.join(layers)}")
+    print()
     print(table(result))
     rising = result.rising()
     if rising:
@@ -229,6 +252,8 @@ def _report(result: Evaluation, model: Path, digest: str, args: argparse.Namespa
         "model_sha256": digest,
         "data": str(args.data),
         "perceptual": None if args.no_perceptual else str(args.perceptual or "torchvision"),
+        "perceptual_size": args.perceptual_size,
+        "perceptual_layers": args.perceptual_layers,
         **asdict(result.question),
         "count": len(result.faces),
         "means": result.means,

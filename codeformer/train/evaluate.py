@@ -68,10 +68,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Judges:
-    """The measures that need a network; None is left out."""
+    """The measures that need a network; None is left out.
+
+    With ``perceptual_side`` the perceptual distance looks at every picture reduced to so many pixels a side.
+    """
 
     perceptual: PerceptualDistance | None = None
     identity: Identity | None = None
+    perceptual_side: int | None = None
+
+    def view(self, picture: Array) -> Array:
+        """Return a picture (S, S, 3) as the perceptual distance sees it."""
+        side = self.perceptual_side or picture.shape[0]
+        return picture if side == picture.shape[0] else downsized(picture, side)
 
 
 @dataclass(frozen=True)
@@ -144,11 +153,14 @@ def evaluate(
 
     Raises:
         InputError: no such folder, no pictures, or one that is no square picture.
-        UsageError: a side of the question's ``reduced`` is larger than the network's.
+        UsageError: a side of the question's ``reduced``, or the judges' ``perceptual_side``, is larger than the
+            network's.
         RestorationError: the network's output is not finite.
     """
     if any(side > net.config.img_size for side in question.reduced):
         raise UsageError(f"--reduced: at most the {net.config.img_size} pixels that the faces have")
+    if (judges.perceptual_side or 0) > net.config.img_size:
+        raise UsageError(f"--perceptual_size: at most the {net.config.img_size} pixels that the faces have")
     files = list_faces(folder)
     chosen = spread(len(files), limit)
     shown = {chosen[i] for i in spread(len(chosen), rows)}
@@ -213,9 +225,14 @@ def rulers(sample: Sample, question: Question) -> dict[str, Array]:
 
 def shrunk(face: Array, side: int) -> Array:
     """Return a face reduced to `side` x `side` pixels (area) and enlarged to its own size again (bicubic)."""
-    small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-    enlarged: Array = cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    enlarged: Array = cv2.resize(downsized(face, side), face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(enlarged, 0, 1)
+
+
+def downsized(picture: Array, side: int) -> Array:
+    """Return a square picture reduced to `side` x `side` pixels, each the mean of those that it covers."""
+    small: Array = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def blend(outside: Array, inside: Array, mask: Array) -> Array:
@@ -251,9 +268,9 @@ def score(
             result[title]["colour"] = colourfulness(answer, sample.hq)
     if judges.perceptual is not None:
         mask = None if sample.mask is None else torch.from_numpy(sample.mask)[None, None].to(device)
-        target = judges.perceptual.maps(to_tensor(sample.hq)[None].to(device))
+        target = judges.perceptual.maps(to_tensor(judges.view(sample.hq))[None].to(device))
         for title, answer in answers.items():
-            distance = judges.perceptual.to_maps(to_tensor(answer)[None].to(device), target, mask)
+            distance = judges.perceptual.to_maps(to_tensor(judges.view(answer))[None].to(device), target, mask)
             result[title]["perceptual"] = float(distance)
     if judges.identity is not None:
         place = judges.identity.place(sample.hq)
