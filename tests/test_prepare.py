@@ -1,7 +1,7 @@
 """Preparing photographs: which faces are kept, at what size, under which name, and what the report says."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -145,6 +145,39 @@ def test_a_strangers_picture_in_the_folder_is_safe(tmp_path: Path) -> None:
     stranger = photograph(tmp_path / "out/x_01.png", seed=9).read_bytes()
     align([Input(photograph(tmp_path / "in/x.png"))], tmp_path / "out", Faces(landmarks(200, 50, 50)), LENIENT)
     assert (tmp_path / "out/x_01.png").read_bytes() == stranger and len(names(tmp_path / "out")) == 2
+
+
+def test_a_strangers_picture_in_a_subfolder_is_safe_too(tmp_path: Path) -> None:
+    out, detector = tmp_path / "out", Faces(landmarks(200, 50, 50))
+    stranger = photograph(out / "album/1_01.png", seed=9).read_bytes()
+    photograph(out / "album_2/own.png", seed=8)
+    inputs = [
+        Input(photograph(tmp_path / f"in/{name}"), PurePosixPath(name).parent) for name in ("album/1.jpg", "1.jpg")
+    ]
+    inputs.append(Input(photograph(tmp_path / "in/album.jpg")))
+    for _ in range(2):
+        align(inputs, out, detector, LENIENT)
+        assert (out / "album/1_01.png").read_bytes() == stranger
+        ours = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+        assert ours == ["1_01.png", "album/1_01.png", "album/1_2_01.png", "album_01.png", "album_2/own.png"]
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged"])
+def test_faces_of_a_photograph_that_can_no_longer_be_read_stay(tmp_path: Path, loss: str) -> None:
+    path, out, detector = photograph(tmp_path / "x.png"), tmp_path / "out", Faces(landmarks(200, 50, 50))
+    other = photograph(tmp_path / "y.png", seed=1)
+    align([Input(path), Input(other)], out, detector, LENIENT)
+    before, face = report(out)[str(path)]["faces"], (out / "x_01.png").read_bytes()
+    if loss == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:300])
+    for _ in range(2):
+        outcome = align([Input(path), Input(other)], out, detector, LENIENT)
+        assert outcome.exit_code is ExitCode.SOME_FAILED and outcome.count("kept") == 1, "it says what it did itself"
+        assert (out / "x_01.png").read_bytes() == face and report(out)[str(path)]["faces"] == before
+    align([Input(photograph(path))], out, detector, Demands(size=64, min_size=300))
+    assert names(out) == ["y_01.png"], "read again, it is judged again"
 
 
 def test_a_repeated_run_removes_faces_that_no_longer_pass(tmp_path: Path) -> None:

@@ -157,7 +157,9 @@ def _add_align(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--recursive", action="store_true", help="folders within folders too")
     parser.add_argument("--size", type=int, default=512, help="side of the crops in pixels (default: %(default)s)")
     parser.add_argument(
-        "--enlarge", action="store_true", help="bring smaller faces to --size; without, they are written smaller"
+        "--enlarge",
+        action="store_true",
+        help="bring smaller faces to --size, which training then takes for sharp; without, they are written smaller",
     )
     parser.add_argument(
         "--min_size",

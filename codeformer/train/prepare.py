@@ -126,8 +126,9 @@ class Outcome:
     errors: Mapping[str, CodeFormerError]
 
     def count(self, status: str) -> int:
-        """Return how many faces are ``kept``, ``too small`` or ``too blurred``."""
-        return sum(face["status"] == status for entry in self.entries.values() for face in entry["faces"])
+        """Return how many faces this run found ``kept``, ``too small`` or ``too blurred``."""
+        done = [entry for entry in self.entries.values() if entry["status"] == "done"]
+        return sum(face["status"] == status for entry in done for face in entry["faces"])
 
     @property
     def exit_code(self) -> ExitCode:
@@ -149,7 +150,8 @@ def align(
     """Write the faces of all inputs as ``out/<name>_<number>.<ext>``, and the report ``out/align.json``.
 
     Equal names of different inputs get a number each. Repeated, an input keeps its name and replaces its own faces;
-    what other inputs gave, in this run or an earlier one, stays. A file that cannot be read stops nobody else.
+    what other inputs gave, in this run or an earlier one, stays. A file that cannot be read stops nobody else, and
+    the faces that an earlier run took from it stay.
 
     Raises:
         OutputError: the report cannot be read or written.
@@ -157,7 +159,7 @@ def align(
     report = _read_report(out)
     taken = {key: str(entry["stem"]) for key, entry in report.items()}
     ours = {face["file"] for entry in report.values() for face in entry["faces"]}
-    taken |= {f"file {p.name}": p.stem.rpartition("_")[0] for p in _pictures(out) if p.name not in ours}
+    taken |= {f"file {path}": _stem_of(path) for path in _pictures(out) if path not in ours}
     planned = plan(inputs, taken)
     before = {one.key: report.get(one.key, {}) for one in planned}
     for one in planned:  # the names are kept before the first file is written, so a run that was killed can be repeated
@@ -177,7 +179,7 @@ def align(
                     "stem": one.stem,
                     "status": "failed",
                     "error": str(error),
-                    "faces": [],
+                    "faces": before[one.key].get("faces", []),
                     "warnings": [],
                 }
             _remove_stale(out, before[one.key], report[one.key])
@@ -197,8 +199,17 @@ def check_apart(inputs: Sequence[Input], out: Path) -> None:
             raise UsageError(f"{one.path}: lies in {out}, where the faces are written; give another folder")
 
 
-def _pictures(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if path.suffix.lower() in (".png", ".webp")] if out.is_dir() else []
+def _pictures(out: Path) -> list[str]:
+    """Return the pictures below the folder, as the report names them."""
+    found = out.rglob("*") if out.is_dir() else ()
+    return [path.relative_to(out).as_posix() for path in found if path.suffix.lower() in (".png", ".webp")]
+
+
+def _stem_of(path: str) -> str:
+    """Return the name whose face a file would be, ``album/1`` for ``album/1_01.png``; empty if it is none."""
+    folder, slash, name = path.rpartition("/")
+    stem = name.rpartition("_")[0]
+    return stem and folder + slash + stem
 
 
 def _remove_stale(out: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
