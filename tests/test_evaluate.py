@@ -178,6 +178,7 @@ def test_the_degraded_set_is_fixed_by_its_seed_and_a_limit_takes_a_part_of_it(
     every = evaluate(network, folder, Question(), Judges())
     again = evaluate(network, folder, Question(), Judges())
     some = evaluate(network, folder, Question(), Judges(), limit=2)
+    assert not every.enlarged
     other = evaluate(network, folder, Question(seed=1), Judges())
     assert every.faces == again.faces and len(every.faces) == 5 and "more/4.png" in every.faces
     assert dict(some.faces) == {name: every.faces[name] for name in ("0.png", "2.png")}
@@ -311,6 +312,24 @@ def test_an_output_that_is_not_finite_is_an_error(folder: Path) -> None:
     net.generator.blocks[0].bias.fill_(float("nan"))
     with pytest.raises(RestorationError, match=r"0\.png.*w=0.*not finite"):
         evaluate(net, folder, Question(), Judges())
+
+
+def test_faces_that_had_to_be_enlarged_are_named(
+    network: CodeFormer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faces").mkdir()
+    for name, side in (("large.png", 96), ("small.png", 48)):
+        picture = cv2.imread(str(folder / "0.png"))
+        assert picture is not None
+        cv2.imwrite(str(tmp_path / "faces" / name), cv2.resize(picture, (side, side)))
+    assert evaluate(network, tmp_path / "faces", Question(), Judges()).enlarged == ["small.png"]
+    save_network(network, tmp_path / "net.safetensors", {"stage": "3", "adain": "false"}, half=False)
+    words = ["evaluate", "--model", tmp_path / "net.safetensors", "--data", tmp_path / "faces", "--w", 1]
+    words += ["--no_perceptual", "--no_identity", "--json", tmp_path / "m.json"]
+    assert main([str(word) for word in words]) == 0
+    assert "1 of 2 faces have fewer pixels" in capsys.readouterr().err
+    assert json.loads((tmp_path / "m.json").read_text())["enlarged"] == ["small.png"]
+    assert main([str(word) for word in [*words, "--perceptual_size", 64]]) == 2, "of a distance that is left out"
 
 
 def test_what_is_no_folder_of_faces(network: CodeFormer, tmp_path: Path) -> None:

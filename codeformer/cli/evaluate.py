@@ -83,6 +83,8 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
         raise UsageError(f"--limit {args.limit}: at least one face")
     if args.perceptual_size is not None and args.perceptual_size < 32:
         raise UsageError(f"--perceptual_size {args.perceptual_size}: at least 32 pixels, which VGG halves four times")
+    if args.no_perceptual and (args.perceptual_size or args.perceptual_layers):
+        raise UsageError("--no_perceptual leaves nothing for --perceptual_size and --perceptual_layers")
     console = Console(quiet=args.quiet, verbose=args.verbose)
     from torch import channels_last  # on a CPU VGG then takes a fifth less time
 
@@ -131,6 +133,11 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
         print(f"perceptual distance at {side} x {side} of {', '.join(layers)}")
     print()
     print(table(result))
+    if result.enlarged:
+        console.warning(
+            f"{len(result.enlarged)} of {len(result.faces)} faces have fewer pixels and were enlarged, "
+            f"so they are no sharp originals (first: {result.enlarged[0]})"
+        )
     rising = result.rising()
     if rising:
         print()
@@ -258,6 +265,7 @@ def _report(result: Evaluation, model: Path, digest: str, args: argparse.Namespa
         "perceptual_layers": args.perceptual_layers,
         **asdict(result.question),
         "count": len(result.faces),
+        "enlarged": list(result.enlarged),
         "means": result.means,
         "rises_with_w": result.rising(),
         "faces": result.faces,

@@ -108,11 +108,13 @@ class Evaluation:
     """Scores of each answer (the input, a simple method, the network at each w), face by face.
 
     ``faces`` maps a file's name to its answers' scores; ``sheet`` holds pictures of a few faces by column title.
+    ``enlarged`` names the files with fewer pixels than the network's, of which no sharp original is known.
     """
 
     question: Question
     faces: Mapping[str, Mapping[str, Scores]]
     sheet: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+    enlarged: Sequence[str] = ()
 
     @property
     def means(self) -> dict[str, Scores]:
@@ -168,19 +170,23 @@ def evaluate(
     net = net.eval().to(device)
     faces: dict[str, dict[str, Scores]] = {}
     sheet: dict[str, list[Array]] = {}
+    enlarged: list[str] = []
     for done, index in enumerate(chosen, 1):
-        face = read_face(files[index], net.config.img_size)[0]
+        name = files[index].relative_to(folder).as_posix()
+        face, sharp = read_face(files[index], net.config.img_size)
+        if not sharp:
+            enlarged.append(name)
         sample = make_sample(face, question, np.random.default_rng((question.seed, index)))
         answers = {**sample.answers, **rulers(sample, question), **ask(net, sample, question, device)}
         for title, answer in answers.items():
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
-        faces[files[index].relative_to(folder).as_posix()] = score(sample, answers, question, judges, device)
+        faces[name] = score(sample, answers, question, judges, device)
         if index in shown:
             for title, picture in {**answers, "original": sample.hq}.items():
                 sheet.setdefault(title, []).append(picture)
         progress(done, len(chosen))
-    return Evaluation(question, faces, sheet)
+    return Evaluation(question, faces, sheet, enlarged)
 
 
 def spread(count: int, limit: int | None) -> list[int]:
