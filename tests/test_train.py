@@ -516,7 +516,9 @@ def test_every_preset_has_three_stages_and_the_papers_numbers() -> None:
     assert (one.lr, two.lr, three.lr) == (8e-5, 8e-5, 2e-5)
     assert (one.batch_size, two.batch_size, three.batch_size) == (16, 16, 16)
     assert (two.cross_entropy, two.feature, two.degradations) == (0.5, 1.0, ("heavy",))
-    assert three.train == ("fuse",) and three.fidelity == (1.0,) and three.degradations == ("medium",)
+    assert set(three.train) == {"encoder", "transformer", "fuse"}, "codebook and generator stay as they are"
+    assert (three.cross_entropy, three.feature) == (0.5, 1.0) and (three.pixel, three.perceptual) == (1.0, 1.0)
+    assert three.fidelity == (1.0,) and three.degradations == ("medium",)
     assert (one.network.codebook_size, one.network.n_layers, one.network.img_size) == (1024, 9, 512)
 
 

@@ -66,7 +66,8 @@ def stage2(players: Players, batch: Batch, settings: Settings, step: int, reduce
 
 
 def stage3(players: Players, batch: Batch, settings: Settings, step: int, reduce: Reduce) -> Losses:
-    """CFT: L1, perceptual and GAN through the decoder at the settings' w (paper, section 3.3)."""
+    """CFT: L1, perceptual and GAN through the decoder at the settings' w, beside stage II's losses of the codes where
+    they have a weight (paper, section 3.3)."""
     net = _whole(players.net)
     lq_feat, features = net.encode_features(batch["lq"])
     logits = net.predict_logits(lq_feat)
