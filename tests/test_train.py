@@ -46,6 +46,7 @@ from codeformer.train.losses import (
 )
 from codeformer.train.players import Players, build
 from codeformer.train.settings import Settings, load_settings, preset_names
+from codeformer.train.sheet import Validation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -176,7 +177,7 @@ def test_stage_one_makes_an_autoencoder_and_reports_on_the_way(stage1: Path) -> 
     assert {"psnr codes", "perceptual codes"} <= set(lines[2])
     assert lines[3]["pixel"] < lines[0]["pixel"], "20 steps learn something"
     sheet = cv2.imread(str(stage1 / "sheets" / "0000020.png"))
-    assert sheet is not None and sheet.shape == (24 + 4 * 256, 3 * 256, 3)
+    assert sheet is not None and sheet.shape == (24 + 4 * 256, 2 * 256, 3), "output and original: it sees sharp faces"
     assert json.loads((stage1 / "settings.json").read_text())["settings"]["network"]["codebook_size"] == 32
 
 
@@ -240,6 +241,24 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
     assert_equal(*(load_network(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "parts")))
     done = train(todo, data, tmp_path / "parts", resume=True, **options)
     assert done == tmp_path / "parts" / "model.safetensors", "nothing is left to do, and the file is there"
+    written, described = load_network(done).state_dict(), read_metadata(done)
+    done.unlink()  # as when the disk was full, or the process killed, just after the last checkpoint
+    train(todo, data, tmp_path / "parts", resume=True, **options)
+    assert_equal(load_network(done).state_dict(), written)
+    assert read_metadata(done) == described
+
+
+def test_a_killed_runs_scalars_are_not_doubled(faces: Path, stage1: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
+    todo = tiny(2, steps=6, save_every=2, log_every=1)
+    train(replace(todo, steps=4), [Folder(faces)], tmp_path, **options)
+    scalars = tmp_path / checkpoint.SCALARS
+    before = scalars.read_text().splitlines()
+    scalars.write_text("\n".join([*before, '{"step": 5, "loss": 9.0}', '{"step": 6, "lo']))  # killed in step 6
+    train(todo, [Folder(faces)], tmp_path, resume=True, **options)
+    lines = scalars.read_text().splitlines()
+    assert lines[:4] == before and [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert json.loads(lines[4])["loss"] != 9.0
 
 
 def test_a_time_limit_stops_cleanly_and_can_be_resumed(
@@ -442,6 +461,27 @@ def test_a_picture_that_cannot_be_read_is_named_and_what_was_done_is_kept(
     assert_equal(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
 
 
+def test_what_only_looks_like_a_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    for name in ("folder.png", "link.png"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read"):
+            read_face(tmp_path / name, 64)
+
+
+def test_too_little_memory_is_said_with_the_way_out(
+    faces: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(stages.STAGES, 2, full)
+    words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
+    words += ["--set", "accumulate=2", "-o", tmp_path, "--device", "cpu", "--verbose"]
+    assert main([str(word) for word in words]) == 5
+    assert "--set accumulate=4" in capsys.readouterr().err
+
+
 def test_a_run_is_not_overwritten(faces: Path, stage1: Path, stage2: Path, tmp_path: Path) -> None:
     shutil.copytree(stage2, tmp_path / "run")
     options: dict[str, Any] = {"init": stage1 / "model.safetensors", "device": "cpu", "quiet": True}
@@ -483,6 +523,16 @@ def test_settings_that_are_none() -> None:
         "fidelity=[2]": "fidelity",
         "schedule=step": "schedule",
         "ema=1": "ema",
+        "seed=-1": "seed",
+        "workers=-1": "workers",
+        "fidelity=[]": "fidelity",
+        'fidelity=["all"]': "fidelity",
+        "degradations=[]": "degradations",
+        "train=[]": "train",
+        "tasks={}": "tasks",
+        "tasks={restore=0}": "tasks",
+        'tasks={restore="1"}': "tasks",
+        "perceptual_crop=33": "perceptual_crop: at most 32",
     }
     for change, word in wrong.items():
         with pytest.raises(UsageError, match=word.replace("[", r"\[")):
@@ -545,6 +595,37 @@ def test_what_a_run_lacks(faces: Path, vgg: Path, tmp_path: Path) -> None:
         train(tiny(1, perceptual=0.0), [Folder(tmp_path / "none")], tmp_path, **options)
     with pytest.raises(UsageError, match="--device"):
         train(tiny(1), data, tmp_path, device="quantum", quiet=True)
+    with pytest.raises(UsageError, match="--device cuda:99: PyTorch sees"):
+        train(tiny(1), data, tmp_path, device="cuda:99", quiet=True)
+
+
+@pytest.mark.parametrize("change", [{"connect_list": ("16", "128")}, {"n_head": 5}, {"norm_groups": 3}])
+def test_a_network_that_cannot_be_built_is_no_stage_ones_work(
+    change: dict[str, Any], faces: Path, tmp_path: Path
+) -> None:
+    todo = tiny(1, perceptual=0.0)
+    todo = replace(todo, network=replace(todo.network, **change))
+    with pytest.raises(UsageError, match=r"\[network\] cannot be built"):
+        train(todo, [Folder(faces)], tmp_path / "run", device="cpu", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("task", ["restore", "colorize", "inpaint"])
+def test_a_validation_shows_what_the_run_trains(task: str, faces: Path, vgg: Path) -> None:
+    others = {"restore": 0.1, "colorize": 0.1, "inpaint": 0.1}
+    shown = Validation(tiny(3, tasks=others | {task: 0.5}), faces, vgg, torch.device("cpu"))
+    changed = (shown.lq - shown.hq).abs().amax(1) > 1e-6  # (B, S, S)
+    grey = (shown.lq[:, 0] - shown.lq[:, 2]).abs().amax((1, 2)) < 1e-5
+    assert bool(grey.all()) == (task == "colorize")
+    if task == "inpaint":
+        assert bool((shown.lq.permute(0, 2, 3, 1)[changed] > shown.hq.permute(0, 2, 3, 1)[changed] - 1e-6).all())
+        assert 0.01 < changed.float().mean() < 0.9, "white in a hole, else the original"
+
+
+def test_a_file_names_the_tasks_that_it_was_trained_for(faces: Path, stage1: Path, tmp_path: Path) -> None:
+    todo = tiny(2, steps=1, tasks={"restore": 1.0, "inpaint": 0.0})
+    file = train(todo, [Folder(faces)], tmp_path, init=stage1 / "model.safetensors", device="cpu", quiet=True)
+    assert read_metadata(file)["tasks"] == "restore"
 
 
 # --- data

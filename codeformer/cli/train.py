@@ -4,7 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from codeformer.errors import ExitCode, UsageError
+from codeformer.cli.shared import add_message_options
+from codeformer.errors import ExitCode, OutOfMemoryError, UsageError
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,31 +39,40 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change settings of the preset"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_message_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Train, and print the weights file's path."""
+    """Train, and print the weights file's path. Raises CodeFormerError."""
+    from codeformer.restore import is_out_of_memory
     from codeformer.train.data import Folder
     from codeformer.train.loop import train
     from codeformer.train.settings import load_settings
 
     settings = load_settings(args.config, args.stage, args.set)
     name = Path(args.config).stem
-    model = train(
-        settings,
-        [Folder.parse(text) for text in args.data],
-        args.output_path or Path("runs") / f"{name}-stage{args.stage}",
-        validation=args.validation,
-        perceptual=args.perceptual,
-        init=args.init,
-        teacher=args.teacher,
-        resume=args.resume,
-        time_limit=args.time_limit,
-        device=args.device,
-        quiet=args.quiet,
-    )
+    try:
+        model = train(
+            settings,
+            [Folder.parse(text) for text in args.data],
+            args.output_path or Path("runs") / f"{name}-stage{args.stage}",
+            validation=args.validation,
+            perceptual=args.perceptual,
+            init=args.init,
+            teacher=args.teacher,
+            resume=args.resume,
+            time_limit=args.time_limit,
+            device=args.device,
+            quiet=args.quiet,
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"a step of {settings.batch_size} faces in {settings.accumulate} part(s) does not fit into the memory; "
+            f"compute it in more: --set accumulate={2 * settings.accumulate}, with --resume if there is a checkpoint"
+        ) from error
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
         print(model)
     return ExitCode.OK

@@ -46,8 +46,8 @@ class State:
         return {name: part for name, part in named.items() if part is not None}
 
 
-def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool) -> None:
-    """Make the run's folder, or with `anew` false go on in it, and write down what it does.
+def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool, first: int = 0) -> None:
+    """Make the run's folder, or with `anew` false go on in it from step `first`, and write down what it does.
 
     Raises:
         UsageError: the folder holds another run already. OutputError: it cannot be written.
@@ -58,6 +58,8 @@ def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool) -
         (out / "sheets").mkdir(parents=True, exist_ok=True)
         if anew:
             (out / SCALARS).unlink(missing_ok=True)
+        elif (out / SCALARS).exists():
+            forget_scalars(out / SCALARS, first)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
     described = {"settings": asdict(settings), "data": [[str(f.path), f.weight] for f in data]}
@@ -106,6 +108,18 @@ def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[s
     path = out / (FAILURE if rank == 0 else f"failure-{rank}.pt")
     write_atomic(path, buffer.getvalue())
     return path
+
+
+def forget_scalars(path: Path, first: int) -> None:
+    """Take out the lines of steps after `first`, which a run that was killed did and that are done again."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= first:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            pass  # cut off when the run was killed
+    write_atomic(path, "".join(kept).encode())
 
 
 def append_scalars(out: Path, step: int, scalars: Mapping[str, float]) -> None:

@@ -71,9 +71,12 @@ def read_face(path: Path, size: int) -> tuple[Array, bool]:
     """Read an aligned face as (size, size, 3) float32 RGB in [0, 1], and whether it had that many pixels.
 
     Raises:
-        InputError: the file is no square picture.
+        InputError: the file cannot be read, or is no square picture.
     """
-    raw = np.fromfile(path, np.uint8)
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     data = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if data is None:
         raise InputError(f"{path}: not a picture")

@@ -86,7 +86,7 @@ def train(
         codebook.start(players.net)
     first = checkpoint.load(out / checkpoint.NAME, state, settings) if resume else 0
     if world.rank == 0:
-        checkpoint.start(out, settings, data, anew=not resume)
+        checkpoint.start(out, settings, data, anew=not resume, first=first)
 
     share = settings.batch_size // world.size
     size, kinds = settings.network.img_size, settings.degradations
@@ -99,6 +99,8 @@ def train(
         if world.rank == 0:
             checkpoint.save(out, done, state, settings)
 
+    if first >= settings.steps and world.rank == 0:  # a run that ended between its last checkpoint and its file
+        export(players.net, average, out / MODEL, settings, first)
     with Interrupt() as interrupt:
         for step, batch in enumerate(readable(loader, keep), first):
             torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -261,7 +263,7 @@ def update_average(average: dict[str, Tensor], net: nn.Module, decay: float) -> 
 
 def export(net: VQAutoEncoder, average: Mapping[str, Tensor], path: Path, settings: Settings, step: int) -> Path:
     """Write the averaged weights as the file that `codeformer restore --model` opens."""
-    tasks = ",".join(settings.tasks) if settings.stage > 1 else ""
+    tasks = ",".join(name for name, share in settings.tasks.items() if share) if settings.stage > 1 else ""
     adain = "true" if settings.adain else "false"
     metadata = {"stage": str(settings.stage), "step": str(step), "tasks": tasks, "adain": adain, "hole": settings.hole}
     save_network(net, path, metadata, state=average)

@@ -10,6 +10,7 @@ from torch import nn
 
 from codeformer.errors import UsageError, WeightsError
 from codeformer.models.codeformer import CodeFormer
+from codeformer.models.config import Config
 from codeformer.models.discriminator import PatchDiscriminator
 from codeformer.models.load import load_into, load_network, read_state
 from codeformer.models.vqgan import VQAutoEncoder
@@ -36,8 +37,14 @@ class Players:
 def build(
     settings: Settings, device: torch.device, *, perceptual: Path | None, init: Path | None, teacher: Path | None
 ) -> Players:
-    """Build the networks of a stage and load what it starts from."""
+    """Build the networks of a stage and load what it starts from.
+
+    Raises:
+        UsageError: the hyperparameters make no network, of this stage or a later one, or a file is missing.
+        WeightsError: a file does not fit.
+    """
     config = settings.network
+    check_network(config)
     if settings.stage == 1:
         net: VQAutoEncoder | CodeFormer = VQAutoEncoder.from_config(
             replace(config, n_layers=0, connect_list=(), pixel_skip=False)
@@ -75,6 +82,15 @@ def build(
         if module is not None:
             module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Players(net, guide, judge, vgg, person)
+
+
+def check_network(config: Config) -> None:
+    """Raise UsageError if the hyperparameters make no network: in stage I already, which builds only a part of it."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            CodeFormer.from_config(config)
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise UsageError(f"training settings: [network] cannot be built: {error}") from error
 
 
 def check_start(net: CodeFormer, init: Path, stage: int) -> None:

@@ -31,7 +31,7 @@ class Reporter:
     ) -> None:
         self.settings, self.out, self.main = settings, out, world.rank == 0
         self.bar = tqdm(total=settings.steps, initial=first, unit="step", disable=quiet or not self.main)
-        self.scalars = _summary_writer(out) if self.main else None
+        self.scalars = _summary_writer(out, first) if self.main else None
         self.means: dict[str, list[float]] = {}
         self.validation = (
             Validation(settings, validation, perceptual, world.device) if self.main and validation else None
@@ -79,11 +79,11 @@ class Reporter:
             self.scalars.close()
 
 
-def _summary_writer(out: Path) -> Any:
-    """Return TensorBoard's writer where it is installed."""
+def _summary_writer(out: Path, first: int) -> Any:
+    """Return TensorBoard's writer where it is installed; it forgets what an earlier process wrote of later steps."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
     make: Callable[..., Any] = SummaryWriter
-    return make(str(out / "tensorboard"))
+    return make(str(out / "tensorboard"), purge_step=first + 1 if first else None)

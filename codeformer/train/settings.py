@@ -1,5 +1,6 @@
 """What a training run does: a TOML preset, a stage, and what the command line changes."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -130,8 +131,22 @@ class Settings:
         check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
         check(not self.grid or bool(self.network.square_sides), "grid needs a network of more grids than one")
         check(0 <= self.ema < 1, "ema must be in [0, 1)")
-        check(set(self.train) <= set(MODULES), f"train: one or more of {', '.join(MODULES)}")
-        check(bool(self.tasks) and set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")
+        check(self.seed >= 0 and self.workers >= 0, "seed and workers: whole numbers from 0 on")
+        check(
+            bool(self.train) and set(self.train) <= set(MODULES),
+            f"train: one or more of {', '.join(MODULES)}",
+        )
+        check(bool(self.degradations), "degradations: one or more")
+        check(set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")
+        shares = list(self.tasks.values())
+        check(
+            all(isinstance(share, int | float) and 0 <= share < math.inf for share in shares) and sum(shares) > 0,
+            "tasks: chances from 0 on, not all 0",
+        )
+        check(
+            0 <= self.perceptual_crop <= self.network.img_size // 2,
+            f"perceptual_crop: at most {self.network.img_size // 2}, half of img_size (0: the whole face)",
+        )
         check(
             len(self.perceptual_scales) == 3
             and min(self.perceptual_scales) >= 0
@@ -140,7 +155,11 @@ class Settings:
             "perceptual_scales: three chances, of which the first two are above 0",
         )
         check(0 <= self.cover <= 1, "cover must be in [0, 1]")
-        check(all(w == "any" or 0 <= w <= 1 for w in self.fidelity), "fidelity: numbers in [0, 1] or 'any'")
+        check(
+            bool(self.fidelity)
+            and all(w == "any" or (isinstance(w, int | float) and 0 <= w <= 1) for w in self.fidelity),
+            "fidelity: numbers in [0, 1] or 'any'",
+        )
 
 
 def preset_names() -> list[str]:

@@ -14,7 +14,7 @@ from codeformer.atomic import write_atomic
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
-from codeformer.train.degrade import DEGRADATIONS, degrade
+from codeformer.train.degrade import DEGRADATIONS, degrade, for_task
 from codeformer.train.losses import PerceptualDistance
 from codeformer.train.settings import Settings
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Validation:
-    """A few faces, degraded once, that a run is measured on as it goes."""
+    """A few faces, made into the inputs of the run's likeliest task once, that it is measured on as it goes."""
 
     def __init__(self, settings: Settings, folder: Path, perceptual: Path | None, device: torch.device) -> None:
         files = list_faces(folder)
@@ -32,7 +32,14 @@ class Validation:
         self.device, self.settings = device, settings
         self.hq = torch.stack([to_tensor(face) for face in faces])
         name = "medium" if settings.stage == 3 else "heavy"
-        lq = [degrade(face, DEGRADATIONS[name], np.random.default_rng((7, i))) for i, face in enumerate(faces)]
+        task = max(settings.tasks, key=lambda task: settings.tasks[task])
+        lq = []
+        for i, face in enumerate(faces):
+            rng, degradation = np.random.default_rng((7, i)), DEGRADATIONS[name]
+            if task == "restore":
+                lq.append(degrade(face, degradation, rng))
+            else:
+                lq.append(for_task(task, face, degradation, rng, settings.hole, settings.cover)[0])
         self.lq = torch.stack([to_tensor(face) for face in lq])
         self.perceptual = PerceptualDistance(perceptual, settings.perceptual_layers).to(device)
         self.before = self._distance(self.lq)
@@ -41,7 +48,7 @@ class Validation:
     def __call__(
         self, net: VQAutoEncoder | CodeFormer, average: Mapping[str, Tensor], sheet: Path | None
     ) -> dict[str, float]:
-        """Measure the averaged weights; write a sheet: LQ, outputs, HQ, one face a row."""
+        """Measure the averaged weights; write a sheet: LQ (not in stage I), outputs, HQ, one face a row."""
         kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         net.load_state_dict(average)
         net.eval()
@@ -58,7 +65,10 @@ class Validation:
         if len(outputs) > 1:
             scores |= {"psnr lq": psnr(self.lq, self.hq), "perceptual lq": self.before}
         if sheet is not None:
-            write_sheet(sheet, [self.lq, *outputs.values(), self.hq], ["LQ", *outputs, "HQ"])
+            columns = {"LQ": self.lq, **outputs, "HQ": self.hq}
+            if self.settings.stage == 1:  # it reproduces the sharp faces
+                del columns["LQ"]
+            write_sheet(sheet, list(columns.values()), list(columns))
         return scores
 
     def _outputs(self, net: VQAutoEncoder | CodeFormer) -> dict[str, Tensor]:

@@ -7,20 +7,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from codeformer.errors import UsageError
+from codeformer.restore import pick_device
 
 
 class World:
-    """The processes of a run, as ``torchrun`` starts them, and this one's device."""
+    """The processes of a run, as ``torchrun`` starts them, and this one's device.
+
+    Raises:
+        UsageError: there is no such device.
+    """
 
     def __init__(self, device: str) -> None:
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if device == "auto":
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as error:
-            raise UsageError(f"--device {device}: no such device") from error
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda":  # torchrun's processes take one each
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        self.device = pick_device(device)
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
 
