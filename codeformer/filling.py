@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from codeformer.colour import to_grey
 from codeformer.errors import InputError
 from codeformer.mask import feather, from_alpha, grow, guess_under, mask_file, paint_over, read_mask, smear
 from codeformer.paint import from_paint
@@ -65,12 +66,14 @@ def prepare(crop: FaceCrop, hole: str = "white") -> np.ndarray | None:
 
 
 def finish(crop: FaceCrop, output: np.ndarray) -> np.ndarray:
-    """The network's pixels in and closely around the mask, the crop's elsewhere.
+    """The network's pixels in and closely around the mask, the crop's elsewhere. A grey face stays grey.
 
     Where exactly the picture changes is decided in the picture, by its own mask. Here it is only made sure that the
     network's pixels are there wherever that one may want them, after all the resampling.
     """
     if crop.fill is None:
         return output
+    if crop.grey:
+        output = to_grey(output)
     weight = feather(grow((crop.fill > 0).astype(np.float32), 3), 4)[..., None]
     return np.asarray(crop.pixels * (1 - weight) + output * weight, np.float32)

@@ -20,6 +20,8 @@ def paste_faces(
     crops: Sequence[npt.NDArray[Any]],
     matrices: Sequence[npt.ArrayLike],
     masks: Sequence[npt.NDArray[Any]],
+    *,
+    whole: bool = False,
 ) -> npt.NDArray[Any]:
     """A new picture of ``rgb``'s dtype with the crops blended in; ``rgb`` itself is left as it is.
 
@@ -27,7 +29,7 @@ def paste_faces(
     S. ``matrices``: (2, 3), picture -> crop of that S. ``masks``: (S', S') float in [0, 1], of any size, stretched
     over their crop. Where every mask is 0 the result equals ``rgb`` bit for bit. Overlapping faces: the smaller
     face in the picture is pasted first, so the larger one (mostly the nearer) lies on top; of two equal ones the
-    later in the list.
+    later in the list. ``whole``: the crop is the whole picture, and its mask goes on beyond the outermost pixels.
     """
     if not len(crops) == len(matrices) == len(masks):
         raise ValueError("paste_faces needs as many matrices and masks as crops")
@@ -35,12 +37,12 @@ def paste_faces(
     # Crop pixels per picture pixel over the crop's side: falls as the face grows
     sizes = [crop.shape[0] / scale for crop, scale in zip(crops, mean_scale(matrices), strict=True)]
     for i in sorted(range(len(crops)), key=lambda i: (sizes[i], i)):
-        _paste_one(out, crops[i], np.asarray(matrices[i], dtype=np.float64), masks[i])
+        _paste_one(out, crops[i], np.asarray(matrices[i], dtype=np.float64), masks[i], whole)
     return out
 
 
 def _paste_one(
-    out: npt.NDArray[Any], crop: npt.NDArray[Any], matrix: npt.NDArray[np.float64], mask: npt.NDArray[Any]
+    out: npt.NDArray[Any], crop: npt.NDArray[Any], matrix: npt.NDArray[np.float64], mask: npt.NDArray[Any], whole: bool
 ) -> None:
     """Blends one crop into ``out`` in place, tile by tile, over the mask's support only."""
     rows, columns = (np.flatnonzero(np.any(mask > 0, axis=axis)) for axis in (1, 0))
@@ -61,7 +63,7 @@ def _paste_one(
         for x in range(x0, x1, _TILE):
             tile = out[y : min(y1, y + _TILE), x : min(x1, x + _TILE)]  # a view
             size = (tile.shape[1], tile.shape[0])
-            weight = warp(mask, _shifted(mask_back, x, y), size, reflect=False, cubic=False)
+            weight = warp(mask, _shifted(mask_back, x, y), size, reflect=whole, cubic=False)
             weight[weight < _NOTHING] = 0.0
             touched = weight > 0
             if not touched.any():

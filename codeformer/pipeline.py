@@ -99,21 +99,27 @@ class _Waiting(Generic[K]):
         start = time.perf_counter()
         try:
             yield
-        except CodeFormerError as error:
-            self.error = error
         except Exception as error:
-            from codeformer.restore import is_out_of_memory
-
-            if is_out_of_memory(error):
-                message = "not enough memory for a picture of this size; shrink it or lower --upscale"
-                self.error = OutOfMemoryError(message)
-            else:
-                _log.debug("unexpected error in stage %s", stage, exc_info=True)
-                what = " ".join(str(error).split())  # OpenCV's messages have several lines
-                self.error = RestorationError(f"unexpected {type(error).__name__} in stage {stage}: {what}")
-            self.error.__cause__ = error
+            self.error = as_our_error(error, stage)
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def as_our_error(error: Exception, stage: str) -> CodeFormerError:
+    """Return what went wrong with a picture in a stage as an error of ours, with the exception as its cause."""
+    if isinstance(error, CodeFormerError):
+        return error
+    from codeformer.restore import is_out_of_memory
+
+    ours: CodeFormerError
+    if is_out_of_memory(error):
+        ours = OutOfMemoryError("not enough memory for a picture of this size; shrink it or lower --upscale")
+    else:
+        _log.debug("unexpected error in stage %s", stage, exc_info=True)
+        what = " ".join(str(error).split())  # OpenCV's messages have several lines
+        ours = RestorationError(f"unexpected {type(error).__name__} in stage {stage}: {what}")
+    ours.__cause__ = error
+    return ours
 
 
 def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Generator[Result[K], None, None]:
@@ -252,10 +258,11 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
             notes += more
     if item.error is None:
         with item.timed("paste"):
-            plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks)
+            whole = engine.work.faces.aligned
+            plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks, whole=whole)
             canvas = replace(canvas, rgb=engine.task.settle(plain.rgb, canvas.rgb))
             if study.fill is not None:
-                canvas, more = stages.fill_in(plain, canvas, study.fill, crops, matrices, face_masks)
+                canvas, more = stages.fill_in(plain, canvas, study.fill, crops, matrices, face_masks, whole=whole)
                 notes += [*stages.doubts(item.cuts), *more]
             if engine.work.canvas.draw_box:
                 canvas = stages.draw_boxes(canvas, item.faces, engine.work.canvas, (width, height))

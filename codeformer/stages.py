@@ -43,13 +43,20 @@ class Cut:
 
 
 def look(engine: Engine, study: Study) -> list[Face]:
-    """All faces of a picture, left to right: detected, or given by hand.
+    """All faces of a picture, left to right: detected, or given by hand. Raises InputError for one outside of it.
 
     Where none is seen and a mask says what shall go, it may be what hides them: then with a guess in its place.
     """
     options = engine.work.faces
     if options.landmarks:
         faces = [_face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
+        height, width = study.picture.rgb.shape[:2]
+        for face in faces:
+            x, y = face.landmarks.mean(axis=0)
+            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+                raise InputError(
+                    f"--landmarks: a face around ({x:.0f}, {y:.0f}) lies outside of {width} x {height} pixels"
+                )
         return sorted(faces, key=lambda face: face.centre)
     if engine.detector is None:
         return []
@@ -103,7 +110,9 @@ def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) 
         pixels = _whole_crop(study.picture.rgb, size) if face is None else crop_face(study.picture.rgb, matrix, size)
         fill = None if study.fill is None else crop_mask(study.fill, matrix, size)
         hole = None if study.fill is None else crop_mask(study.fill >= 0.5, matrix, size) > 0.02
-        crop = FaceCrop(pixels, study.picture.grey or is_grey(pixels), fill, hole, share)
+        known = pixels if hole is None or hole.all() else np.where(hole[..., None], pixels[~hole].mean(axis=0), pixels)
+        grey = study.picture.grey or is_grey(known.astype(np.float32))  # a hole may be painted in any colour
+        crop = FaceCrop(pixels, grey, fill, hole, share)
         source = engine.task.prepare(crop)
         if source is not None:
             cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
@@ -172,10 +181,15 @@ def upsample_faces(
 
 
 def compose(
-    canvas: Picture, crops: Sequence[np.ndarray], matrices: Sequence[np.ndarray], face_masks: Sequence[np.ndarray]
+    canvas: Picture,
+    crops: Sequence[np.ndarray],
+    matrices: Sequence[np.ndarray],
+    face_masks: Sequence[np.ndarray],
+    *,
+    whole: bool = False,
 ) -> Picture:
-    """The faces pasted into the picture that is already at the output's scale."""
-    return replace_rgb(canvas, paste_faces(canvas.rgb, crops, matrices, face_masks)) if crops else canvas
+    """The faces pasted into the picture that is already at the output's scale; ``whole``: the crop is the picture."""
+    return replace_rgb(canvas, paste_faces(canvas.rgb, crops, matrices, face_masks, whole=whole)) if crops else canvas
 
 
 def fill_in(
@@ -185,6 +199,8 @@ def fill_in(
     crops: Sequence[np.ndarray],
     matrices: Sequence[np.ndarray],
     face_masks: Sequence[np.ndarray],
+    *,
+    whole: bool = False,
 ) -> tuple[Picture, list[str]]:
     """``after`` only where the mask ``fill`` (H, W) of the input says so, else ``before`` bit for bit; and notes.
 
@@ -194,7 +210,8 @@ def fill_in(
     weight = resized(fill, width, height)
     rgb = composite(before.rgb, after.rgb, weight)
     white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
-    reach = paste_faces(np.zeros((height, width, 1), dtype=np.uint8), white, matrices, face_masks)[..., 0]
+    nothing = np.zeros((height, width, 1), dtype=np.uint8)
+    reach = paste_faces(nothing, white, matrices, face_masks, whole=whole)[..., 0]
     reach = reach / np.float32(255)
     reached = np.asarray(weight * reach, np.float32)
     alpha = before.alpha

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from codeformer.align import crop_scaled, mean_scale
+from codeformer.colour import to_grey
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.picture import Picture, replace_rgb
 from codeformer.restore import is_out_of_memory, pick_device, pick_precision
@@ -199,6 +200,8 @@ def upsample_faces(
             continue
         factor = min(upsampler.scale, math.ceil(shown - 0.05))
         large[index] = upsampler(crop, factor)
+        if (crop == crop[..., :1]).all():  # as in upsample_picture: a grey face stays grey
+            large[index] = to_grey(large[index])
         maps[index] = crop_scaled(matrices[index], factor)
     count = f"{skipped} of {len(crops)} faces"
     notes = [f"--face_upsample adds nothing to {count}: the output shows them no larger than their crop"]

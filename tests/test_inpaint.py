@@ -61,7 +61,43 @@ def crop() -> np.ndarray:
     return np.clip(cv2.resize(coarse, (512, 512), interpolation=cv2.INTER_CUBIC), 0, 220).astype(np.uint8)
 
 
+# --- grey ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paint", [None, (0, 255, 0)])
+def test_a_grey_picture_is_filled_in_grey(engine, crop, tmp_path, paint):
+    grey = np.repeat(crop[..., 1:2], 3, axis=2)
+    hole = circle(grey.shape, 250, 240, 40)
+    if paint is None:
+        Image.fromarray(hole).save(tmp_path / "mask.png")
+        task, picture = Inpaint(mask=tmp_path / "mask.png"), Picture(grey, grey=True)
+    else:
+        painted = grey.copy()
+        painted[hole > 0] = paint
+        task, picture = Inpaint(color=paint, grow=2), Picture(painted)
+    filled = output(run(engine, picture, task, aligned=True)).astype(int)
+    middle = filled[210:270, 220:280]
+    assert np.abs(middle - middle[..., :1]).max() <= 1 and (filled[hole > 0] != grey[hole > 0]).any()
+
+
 # --- aligned crops -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1024, 200])
+def test_up_to_the_border_nothing_is_left_of_what_was_there(engine, crop, tmp_path, size):
+    side = size // 8
+    mask = np.zeros((size, size), np.uint8)
+    mask[:side, :side] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    filled = []
+    for paint in (0, 255):
+        rgb, alpha = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC), np.full((size, size), 255, np.uint8)
+        rgb[:side, :side], alpha[:side, :side] = paint, 0
+        result = run(engine, Picture(rgb, alpha), Inpaint(mask=tmp_path / "mask.png", feather=0), aligned=True)
+        filled.append(output(result)[: side // 2, : side // 2].astype(int))
+        assert result.output is not None and result.output.alpha is not None
+        assert (result.output.alpha[: side // 2, : side // 2] == 255).all()
+    assert np.abs(filled[0] - filled[1]).max() <= 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

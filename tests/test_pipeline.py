@@ -269,6 +269,31 @@ def test_a_face_upsampler_is_used_only_where_it_shows(engine: Engine) -> None:
     assert len(sizes) == 1 and any("--face_upsample" in note for note in small.notes)
 
 
+def test_a_grey_face_stays_grey_under_a_face_upsampler(engine: Engine) -> None:
+    def coloured(rgb: np.ndarray, outscale: float) -> np.ndarray:
+        large = cv2.resize(rgb, None, fx=outscale, fy=outscale, interpolation=cv2.INTER_CUBIC)
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, large.shape)
+        return np.clip(large + noise, 0, 1).astype(np.float32)
+
+    coloured.scale = 2  # type: ignore[attr-defined]
+    points = tuple(tuple((float(x), float(y)) for x, y in POINTS + np.float32([90, 60])) for _ in range(1))
+    large = replace(with_options(engine, {"landmarks": points}, upscale=4.0), face_upsampler=coloured)  # type: ignore[arg-type]
+    grey = np.repeat(scene()[..., 1:2], 3, axis=2)
+    result = run(large, Picture(grey, grey=True))[0]
+    assert result.output is not None and result.done == 1 and not result.notes
+    assert (result.output.rgb == result.output.rgb[..., :1]).all()
+    colour = run(large, Picture(scene()))[0]
+    assert colour.output is not None and (colour.output.rgb != colour.output.rgb[..., :1]).any()
+
+
+@pytest.mark.parametrize("at", [(-90.0, 60.0), (260.0, 60.0), (90.0, 200.0)])
+def test_landmarks_outside_of_the_picture_are_no_restored_face(engine: Engine, at: tuple[float, float]) -> None:
+    points = (tuple((float(x), float(y)) for x, y in POINTS + np.float32(at)),)
+    result = run(with_options(engine, {"landmarks": points}), Picture(scene()))[0]
+    assert isinstance(result.error, InputError) and "lies outside of 200 x 160" in str(result.error)
+    assert result.output is None
+
+
 def test_warnings_of_the_picture_arrive(engine: Engine) -> None:
     result = run(engine, Picture(scene(), warnings=("first frame only",)))[0]
     assert "first frame only" in result.notes
