@@ -84,7 +84,7 @@ def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> P
     """Look for a published file; one that verifies wins over one that does not."""
     wrong: Presence | None = None
     for path in _places(weights, weights_dir(folder)):
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113  (False too where a folder on the way is closed)
             continue
         problem = _problem(weights, path, weights_dir(folder)) if verify else ""
         if not problem:

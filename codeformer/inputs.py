@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -44,25 +44,38 @@ class Planned:
     key: str
 
 
-def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[str], root: Path) -> Found:
+def find_inputs(
+    paths: Sequence[Path],
+    *,
+    recursive: bool,
+    suffixes: frozenset[str],
+    root: Path,
+    results: Collection[str] = (),
+) -> Found:
     """The files behind the given paths, each once, folders in the order of their names.
 
     A path that does not exist, beside others that do, is kept: reading it gives the error that names it. Results of an
-    earlier run are not taken for inputs. Raises InputError if a folder cannot be listed, or there is nothing at all.
+    earlier run are not taken for inputs. A folder within that cannot be listed is kept in the same way. Raises
+    InputError if a given folder cannot be listed, or there is nothing at all.
+
+    ``results``: files below ``root`` that an earlier run made, which are no inputs where a folder holds them.
     """
     if not any(os.path.lexists(path) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
+    made = {os.path.realpath(root / name) for name in results}
     seen: set[str] = set()
     inputs: list[Input] = []
     ignored: list[Path] = []
     for given in paths:
-        if not given.is_dir():
+        if not os.path.isdir(given):  # noqa: PTH112  (False too where a folder on the way is closed: reading names it)
             found = [Input(given)]
         else:
             found = []
             for file, folder in _walk(given, PurePosixPath(), recursive, ours):
-                if file.suffix.lower() in suffixes:
+                if made and os.path.realpath(file) in made:
+                    continue
+                if file.suffix.lower() in suffixes or os.path.isdir(file):  # noqa: PTH112  (closed: to be named)
                     found.append(Input(file, folder))
                 else:
                     ignored.append(file)
@@ -75,7 +88,7 @@ def find_inputs(paths: Sequence[Path], *, recursive: bool, suffixes: frozenset[s
         hint = "" if recursive else " (--recursive looks into folders within)"
         raise InputError(f"{', '.join(map(str, paths))}: no pictures here{hint}")
     for one in inputs:
-        if any(str(parent) in ours for parent in one.path.resolve().parents):
+        if any(str(parent) in ours for parent in Path(os.path.realpath(one.path)).parents):
             raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
     return Found(tuple(inputs), tuple(ignored))
 
@@ -85,6 +98,9 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
         with os.scandir(top) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
+        if folder.parts:  # the others are there all the same; reading it will say that this one is not
+            yield top, folder.parent
+            return
         raise InputError(f"{top}: cannot be listed ({error.strerror})") from error
     has_report = any(entry.name in ("results.json", "results.jsonl") for entry in listed)
     for entry in listed:
@@ -94,7 +110,7 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             results = has_report and entry.name in OUR_FOLDERS  # of an earlier run
             if recursive and not results and os.path.realpath(entry.path) not in skip:
                 yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
-        elif not entry.is_dir():  # a link that leads nowhere, too: reading it will name it
+        elif not os.path.isdir(entry.path):  # noqa: PTH112  (a link that leads nowhere, too: reading it will name it)
             yield top / entry.name, folder
 
 
@@ -104,7 +120,7 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
         return given
     first = _absolute(inputs[0])
     if len(inputs) == 1:
-        name = first.name if first.is_dir() else first.stem
+        name = first.name if os.path.isdir(first) else first.stem  # noqa: PTH112  (never raises)
     else:
         try:
             name = Path(os.path.commonpath([_absolute(path).parent for path in inputs])).name

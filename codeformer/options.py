@@ -6,6 +6,7 @@ imported here.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from math import isfinite
@@ -174,7 +175,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
         _require(
-            self.output.output_path is None or not self.output.output_path.is_file(),
+            self.output.output_path is None or not os.path.isfile(self.output.output_path),  # noqa: PTH113  (never raises)
             "--output_path",
             f"is a file, not a folder: {self.output.output_path}",
         )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -129,6 +130,8 @@ def _open(path: Path, name: str) -> BinaryIO:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise InputError(f"{name}: is a folder that may not be listed; check its permissions")
             raise InputError(f"{name}: is a folder, not a picture")
         if not stat.S_ISREG(mode):
             raise InputError(f"{name}: is not a regular file; save the picture into a file first")

@@ -53,8 +53,14 @@ class Report:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.damaged = False
+        self.damaged: Path | None = None  # where a report that could not be read was put aside
+        self._unreadable = False
         self._new = not root.exists()
+        for name in (NAME, JOURNAL):
+            if _is_foreign(root / name):
+                raise OutputError(
+                    f"{root}: holds a {name} that is not codeformer's; choose another --output_path, or move it away"
+                )
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._journal = (root / JOURNAL).open("ab")
@@ -62,6 +68,8 @@ class Report:
         except OSError as error:
             raise _unwritable(root, error) from error
         self.known: dict[str, Known] = {record["input"]: _known(record) for record in self._records()}
+        if self._unreadable:
+            self.damaged = self._put_aside()
 
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
@@ -137,7 +145,49 @@ class Report:
             inputs = json.loads(path.read_bytes())["inputs"]
             yield from [r for r in inputs if isinstance(r, dict) and "input" in r]
         except (OSError, ValueError, KeyError, TypeError):
-            self.damaged = True
+            self._unreadable = True
+
+    def _put_aside(self) -> Path:
+        target, count = self.root / f"{NAME}.damaged", 2
+        while target.exists():
+            target, count = self.root / f"{NAME}.damaged-{count}", count + 1
+        try:
+            (self.root / NAME).rename(target)
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        return target
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a file of our name is somebody else's: whole JSON, but no report or record of ours.
+
+    What is torn or damaged may be ours.
+    """
+    try:
+        file = path.open("rb")
+    except OSError:
+        return False
+    with file:
+        for line in file:
+            text = line.strip().rstrip(b",")
+            if text.startswith(b'{"input":'):
+                try:
+                    return not _is_record(json.loads(text))  # one tells for all: a million lines are read soon enough
+                except ValueError:
+                    continue
+            if path.name == JOURNAL and text and not b'{"input":'.startswith(text):
+                return True
+    if path.name == JOURNAL:
+        return False
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(data, dict) and {"format", "inputs"} <= data.keys())
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and {"input", "name", "status", "fingerprint", "outputs"} <= value.keys()
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -175,6 +225,8 @@ def _lock(descriptor: int, root: Path) -> None:
     except BlockingIOError:
         message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
         raise OutputError(message) from None
+    except OSError:  # a file system without locks
+        return
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

@@ -24,7 +24,7 @@ from codeformer.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_r
 from codeformer.options import OutputOptions, RunOptions
 from codeformer.outputs import write_outputs
 from codeformer.picture import SUFFIXES, read_picture
-from codeformer.pipeline import Job, Result, process
+from codeformer.pipeline import Job, Result, as_our_error, process
 from codeformer.record import describe, fingerprint_of, header_of, naming, now, record_of
 from codeformer.report import Record, Report
 from codeformer.tasks import Task
@@ -95,7 +95,7 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
     _mention_ignored(found.ignored, console)
     with Report(root) as report:
         if report.damaged:
-            console.warning(f"{root / 'results.json'} is damaged and is written anew")
+            console.warning(f"{root / 'results.json'} was damaged, is kept as {report.damaged.name} and written anew")
         planned = plan(found.inputs, {key: known.stem for key, known in report.known.items()})
         model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
         for note in notes:
@@ -158,7 +158,7 @@ class _Written:
 
     files: tuple[tuple[str, int], ...] = ()
     seconds: float = 0.0
-    error: OutputError | None = None
+    error: CodeFormerError | None = None
 
 
 def _written(
@@ -195,6 +195,8 @@ def _write(result: Result[Asked], root: Path, output: OutputOptions) -> _Written
         if _is_fatal(error):
             raise
         return _Written(seconds=time.perf_counter() - start, error=error)
+    except Exception as error:  # of this picture alone
+        return _Written(seconds=time.perf_counter() - start, error=as_our_error(error, "write"))
     return _Written(tuple(files), time.perf_counter() - start)
 
 
@@ -246,9 +248,11 @@ def _drop_stale(report: Report, record: Record) -> None:
 
 
 def _is_fatal(error: OutputError) -> bool:
-    """Whether the next file would fail too: a full disk, a folder that is read-only; not a format's limit."""
+    """Whether the next file would fail too: a full disk, a folder that is read-only; not a format's limit, or a name
+    that this file system does not take or has given to something else."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno not in (None, errno.ENAMETOOLONG)
+    of_one_name = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR)
+    return isinstance(cause, OSError) and cause.errno not in of_one_name
 
 
 def _counts(tally: _Tally, total: int) -> dict[str, Any]:

@@ -105,6 +105,28 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
         names(False, tmp_path / "empty")
 
 
+def test_what_cannot_be_looked_into_is_named_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "closed/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find_inputs([tmp_path], recursive=True, suffixes=SUFFIXES, root=tmp_path / "results")
+    assert [one.path.name for one in found.inputs] == ["a.png", "closed", "loop.png"]
+    for one in found.inputs:
+        with pytest.raises(InputError, match=one.path.name):
+            read_picture(one.path)
+    with pytest.raises(InputError, match=r"closed: cannot be listed"):
+        find_inputs([tmp_path / "closed"], recursive=True, suffixes=SUFFIXES, root=tmp_path / "results")
+
+
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     picture = tmp_path / "final_results" / "a.png"
     picture.parent.mkdir()
@@ -146,9 +168,42 @@ def test_the_last_record_of_an_input_counts_also_after_reformatting(tmp_path: Pa
     (tmp_path / NAME).write_text(json.dumps(text, indent=4))
     with Report(tmp_path) as report:
         assert report.known["a"].fingerprint == "new"
-    (tmp_path / NAME).write_text("{")
+    for name in (f"{NAME}.damaged", f"{NAME}.damaged-2"):
+        (tmp_path / NAME).write_text("{")
+        with Report(tmp_path) as report:
+            assert report.damaged == tmp_path / name and not report.known
+            report.finish({})
+        assert (tmp_path / name).read_text() == "{", "what was in it may be wanted"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (NAME, '{"accuracy": 0.9}'),
+        (NAME, "[1, 2]"),
+        (NAME, '{\n "inputs": [\n{"input": "x", "output": "y"}\n]}'),
+        (JOURNAL, '{"input": "what?", "output": "that"}\n'),
+        (JOURNAL, '{"loss": 1.0}\n{"loss": 0.5}\n'),
+    ],
+)
+def test_a_strangers_file_of_the_same_name_is_left_alone(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match=f"{name} that is not codeformer's"):
+        Report(tmp_path)
+    assert (tmp_path / name).read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with Report(tmp_path) as report:
-        assert report.damaged and not report.known
+        report.append(record("a"))
+        report.finish({})
+    assert json.loads((tmp_path / NAME).read_text())["inputs"]
 
 
 def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
@@ -385,6 +440,25 @@ def test_a_format_that_cannot_hold_one_picture_fails_that_one(engine: Engine, fo
     log = Log()
     assert go(engine, folder, out=tmp_path / "o", ext="webp", log=log) == ExitCode.SOME_FAILED
     assert ["wide" in line for line in log.errors] == [True]
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), OSError(errno.EINVAL, "Invalid argument")])
+def test_one_picture_that_cannot_be_written_fails_alone(
+    failure: Exception, engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(picture: Picture, path: Path, **options: object) -> None:
+        if path.name.startswith("b_"):
+            if isinstance(failure, MemoryError):
+                raise failure
+            raise OutputError(f"{path}: cannot be written") from failure
+        write_picture(picture, path)
+
+    monkeypatch.setattr("codeformer.outputs.write_picture", refuse)
+    log = Log()
+    assert go(engine, folder, out=tmp_path / "o", log=log) == ExitCode.SOME_FAILED
+    assert len(log.errors) == 1 and "b.png" in log.errors[0]
+    report = json.loads((tmp_path / "o" / NAME).read_text())
+    assert (report["state"], report["summary"]["done"], report["summary"]["failed"]) == ("finished", 1, 1)
 
 
 def test_ctrl_c_reports_what_is_done_and_what_is_left(

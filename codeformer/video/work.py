@@ -119,4 +119,6 @@ def _lock(folder: Path) -> TextIO:
         raise OutputError(
             f"{folder}: another codeformer works on this film; wait for it, or choose another -o"
         ) from None
+    except OSError:  # a file system without locks
+        pass
     return file
