@@ -7,6 +7,7 @@ to the bit, so that what the code around it does can be checked exactly.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
@@ -455,7 +456,10 @@ def test_upscale_a_folder_with_a_bad_file(
     assert captured.out == ""
     assert "bad.jpg" in captured.err
     assert "2 of 3 enlarged, 1 failed" in captured.err
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png", "results.json"]
+    report = json.loads((out / "results.json").read_text())
+    assert [Path(one["input"]).name for one in report["inputs"]] == ["a.png", "deep.png"]
+    assert report["task"] == "upscale" and report["summary"]["failed"] == 1
     assert read_picture(out / "a.png").rgb.shape == (60, 90, 3)
     enlarged = read_picture(out / "deep.png")
     assert enlarged.rgb.dtype == np.uint16
@@ -469,6 +473,46 @@ def test_upscale_a_folder_with_a_bad_file(
     assert (out / "a.png").stat().st_mtime_ns == stamp
     assert main([*command, "--overwrite"]) == ExitCode.SOME_FAILED
     assert (out / "a.png").stat().st_mtime_ns != stamp
+
+
+def test_upscale_goes_on_within_its_own_input_folder(
+    tmp_path: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "sub/b.png"):
+        write_picture(Picture(photo(20, 30)), tmp_path / name)
+    command = ["upscale", "-i", str(tmp_path), "--recursive", "-s", "2", "--model", str(networks["nearest"])]
+    for out, more in ((tmp_path / "large", []), (tmp_path, ["--ext", "webp"])):
+        here = [*command, "-o", str(out), *more]
+        assert main([*here, "--overwrite"]) == ExitCode.OK
+        before = {path for path in tmp_path.rglob("*") if path.is_file()}
+        assert main(here) == ExitCode.OK
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "its results are no inputs"
+        assert "were there already" in capsys.readouterr().err
+        for path in (tmp_path / "large").rglob("*.png"):
+            path.unlink()
+
+
+def test_upscale_tells_its_results_by_what_they_were_made_of(
+    tmp_path: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = tmp_path / "out", ["--model", str(networks["nearest"])]
+    for name, height in (("one/p.png", 20), ("two/p.png", 24)):
+        write_picture(Picture(photo(height, 30)), tmp_path / name)
+    for folder in ("one", "two"):
+        command = ["upscale", "-i", str(tmp_path / folder), "-o", str(out), *model]
+        assert main([*command, "-s", "2"]) == ExitCode.OK
+    assert {p.name: read_picture(p).rgb.shape[0] for p in out.glob("*.png")} == {"p.png": 40, "p_2.png": 48}
+    capsys.readouterr()
+    assert main([*command, "-s", "3"]) == ExitCode.OK and "1 of 1 enlarged" in capsys.readouterr().err
+    assert read_picture(out / "p_2.png").rgb.shape[0] == 72, "another factor is another result"
+    assert read_picture(out / "p.png").rgb.shape[0] == 40
+    write_picture(Picture(photo(10, 30)), tmp_path / "three" / "q.png")
+    own = photo(5, 5)
+    write_picture(Picture(own), out / "q.png")
+    command = ["upscale", "-i", str(tmp_path / "three"), "-o", str(out), *model]
+    assert main(command) == ExitCode.USAGE and "not as its result" in capsys.readouterr().err
+    assert np.array_equal(read_picture(out / "q.png").rgb, own), "somebody else's picture stays"
+    assert main([*command, "--overwrite"]) == ExitCode.OK
 
 
 def test_upscale_never_replaces_its_input(tmp_path: Path, networks: dict[str, Path]) -> None:

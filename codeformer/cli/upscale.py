@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codeformer import __version__
 from codeformer.cli.console import Console
 from codeformer.cli.shared import add_input_options, number_or
+from codeformer.digest import sha256_of
 from codeformer.errors import CodeFormerError, ExitCode, OutputError, UsageError
 from codeformer.options import EXTENSIONS, PRECISIONS
 
 if TYPE_CHECKING:
     from codeformer.inputs import Planned
+    from codeformer.report import Report
     from codeformer.upsample import Upsampler
 
 
@@ -37,89 +45,191 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="arithmetic (default: %(default)s)")
     parser.add_argument("--weights_dir", type=Path, metavar="DIR", help="where downloaded weights lie")
     parser.add_argument("--recursive", action="store_true", help="folders within folders too")
-    parser.add_argument("--overwrite", action="store_true", help="also what is there already")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="also what is done already, and files of the same names"
+    )
     parser.add_argument("--quiet", action="store_true", help="only errors on stderr")
     parser.add_argument("--verbose", action="store_true", help="more on stderr")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Enlarge every input; one that fails does not stop the others."""
+    """Enlarge every input; one that fails does not stop the others. Raises CodeFormerError."""
     if not (isfinite(args.upscale) and 0 < args.upscale <= 16):
         raise UsageError(f"--upscale must lie in (0, 16], not {args.upscale:g}")
     if not 1 <= args.quality <= 100:
         raise UsageError(f"--quality must lie in [1, 100], not {args.quality}")
-    if args.output_path.is_file():
+    if os.path.isfile(args.output_path):  # noqa: PTH113  (never raises)
         raise UsageError(f"--output_path is a file, not a folder: {args.output_path}")
 
+    from codeformer.report import Report
+
+    with Report(args.output_path) as report:
+        return _run(args, report, Console(quiet=args.quiet, verbose=args.verbose))
+
+
+def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode:
     from codeformer.inputs import find_inputs, plan
     from codeformer.picture import SUFFIXES
+    from codeformer.record import now
+    from codeformer.super_resolution import find_realesrgan
     from codeformer.upsample import make_upsampler
 
-    console = Console(quiet=args.quiet, verbose=args.verbose)
-    found = find_inputs(args.input_path, recursive=args.recursive, suffixes=SUFFIXES, root=args.output_path)
+    if report.damaged:
+        console.warning(
+            f"{report.root / 'results.json'} was damaged, is kept as {report.damaged.name} and written anew"
+        )
+    made = [name for known in report.known.values() for name, _ in known.outputs]
+    found = find_inputs(args.input_path, recursive=args.recursive, suffixes=SUFFIXES, root=report.root, results=made)
     if found.ignored:
         console.note(f"{len(found.ignored)} files do not look like pictures and are left out")
-    planned = plan(found.inputs, {})
+    planned = plan(found.inputs, {key: known.stem for key, known in report.known.items()})
+    weights_dir = args.weights_dir
+    network = find_realesrgan(args.upscale, weights_dir) if args.model == "realesrgan" else Path(args.model)
     upsampler = make_upsampler(
-        args.model,
+        network,
         scale=args.upscale,
         device=args.device,
         precision=args.precision,
         tile=args.tile,
-        weights_dir=args.weights_dir,
+        weights_dir=weights_dir,
     )
     console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
 
-    sources = {item.path.resolve() for item in planned}
-    failed: list[CodeFormerError] = []
-    done = kept = 0
-    with console.progress(len(planned)) as bar:
-        for item in planned:
-            try:
-                written = _enlarge(item, upsampler, args, sources, console)
-                done, kept = done + written, kept + (not written)
-            except KeyboardInterrupt:
-                left = len(planned) - done - kept - len(failed)
-                console.error(f"interrupted: {left} of {len(planned)} left; the same command goes on from here")
-                return ExitCode.INTERRUPTED
-            except CodeFormerError as error:
-                if isinstance(error, OutputError) and isinstance(error.__cause__, OSError) and not done:
-                    raise  # a folder that cannot be written; the next picture would fare no better
-                console.error(str(error) if str(item.path) in str(error) else f"{item.path}: {error}")
-                failed.append(error)
-            bar.update()
-    parts = [f"{done} of {len(planned)} enlarged"]
-    parts += [f"{kept} were there already (--overwrite redoes them)"] if kept else []
-    parts += [f"{len(failed)} failed"] if failed else []
-    console.note(f"{', '.join(parts)}; results in {args.output_path}")
-    return _exit_code(failed, len(planned))
+    model = {"file": str(network), "sha256": sha256_of(network)}
+    settings = {name: getattr(args, name) for name in ("upscale", "ext", "quality", "precision")}
+    stamp = hashlib.sha256(json.dumps([settings, model["sha256"], __version__]).encode()).hexdigest()
+    header = {"codeformer": __version__, "task": "upscale", "started": now(), "model": model, "settings": settings}
+    tally = _Tally(len(planned))
+    try:
+        with console.progress(len(planned)) as bar:
+            for item in planned:
+                _settle(item, stamp, upsampler, args, planned, report, tally, console)
+                bar.update()
+        tally.state = "finished"
+    except KeyboardInterrupt:
+        tally.state = "interrupted"
+    finally:
+        report.finish({**header, "state": tally.state, "finished": now(), "summary": tally.summary()})
+    if tally.state == "interrupted":
+        left = f"{tally.left} of {tally.total} left"
+        console.error(f"interrupted: {left}; the same command goes on from here")
+        return ExitCode.INTERRUPTED
+    parts = [f"{tally.done} of {tally.total} enlarged"]
+    parts += [f"{tally.kept} were there already (--overwrite redoes them)"] if tally.kept else []
+    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
+    console.note(f"{', '.join(parts)}; results in {report.root}")
+    return _exit_code(tally.failed, tally.total)
+
+
+@dataclass
+class _Tally:
+    """What came of the inputs so far."""
+
+    total: int
+    done: int = 0
+    kept: int = 0
+    failed: list[CodeFormerError] = field(default_factory=list)
+    state: str = "failed"
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done - self.kept - len(self.failed)
+
+    def summary(self) -> dict[str, int]:
+        failed = len(self.failed)
+        return {
+            "inputs": self.total,
+            "done": self.done,
+            "done_before": self.kept,
+            "failed": failed,
+            "left": self.left,
+        }
+
+
+def _settle(
+    item: Planned,
+    stamp: str,
+    upsampler: Upsampler,
+    args: argparse.Namespace,
+    planned: Sequence[Planned],
+    report: Report,
+    tally: _Tally,
+    console: Console,
+) -> None:
+    """Do one input, or find it done, and write down what became of it.
+
+    Raises OutputError if nothing could be written so far: the next picture would fare no better.
+    """
+    fingerprint = _fingerprint(item.path, stamp)
+    known = report.known.get(item.key)
+    if (
+        known
+        and fingerprint
+        and known.fingerprint == fingerprint
+        and known.complete(report.root)
+        and not args.overwrite
+    ):
+        tally.kept += 1
+        return
+    mine = {name for name, _ in known.outputs} if known else set()
+    try:
+        name = _enlarge(item, upsampler, args, planned, mine, console)
+    except CodeFormerError as error:
+        if isinstance(error, OutputError) and isinstance(error.__cause__, OSError) and not tally.done:
+            raise
+        console.error(str(error) if str(item.path) in str(error) else f"{item.path}: {error}")
+        tally.failed.append(error)
+        return
+    outputs = [{"path": name, "bytes": (report.root / name).stat().st_size}]
+    record = {"input": item.key, "name": item.stem, "status": "enlarged", "fingerprint": fingerprint}
+    report.append({**record, "outputs": outputs, "error": None})
+    tally.done += 1
 
 
 def _enlarge(
-    item: Planned, upsampler: Upsampler, args: argparse.Namespace, sources: set[Path], console: Console
-) -> bool:
-    """One picture; False if its result is there already. Writes are atomic, so what is there is whole."""
+    item: Planned,
+    upsampler: Upsampler,
+    args: argparse.Namespace,
+    planned: Sequence[Planned],
+    mine: set[str],
+    console: Console,
+) -> str:
+    """Enlarge one picture and return its file's name below the output folder.
+
+    What is there and not in ``mine``, the names of this input's earlier results, is somebody else's: UsageError.
+    """
     from codeformer.outputs import final_ending
     from codeformer.picture import read_picture, write_picture
     from codeformer.upsample import upsample_picture
 
-    def target(ending: str) -> Path:
-        path: Path = args.output_path / f"{item.stem}{ending}"
-        if path.resolve() in sources:
-            raise UsageError(f"{path} is an input: choose another --output_path or --ext")
-        return path
-
-    if args.ext != "same" and target(f".{args.ext}").exists() and not args.overwrite:
-        return False
     picture = read_picture(item.path)
-    path = target(final_ending(args.ext, picture))
-    if path.exists() and not args.overwrite:
-        return False
+    name = f"{item.stem}{final_ending(args.ext, picture)}"
+    path: Path = args.output_path / name
+    if path.exists() and any(same_file(path, one.path) for one in planned):
+        raise UsageError(f"{path} is an input: choose another --output_path or --ext")
+    if name not in mine and os.path.lexists(path) and not args.overwrite:
+        raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
     for warning in picture.warnings:
         console.warning(warning if str(item.path) in warning else f"{item.path}: {warning}")
     write_picture(upsample_picture(picture, upsampler, args.upscale), path, quality=args.quality)
-    return True
+    return name
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _fingerprint(path: Path, stamp: str) -> str:
+    """Of the settings and the input's bytes; empty if it cannot be read, which reading it will say properly."""
+    try:
+        return hashlib.sha256(f"{stamp} {sha256_of(path)}".encode()).hexdigest() if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _exit_code(failed: list[CodeFormerError], total: int) -> ExitCode:

@@ -27,7 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "download",
         help="fetch published weights",
         description="Fetch published weights into the weights folder. What is half there is gone on with; size and "
-        "SHA-256 are verified before a file gets its name. This is the only command that uses the network.",
+        "SHA-256 are verified before a file gets its name. Only train and evaluate use the network too, where they are "
+        "not given the file of their perceptual distance.",
     )
     download.add_argument(
         "names",
