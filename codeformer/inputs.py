@@ -151,6 +151,14 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
     return planned
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file that is there."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def films(paths: Iterable[Path]) -> int:
     """How many of the files look like films."""
     return sum(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)

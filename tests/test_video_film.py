@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, InputError, OutputError, UsageError
 from codeformer.video.film import run_film
 from codeformer.video.flow import ahead
-from codeformer.video.options import FilmOptions, output_file, parse_time
+from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
+from codeformer.video.packets import SegmentWriter
 from codeformer.video.work import WorkFolder
 from tests.video_clips import click_times, clicks, decode, make_film, pattern, times
 from tests.video_fakes import engine_for, options_for, square_face
@@ -307,6 +309,89 @@ def test_output_names(tmp_path: Path) -> None:
         name("clip.mkv", tmp_path / "x.txt")
     with pytest.raises(UsageError, match="input itself"):
         name(str(tmp_path / "x.mp4"), tmp_path / "x.mp4")
+
+
+def test_no_film_of_a_run_replaces_another(tmp_path: Path) -> None:
+    for name in ("a/clip.mp4", "b/clip.mp4", "b/CLIP.mov", "a/clip.avi", "a/v.partial.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+
+    def check(*sources: str, output: Path | None = None, **more: Any) -> None:
+        check_apart([FilmOptions(source=tmp_path / source, output=output, **more) for source in sources])
+
+    check("a/clip.mp4", "b/CLIP.mov", output=tmp_path / "out")
+    with pytest.raises(UsageError, match="both results would be"):
+        check("a/clip.mp4", "b/clip.mp4")
+    with pytest.raises(UsageError, match=r"would replace .*clip\.mp4"):
+        check("a/clip.avi", "a/clip.mp4", output=tmp_path / "a")
+    with pytest.raises(UsageError, match="rename"):
+        check("a/v.partial.mp4", output=tmp_path / "a/v.mp4")
+    with pytest.raises(UsageError, match="--save_frames"):
+        check("a/clip.mp4", "b/CLIP.mov", save_frames=tmp_path / "frames")
+    with pytest.raises(UsageError, match="holds the input's frames"):
+        check("a", save_frames=tmp_path / "b" / ".." / "a")
+    with pytest.raises(UsageError, match="holds the input's frames"):
+        check("a/f_%05d.png", save_frames=tmp_path / "a")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a" / "clip.avi")
+    with pytest.raises(UsageError, match="input itself"):
+        check("a/clip.avi", output=tmp_path / "link.mp4")
+
+
+def test_somebody_elses_file_is_not_replaced(tmp_path: Path, film: Path, model: Path) -> None:
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"holiday")
+    with pytest.raises(UsageError, match="no result of codeformer"):
+        run(film, output, model)
+    assert output.read_bytes() == b"holiday" and len(list(tmp_path.iterdir())) == 1
+    code, _ = run(film, output, model, resume=False, end=Fraction(1, 5))
+    assert code is ExitCode.OK and len(decode(output)) == 5
+    code, _ = run(film, output, model, end=Fraction(2, 5))
+    assert code is ExitCode.OK and len(decode(output)) == 10, "our own is replaced when the settings change"
+
+
+def test_a_full_disk_is_said_as_such(tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self) -> None:
+            self.write(b"")
+
+        def close(self) -> None:
+            self.write(b"")
+
+    begin = SegmentWriter.__init__
+
+    def start(self: SegmentWriter, path: Path, encoding: Any) -> None:
+        begin(self, path, encoding)
+        self._file = Full(self._file)  # type: ignore[assignment]
+
+    monkeypatch.setattr(SegmentWriter, "__init__", start)
+    with pytest.raises(OutputError, match="No space left"):
+        run(film, tmp_path / "out.mp4", model)
+
+
+def test_ctrl_c_while_a_stretch_is_closed_keeps_the_others(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, calls = SegmentWriter.close, []
+
+    def interrupted(self: SegmentWriter) -> None:
+        close(self)
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentWriter, "close", interrupted)
+        options = options_for(film, tmp_path / "out.mp4", model, stretch=5)
+        assert run_film(options, QUIET, engine_for(options.work)) is ExitCode.INTERRUPTED
+    assert len(decode(tmp_path / "out.partial.mp4")) == 10
+    code, report = run(film, tmp_path / "out.mp4", model, stretch=5)
+    assert code is ExitCode.OK and report["frames"] == 30
 
 
 def test_pattern_is_no_face() -> None:

@@ -122,6 +122,60 @@ def test_aac_stands_in_for_what_mp4_does_not_take(tmp_path: Path) -> None:
     assert np.allclose(click_times(tmp_path / "b.mp4"), 0.1 + 0.2 * np.arange(10), atol=0.01)
 
 
+def test_sound_of_joined_recordings_stays_in_step(tmp_path: Path) -> None:
+    parts = [make_film(tmp_path / f"{i}.ts", 50, sounds=[clicks], sound_codec="mp2").read_bytes() for i in range(2)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    copy_film(tmp_path / "joined.ts", tmp_path / "b.mkv")
+    shown = times(tmp_path / "b.mkv")
+    assert len(shown) == 100 and float(shown[-1] - shown[0]) == pytest.approx(99 / 25, abs=0.01)
+    heard = click_times(tmp_path / "b.mkv") - float(shown[0])
+    assert np.allclose(heard, 0.1 + 0.2 * np.arange(20), atol=0.06)
+
+
+def test_a_pause_in_sound_that_is_encoded_anew_stays_a_pause(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "a.mkv", 75, sounds=[clicks], sound_codec="wavpack")
+    with av.open(str(source)) as film, av.open(str(tmp_path / "gap.mkv"), "w") as out:
+        streams = {s.index: out.add_stream_from_template(s, opaque=True) for s in film.streams}
+        for packet in film.demux():
+            if not packet.size:
+                continue
+            audio = packet.stream.type == "audio"
+            if audio and 0.9 < float(packet.pts * packet.time_base) < 2.0:
+                continue
+            packet.stream = streams[packet.stream_index]
+            out.mux(packet)
+    for name in ("b.mp4", "b.webm"):
+        copy_film(tmp_path / "gap.mkv", tmp_path / name)
+        heard = click_times(tmp_path / name)
+        late = heard[heard > 1.0]
+        assert len(late) >= 4 and np.allclose(late, 0.1 + 0.2 * np.round((late - 0.1) / 0.2), atol=0.012)
+        assert late.min() > 1.95 and len(heard) < 12
+
+
+@pytest.mark.parametrize("layout", ["5.1(side)", "quad(side)", "2.1", "7.1(wide)", "mono"])
+def test_a_layout_that_the_encoder_refuses_is_mixed(tmp_path: Path, layout: str) -> None:
+    channels = av.AudioLayout(layout).nb_channels
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        track = out.add_stream("pcm_s16le", rate=22254, layout=layout)
+        for i in range(25):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(pattern(i))))
+        noise = (np.random.default_rng(0).uniform(-3000, 3000, (1, 22254 * channels))).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 22254, 0
+        out.mux(track.encode(frame))
+        for stream in (video, track):
+            out.mux(stream.encode(None))
+    for name in ("b.webm", "b.mp4", "b.mov", "b.mkv"):
+        notes = copy_film(source, tmp_path / name)
+        assert len(notes) <= 1 and (name == "b.mkv") <= (not notes)
+        with av.open(str(tmp_path / name)) as film:
+            samples = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
+        assert samples == pytest.approx(1, abs=0.1)
+
+
 def test_no_audio(tmp_path: Path) -> None:
     copy_film(make_film(tmp_path / "a.mp4", 10, sounds=[tone]), tmp_path / "b.mp4", audio=False)
     with av.open(str(tmp_path / "b.mp4")) as film:

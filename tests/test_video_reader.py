@@ -13,7 +13,7 @@ import pytest
 
 from codeformer.errors import InputError
 from codeformer.picture import Picture, write_picture
-from codeformer.video.reader import open_film
+from codeformer.video.reader import measured_duration, open_film
 from tests.video_clips import clicks, decode, make_film, pattern, rotated
 
 
@@ -126,6 +126,49 @@ def test_start_and_end(tmp_path: Path) -> None:
     assert [frame.pts * film.info.time_base for frame in frames] == [Fraction(i, 25) for i in range(10)]
     assert np.abs(frames[0].rgb.astype(int) - pattern(10)).mean() < 3
     assert film.info.frames == 10
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg", "a.avi", "a.mkv", "a.mp4"])
+@pytest.mark.parametrize("begin", [7, 26, 44])
+def test_a_start_within_any_container_loses_no_frame(tmp_path: Path, name: str, begin: int) -> None:
+    codec = {"a.mpg": "mpeg2video", "a.avi": "mpeg4"}.get(name, "libx264")
+    path = make_film(tmp_path / name, 60, codec=codec, options={"g": "25", "bf": "0" if name == "a.avi" else "2"})
+    film = open_film(path, start=Fraction(begin, 25))
+    frames = list(film.frames())
+    assert len(frames) == 60 - begin and film.problems == []
+    assert abs(frames[0].pts * film.info.time_base) <= Fraction(1, 25)
+    nearest = min(range(60), key=lambda i: np.abs(frames[0].rgb.astype(int) - pattern(i)).mean())
+    assert abs(nearest - begin) <= (name == "a.avi")  # whose codec is coarse
+
+
+def test_a_clock_that_starts_anew_goes_on(tmp_path: Path) -> None:
+    """Recordings that were joined byte by byte."""
+    parts = [make_film(tmp_path / f"{i}.ts", 50, sounds=[clicks], sound_codec="mp2").read_bytes() for i in range(2)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    film = open_film(tmp_path / "joined.ts")
+    shown = [float(frame.pts * film.info.time_base) for frame in film.frames()]
+    assert len(shown) == 100 and np.allclose(np.diff(shown), 1 / 25, atol=0.002)
+    assert any("starts anew 1 times" in line for line in film.problems) and film.ended_early is None
+
+
+def test_an_end_within_a_film_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    whole = make_film(tmp_path / "a.mkv", 100, sounds=[clicks])
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: len(whole.read_bytes()) // 2])
+    for path, end, early in ((whole, 3, False), (whole, 50, False), (cut, 1, False), (cut, 3, True), (cut, 50, True)):
+        film = open_film(path, start=Fraction(1, 5), end=Fraction(end))
+        frames = list(film.frames())
+        assert (film.ended_early is not None) == early, (path.name, end)
+        if early:
+            assert film.ended_early == pytest.approx(len(frames) / 25, abs=0.2)
+
+
+def test_a_matroska_film_that_begins_late_is_whole(tmp_path: Path) -> None:
+    film = open_film(make_film(tmp_path / "a.mkv", 50, pts=range(1500, 1550)))
+    assert len(list(film.frames())) == 50
+    assert film.ended_early is None and film.info.duration == pytest.approx(2, abs=0.1)
+    assert measured_duration(tmp_path / "a.mkv") == pytest.approx(2, abs=0.1)
+    assert measured_duration(tmp_path / "a.mkv", Fraction(1, 2)) == pytest.approx(1.5, abs=0.1)
 
 
 def test_resampling_keeps_the_duration(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def _enlarge(
 
     What is there and not in ``mine``, the names of this input's earlier results, is somebody else's: UsageError.
     """
+    from codeformer.inputs import same_file
     from codeformer.outputs import final_ending
     from codeformer.picture import read_picture, write_picture
     from codeformer.upsample import upsample_picture
@@ -214,14 +215,6 @@ def _enlarge(
         console.warning(warning if str(item.path) in warning else f"{item.path}: {warning}")
     write_picture(upsample_picture(picture, upsampler, args.upscale), path, quality=args.quality)
     return name
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same file."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _fingerprint(path: Path, stamp: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ from codeformer.cli.shared import (
 )
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.tasks import TASKS
-from codeformer.video.options import TEMPORALS, FilmOptions, parse_time
+from codeformer.video.options import TEMPORALS, FilmOptions, check_apart, parse_time
 
 _DESCRIPTION = (
     "Restore the faces in films, with their sound, timing and metadata kept. The same command goes on after a run "
@@ -82,7 +83,7 @@ def _rate(text: str) -> Fraction:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Work on each film. One that fails does not stop the others; with a single one its error is raised."""
-    inputs: list[Path] = args.input_path
+    inputs: list[Path] = list({os.path.realpath(path): path for path in reversed(args.input_path)}.values())[::-1]
     if len(inputs) > 1 and args.output_path is not None and args.output_path.suffix and not args.output_path.is_dir():
         raise UsageError("--output_path: several films need a folder, not one file")
     first = FilmOptions(
@@ -114,10 +115,12 @@ def run(args: argparse.Namespace) -> ExitCode:
     console = Console(quiet=args.quiet, verbose=args.verbose)
     if len(inputs) == 1:
         return run_film(first, console)
+    films = [replace(first, source=source) for source in inputs]
+    check_apart(films)
     codes: list[ExitCode] = []
-    for source in inputs:
+    for film in films:
         try:
-            codes.append(run_film(replace(first, source=source), console))
+            codes.append(run_film(film, console))
         except CodeFormerError as error:
             console.error(str(error))
             codes.append(error.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from codeformer import __version__
-from codeformer.atomic import unwritable, write_atomic
+from codeformer.atomic import sync_folder, unwritable, write_atomic
 from codeformer.digest import sha256_of
 from codeformer.engine import Engine, choose_model, open_engine
-from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError
+from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.options import OutputOptions
 from codeformer.picture import Picture, write_picture
 from codeformer.record import describe
@@ -25,15 +26,15 @@ from codeformer.runner import Bar, Console
 from codeformer.tasks import TASKS
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
 from codeformer.video.mux import Clip, mux
-from codeformer.video.options import FilmOptions, output_file
+from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
 from codeformer.video.pixels import Pixels
-from codeformer.video.reader import open_film
+from codeformer.video.reader import measured_duration, open_film
 from codeformer.video.segment import MODES, Done, Steadiness, detect, paste, restore_stretch
 from codeformer.video.source import Film
 from codeformer.video.stretches import Clock, restored_frames
 from codeformer.video.summary import StretchNotes, join_tracks, total
-from codeformer.video.work import WorkFolder, fingerprint
+from codeformer.video.work import WorkFolder, fingerprint, work_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class _Plan:
 
     @property
     def partial(self) -> Path:
-        return self.output.with_name(f"{self.output.stem}.partial{self.output.suffix}")
+        return partial_file(self.output)
 
 
 def run_film(options: FilmOptions, console: Console, engine: Engine | None = None) -> ExitCode:
@@ -72,6 +73,10 @@ def run_film(options: FilmOptions, console: Console, engine: Engine | None = Non
     if options.resume and (code := _already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
+    if options.resume and _is_strangers(plan):
+        raise UsageError(
+            f"{plan.output} is there, but is no result of codeformer: choose another --output_path, or --overwrite it"
+        )
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,6 +138,11 @@ def _already_done(plan: _Plan) -> ExitCode | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
+
+
+def _is_strangers(plan: _Plan) -> bool:
+    """Whether somebody else's file has the result's name: ours have a report beside them, or still a work folder."""
+    return os.path.lexists(plan.output) and not plan.report.exists() and not work_folder(plan.output).exists()
 
 
 def _work(plan: _Plan, work: WorkFolder, console: Console, engine: Engine | None) -> ExitCode:
@@ -200,9 +210,9 @@ def _restore_rest(
                 if step.done is None:  # the stretch is complete
                     if writer is None:
                         continue
+                    complete, writer = writer, None  # an interruption from here on does not close it twice
                     with clock.timed("encode"):
-                        writer.close()
-                    writer = None
+                        complete.close()
                     records.append(
                         {**notes.record(), "duration": last_duration, "until": until, **(step.closing or {})}
                     )
@@ -241,10 +251,18 @@ def _finish(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]]) -> lis
     temporary = work.path / f"film.part{plan.output.suffix}"
     notes = _mux(plan, work, records, temporary, None)
     try:
-        temporary.replace(plan.output)
+        _put(temporary, plan.output)
     except OSError as error:
         raise OutputError(f"{plan.output}: cannot be written ({error.strerror})") from error
     return notes
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Give a finished file its name so that it outlasts a power cut, as its stretches do, which are deleted then."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    sync_folder(target.parent)
 
 
 def _mux(
@@ -275,7 +293,7 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
     until = records[-1]["until"] * plan.film.info.time_base
     try:
         _mux(plan, work, records, temporary, until)
-        temporary.replace(plan.partial)
+        _put(temporary, plan.partial)
     except (CodeFormerError, OSError) as error:
         console.warning(f"no partial film could be written: {error}")
         return
@@ -333,7 +351,9 @@ def _preview(plan: _Plan, console: Console, engine: Engine) -> ExitCode:
     """Some frames, before and after side by side, each restored on its own."""
     folder = plan.output.with_name(f"{plan.output.stem}_preview")
     options, info = plan.options, plan.film.info
-    duration = info.duration if info.duration is not None else Fraction(info.frames or 1) / info.rate
+    duration = info.duration
+    if duration is None:  # a recording that was not closed
+        duration = measured_duration(options.source, options.start or Fraction(0))
     written = 0
     with console.progress(options.preview, unit="frame") as bar:
         for number in range(options.preview):

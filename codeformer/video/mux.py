@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from codeformer.video.packets import read_packets
 from codeformer.video.reader import disposition_of, open_container, start_of, video_stream
 from codeformer.video.tracks import Carrier, carriers
 
+_OF_THE_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", None), errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 # What describes the input's file, not the film
 _FILE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
@@ -45,9 +47,35 @@ def mux(
     ``source``: the input file whose sound, subtitles, chapters and metadata are kept, where ``clip`` says. Packets are
     copied when the container takes their codec; else sound is encoded as AAC (Opus in WebM) and text subtitles in the
     container's own kind. ``last_duration``: ticks for which the last frame is shown. Raises OutputError.
+
+    Some containers refuse sound that they know only while they are written. The picture is not lost for that: then all
+    sound is encoded, and if that is refused too, it is left out.
     """
-    container_name = CONTAINERS[suffix.lower()][0]
     clip = clip or Clip()
+    tries = [(True, True), (True, False)] if audio else []
+    for with_audio, copy in (*tries, (False, False)):
+        try:
+            notes = _mux(output, encoding, stretches, suffix, source, clip, last_duration, with_audio, copy)
+            return notes if with_audio == audio else [*notes, f"the sound is left out: {suffix} refused it"]
+        except (av.error.FFmpegError, OSError) as error:
+            failure = error
+            if source is None or error.errno in _OF_THE_DISK:
+                break
+    raise OutputError(f"{output}: the film cannot be written ({failure})") from failure
+
+
+def _mux(
+    output: Path,
+    encoding: Encoding,
+    stretches: Sequence[Path],
+    suffix: str,
+    source: Path | None,
+    clip: Clip,
+    last_duration: int,
+    audio: bool,
+    copy: bool,
+) -> list[str]:
+    container_name = CONTAINERS[suffix.lower()][0]
     options = {"movflags": "+faststart"} if container_name in ("mp4", "mov") else {}
     if container_name in ("mp4", "mov"):
         options["video_track_timescale"] = str(encoding.time_base.denominator)
@@ -63,14 +91,12 @@ def mux(
             carried: list[Carrier] = []
             if origin is not None:
                 _describe(out, video, origin, source, clip)
-                carried, notes = carriers(origin, out, container_name, audio=audio)
+                carried, notes = carriers(origin, out, container_name, audio=audio, copy=copy)
             out.start_encoding()
             films = _film_packets(stretches, video, encoding, last_duration)
             others = _carried_packets(origin, carried, clip, notes)
             for _, _, packet in heapq.merge(films, others, key=lambda entry: entry[:2]):
                 out.mux_one(packet)
-    except (av.error.FFmpegError, OSError) as error:
-        raise OutputError(f"{output}: the film cannot be written ({error})") from error
     finally:
         if origin is not None:
             origin.close()
@@ -115,6 +141,26 @@ def _film_packets(
         yield float(stored.dts * base), 0, packet
 
 
+@dataclass
+class _Jump:
+    """A stream's clock: its last packet's time, where the next one belongs, and by how much both were moved."""
+
+    last: int | None = None
+    due: int = 0
+    shift: int = 0
+
+
+def _go_on(packet: Any, jump: _Jump) -> None:
+    """Let a clock that starts anew, jumping back by a second or more, go on, as the picture's does."""
+    time = packet.dts if packet.dts is not None else packet.pts
+    if jump.last is not None and time + jump.shift <= jump.last - round(1 / packet.time_base):
+        jump.shift = jump.due - time
+    jump.last = time + jump.shift
+    jump.due = jump.last + (packet.duration or 0)
+    packet.pts = None if packet.pts is None else packet.pts + jump.shift
+    packet.dts = None if packet.dts is None else packet.dts + jump.shift
+
+
 def _carried_packets(
     origin: Any, carried: Sequence[Carrier], clip: Clip, notes: list[str]
 ) -> Iterator[tuple[float, int, Any]]:
@@ -124,6 +170,7 @@ def _carried_packets(
     by_index = {carrier.index: carrier for carrier in carried}
     order = {index: place + 1 for place, index in enumerate(by_index)}
     begin = start_of(origin) + clip.start
+    jumps: dict[int, _Jump] = {}
     packets = origin.demux(*(carrier.source for carrier in carried))
     while True:
         try:
@@ -137,6 +184,7 @@ def _carried_packets(
         if packet.pts is None and packet.dts is None:
             continue  # the end of a stream; its carrier is flushed below
         base = packet.time_base
+        _go_on(packet, jumps.setdefault(index, _Jump()))
         pts = packet.pts if packet.pts is not None else packet.dts
         shown = pts * base - begin
         if clip.start and shown < 0:

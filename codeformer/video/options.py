@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
+from codeformer.inputs import same_file
 from codeformer.options import FaceWork
 
 Temporal = Literal["auto", "off", "landmarks", "codes"]
@@ -54,6 +57,9 @@ class FilmOptions:
             raise UsageError("--face: faces have no fixed numbers in a film; use --only_center_face or --max_faces")
         if self.work.faces.aligned:
             raise UsageError("--aligned is for pictures; a film of aligned crops is a folder of frames for restore")
+        frames = self.source if self.source.is_dir() else self.source.parent
+        if self.save_frames is not None and not self.source.is_file() and same_file(self.save_frames, frames):
+            raise UsageError(f"--save_frames {self.save_frames}: holds the input's frames; choose another folder")
         if self.suffix and re.search(r'[/\\\0:*?"<>|]', self.suffix):
             raise UsageError("--suffix becomes part of a file name and cannot hold path characters")
 
@@ -84,6 +90,30 @@ def output_file(options: FilmOptions) -> Path:
         result = given
     else:
         raise UsageError(f"--output_path {given}: a film ends with {', '.join(ENDINGS)} (or give a folder)")
-    if result.resolve() == source.resolve():
+    if os.path.realpath(result) == os.path.realpath(source) or same_file(result, source):
         raise UsageError(f"--output_path {result} is the input itself; choose another")
+    if same_file(partial_file(result), source):
+        raise UsageError(f"{source}: has the name of an interrupted run's part of {result}; rename one of them")
     return result
+
+
+def partial_file(output: Path) -> Path:
+    """Where an interrupted run leaves what it has of the film ``output``."""
+    return output.with_name(f"{output.stem}.partial{output.suffix}")
+
+
+def check_apart(films: Sequence[FilmOptions]) -> None:
+    """Raise UsageError if a film's results would replace another film of the run, or another one's results."""
+    taken: dict[str, Path] = {}
+    for film in films:
+        output = output_file(film)
+        for other in films:
+            if same_file(output, other.source) or same_file(partial_file(output), other.source):
+                raise UsageError(f"{film.source}: its result {output} would replace {other.source}; choose another -o")
+        place = os.path.realpath(output).casefold()
+        if place in taken:
+            both = f"{taken[place]} and {film.source}"
+            raise UsageError(f"{both}: both results would be {output}; do them one by one, with an -o each")
+        taken[place] = film.source
+    if len(films) > 1 and films[0].save_frames is not None:
+        raise UsageError("--save_frames: several films would mix their frames; do them one by one, with a folder each")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,12 +48,12 @@ class SegmentWriter:
         frame.pts = pts
         frame.time_base = self._encoding.time_base
         frame.pict_type = 0
-        self._store(self._context.encode(frame))
+        self._store(self._encoded(frame))
         self.frames += 1
 
     def close(self) -> None:
         """Flush the encoder and the file to the disk."""
-        self._store(self._context.encode(None) if self.frames else [])
+        self._store(self._encoded(None) if self.frames else [])
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -62,7 +63,14 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Close without finishing."""
-        self._file.close()
+        with suppress(OSError):  # a full disk, which has been said
+            self._file.close()
+
+    def _encoded(self, frame: av.VideoFrame | None) -> Sequence[Any]:
+        try:
+            return list(self._context.encode(frame))
+        except av.error.FFmpegError as error:
+            raise OutputError(f"{self._path}: {self._encoding.codec} cannot encode the film ({error})") from error
 
     def _store(self, packets: Sequence[Any]) -> None:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from codeformer.video.pixels import Orientation, bits_of, colour_of, fit, orient
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
 
 _ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC: cover art is no film
+_LEADING = 8  # frames
 _FOLDER_RATE = Fraction(24)  # what the original assumes too
 
 
@@ -99,15 +101,28 @@ class FilmFile:
         but not converted. ``problems`` and ``ended_early`` are set when it ends."""
         self.problems = []
         self.ended_early = None
-        with open_container(self._path) as container:
-            stream = video_stream(container, self._path)
-            stream.thread_type = "AUTO"
-            if self.start:
-                self._seek(container, stream)
-            reading = _Reading()
-            timed = self._timed(container, stream, reading)
-            yield from self._converted(timed, first, reading)
-            self._conclude(container, reading)
+        for back in (0, 2, 10, None) if self.start else (None,):
+            with open_container(self._path) as container:
+                stream = video_stream(container, self._path)
+                stream.thread_type = "AUTO"
+                if back is not None and not self._seek(container, stream, back):
+                    continue
+                reading = _Reading()
+                decoded = _decode(container, stream, reading)
+                origin = round((start_of(container) + self.start) / stream.time_base)
+                if back is not None:
+                    # Some containers seek to where no keyframe is, some frames have no time, and after a keyframe a
+                    # few may be missing that refer to what is before it
+                    one = next(decoded, None)
+                    margin = round(_LEADING / (self.info.rate * stream.time_base))
+                    if one is None or one.pts is None or one.pts > origin - margin:
+                        continue
+                    reading.broken = 0  # what refers to before the place is no damage
+                    decoded = chain([one], decoded)
+                timed = self._timed(decoded, origin, stream.time_base, reading)
+                yield from self._converted(timed, first, reading)
+                self._conclude(reading)
+                return
 
     def _probe(self) -> tuple[FilmInfo, Orientation]:
         with open_container(self._path) as container:
@@ -122,6 +137,7 @@ class FilmFile:
                 height, width, aspect = width, height, 1 / aspect
             rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
             duration = _duration(container, stream)
+            self._length = duration
             frames = stream.frames or None
             if self.start or self.end is not None:
                 until = min(x for x in (self.end, duration) if x is not None) if self.end or duration else None
@@ -154,29 +170,43 @@ class FilmFile:
             )
             return info, orientation
 
-    def _seek(self, container: Any, stream: Any) -> None:
-        """To the keyframe before ``start``; a film that cannot seek is decoded from its beginning."""
-        target = int((self.start + start_of(container)) / stream.time_base)
+    def _seek(self, container: Any, stream: Any, back: int) -> bool:
+        """To the keyframe before ``start``, or ``back`` seconds earlier still; False if this film cannot seek."""
+        target = int((max(Fraction(0), self.start - back) + start_of(container)) / stream.time_base)
         try:
             container.seek(target, stream=stream, backward=True)
         except (av.error.FFmpegError, OSError):
-            container.seek(0)
+            return False
+        return True
 
-    def _timed(self, container: Any, stream: Any, reading: _Reading) -> Iterator[tuple[Any, int, int]]:
-        """Decoded frames within start and end, with strictly increasing pts from ``start`` and durations in ticks."""
-        base = stream.time_base
-        origin = round((start_of(container) + self.start) / base)
+    def _timed(
+        self, frames: Iterator[Any], origin: int, base: Fraction, reading: _Reading
+    ) -> Iterator[tuple[Any, int, int]]:
+        """Frames within start and end, with strictly increasing pts from ``start`` (``origin``) and durations in ticks.
+
+        A clock that jumps back by a second or more has started anew, as where recordings were joined: it goes on.
+        """
         end = None if self.end is None else round((self.end - self.start) / base)
         step = max(1, round(1 / (self.info.rate * base)))
+        second = max(1, round(1 / base))
+        clock: int | None = None  # the last frame's time, also before --start
         last = -1
         held: tuple[Any, int, int] | None = None  # a frame's duration is only sure when the next one's time is known
-        for frame in _decode(container, stream, reading):
-            raw = frame.pts
-            pts = (last + step if last >= 0 else 0) if raw is None else raw - origin
+        for frame in frames:
+            if frame.pts is None:
+                pts = clock + step if clock is not None else -round(self.start / base)
+            else:
+                pts = frame.pts - origin
+                if clock is not None and pts <= clock - second:
+                    reading.restarts += 1
+                    shift = clock + step - pts
+                    origin, pts = origin - shift, pts + shift
+            clock = pts
             own = int(frame.duration or step)
             if pts < 0 and (self.start or last >= 0):
                 continue  # before --start
             if end is not None and pts >= end:
+                reading.ended = float(end * base)
                 break
             if pts <= last:
                 reading.retimed += 1
@@ -189,7 +219,7 @@ class FilmFile:
                 reading.corrupt += 1
         if held is not None:
             duration = held[2] if end is None else max(1, min(held[2], end - held[1]))
-            reading.ended = float((held[1] + duration) * base)
+            reading.ended = max(reading.ended or 0.0, float((held[1] + duration) * base))
             yield held[0], held[1], duration
 
     def _converted(self, timed: Iterator[tuple[Any, int, int]], first: int, reading: _Reading) -> Iterator[Frame]:
@@ -213,7 +243,7 @@ class FilmFile:
             if index >= first:
                 yield Frame(index, pts, duration, rgb, same)
 
-    def _conclude(self, container: Any, reading: _Reading) -> None:
+    def _conclude(self, reading: _Reading) -> None:
         """Put what went wrong into words."""
         if reading.broken:
             self.problems.append(f"{reading.broken} broken packets could not be decoded and were left out")
@@ -228,7 +258,9 @@ class FilmFile:
             self.problems.append(f"the film changes its size midway: {reading.resized} frames were fitted into {size}")
         if reading.retimed:
             self.problems.append(f"{reading.retimed} frames had timestamps out of order and were moved by a tick")
-        if self.end is not None or reading.ended is None or self.info.duration is None:
+        if reading.restarts:
+            self.problems.append(f"its clock starts anew {reading.restarts} times; the parts follow each other now")
+        if reading.ended is None or self._length is None or self.info.duration is None:
             if reading.error:
                 self.ended_early = reading.ended or 0.0
             return
@@ -244,7 +276,7 @@ class _Reading:
     """What one pass over a film met."""
 
     def __init__(self) -> None:
-        self.broken = self.corrupt = self.resized = self.retimed = 0
+        self.broken = self.corrupt = self.resized = self.retimed = self.restarts = 0
         self.intervals: Counter[int] = Counter()  # ticks from one frame to the next, and how often
         self.error: str | None = None
         self.ended: float | None = None  # seconds, end of the last frame
@@ -299,8 +331,26 @@ def _duration(container: Any, stream: Any) -> Fraction | None:
     for key, value in stream.metadata.items():
         if key.upper().startswith("DURATION"):  # Matroska's tag, hh:mm:ss.nnnnnnnnn
             hours, minutes, seconds = value.split(":")
-            return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
-    return None if container.duration is None else Fraction(container.duration, 1_000_000)
+            until = Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
+            return max(Fraction(0), until - start_of(container))
+    if container.duration is None:
+        return None
+    duration = Fraction(container.duration, 1_000_000)
+    if "matroska" in container.format.name:  # there it is the clock's at the end
+        duration = max(Fraction(0), duration - start_of(container))
+    return duration
+
+
+def measured_duration(path: Path, start: Fraction = Fraction(0)) -> Fraction:
+    """Seconds from ``start`` to the end of a film that does not say how long it is: by its packets, undecoded."""
+    until = Fraction(0)
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        with suppress(av.error.FFmpegError, OSError):
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    until = max(until, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        return max(Fraction(0), until - start_of(container) - start)
 
 
 def _why(error: BaseException) -> str:

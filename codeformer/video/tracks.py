@@ -8,9 +8,13 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import av
+import numpy as np
 
 from codeformer.video.reader import disposition_of
 
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_PATIENCE = 0.1  # seconds that sound may be early or late before it is put right
+_SAMPLES = {"flt": np.float32, "dbl": np.float64, "s16": np.int16, "s32": np.int32}
 # Statistics that Matroska's muxer writes about the streams of one file, and marks of one container
 _STALE_TAGS = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id")
 _AUDIO_CODEC = {"webm": "libopus"}
@@ -36,13 +40,18 @@ class Carrier(Protocol):
         """What is left at the end."""
 
 
-def carriers(origin: Any, out: Any, container: str, *, audio: bool) -> tuple[list[Carrier], list[str]]:
-    """A carrier for every sound and subtitle stream that ``out`` can hold, and a line for each that it cannot."""
+def carriers(
+    origin: Any, out: Any, container: str, *, audio: bool, copy: bool = True
+) -> tuple[list[Carrier], list[str]]:
+    """A carrier for every sound and subtitle stream that ``out`` can hold, and a line for each that it cannot.
+
+    Without ``copy`` all sound is encoded anew.
+    """
     result: list[Carrier] = []
     notes: list[str] = []
     for stream in origin.streams:
         if stream.type == "audio" and audio:
-            carrier, note = _audio(stream, out, container)
+            carrier, note = _audio(stream, out, container, copy)
         elif stream.type == "subtitle":
             carrier, note = _subtitle(stream, out, container)
         else:
@@ -54,10 +63,10 @@ def carriers(origin: Any, out: Any, container: str, *, audio: bool) -> tuple[lis
     return result, notes
 
 
-def _audio(stream: Any, out: Any, container: str) -> tuple[Carrier | None, str]:
+def _audio(stream: Any, out: Any, container: str, copy: bool) -> tuple[Carrier | None, str]:
     if stream.codec_context is None:
         return None, f"sound stream {stream.index} has an unknown codec and is left out"
-    if _takes(out, stream):
+    if copy and _takes(out, stream):
         with suppress(ValueError, av.error.FFmpegError):
             return Copied(stream, _described(out.add_stream_from_template(stream, opaque=True), stream)), ""
     codec = _AUDIO_CODEC.get(container, "aac")
@@ -130,20 +139,41 @@ class Copied:
         yield from ()
 
 
+def _rate_near(rate: int) -> int:
+    """The smallest sampling rate that AAC has and that loses nothing of ``rate``."""
+    return min((known for known in _AAC_RATES if known >= rate), default=_AAC_RATES[-1])
+
+
+def _layout_for(codec: str, rate: int, layout: Any) -> str:
+    """The film's own channels where the encoder takes them, else 5.1 or stereo, into which they are mixed.
+
+    Encoders are only refused when they are opened, which in a film is after all the work.
+    """
+    for name in (layout.name, "5.1" if layout.nb_channels > 2 else "stereo", "stereo"):
+        trial: Any = av.CodecContext.create(codec, "w")
+        trial.sample_rate, trial.time_base, trial.format = rate, Fraction(1, rate), trial.codec.audio_formats[0]
+        with suppress(av.error.FFmpegError, ValueError):
+            trial.layout = name
+            trial.open(strict=False)
+            return str(name)
+    raise ValueError(f"{codec} takes neither {layout.name} nor stereo at {rate} Hz")
+
+
 class Encoded:
     """Sound that the container cannot hold: decoded, and encoded with a codec that it can."""
 
     def __init__(self, source: Any, out: Any, codec: str) -> None:
         self.index, self.source = source.index, source
         context = source.codec_context
-        rate = 48000 if codec == "libopus" else min(int(context.sample_rate), 96000)
-        layout = context.layout if context.layout.nb_channels <= 8 else "stereo"
+        rate = 48000 if codec == "libopus" else _rate_near(int(context.sample_rate or 48000))
+        layout = _layout_for(codec, rate, context.layout)
         self._target = _described(out.add_stream(codec, rate=rate), source)
         encoder = self._target.codec_context
         encoder.layout = layout
         encoder.time_base = Fraction(1, rate)
-        encoder.bit_rate = 96000 * context.layout.nb_channels
+        encoder.bit_rate = 96000 * encoder.layout.nb_channels
         self._rate = rate
+        self._due: Fraction | None = None  # where the next sample belongs, by those that were decoded
         self._fifo = av.AudioFifo()
         self._resampler: Any = None
         self._steady = _Steady()
@@ -171,10 +201,39 @@ class Encoded:
             if self._resampler is None:
                 encoder.open(strict=False)
                 self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
-            if self._next is None:  # sound keeps the place where it begins; from there samples count the time
-                self._next = 0 if frame.pts is None else round(frame.pts * frame.time_base * self._rate)
+            place = None if frame.pts is None else round(frame.pts * frame.time_base * self._rate)
+            if self._next is None or self._due is None:  # sound keeps the place where it begins
+                self._next = place or 0
+                self._due = Fraction(self._next)
+            elif place is not None and abs(place - self._due) > _PATIENCE * self._rate:
+                if place < self._due:
+                    continue  # told twice
+                yield from self._send(self._resampler.resample(None))  # what it still holds comes before the gap
+                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+                yield from self._silence(round(place - self._due))
+                self._due = Fraction(place)
+            self._due += Fraction(frame.samples * self._rate, frame.sample_rate)
             frame.pts = None
             yield from self._send(self._resampler.resample(frame))
+
+    def _silence(self, samples: int) -> Iterator[Any]:
+        """So that what follows a gap keeps its time."""
+        encoder = self._target.codec_context
+        while samples > 0:
+            count = min(samples, self._rate)
+            shape = (
+                (encoder.layout.nb_channels, count)
+                if encoder.format.is_planar
+                else (1, count * encoder.layout.nb_channels)
+            )
+            frame = av.AudioFrame.from_ndarray(
+                np.zeros(shape, _SAMPLES[encoder.format.packed.name]),
+                format=encoder.format.name,
+                layout=encoder.layout.name,
+            )
+            frame.sample_rate = self._rate
+            yield from self._send([frame])
+            samples -= count
 
     def _send(self, frames: list[Any], partial: bool = False) -> Iterator[Any]:
         encoder = self._target.codec_context

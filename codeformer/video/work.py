@@ -33,11 +33,16 @@ def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def work_folder(output: Path) -> Path:
+    """Where the work on a film lies."""
+    return output.with_name(output.name + SUFFIX)
+
+
 class WorkFolder:
     """The work folder of one output, locked for this process. Raises OutputError."""
 
     def __init__(self, output: Path, stamp: str, *, resume: bool) -> None:
-        self.path = output.with_name(output.name + SUFFIX)
+        self.path = work_folder(output)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
