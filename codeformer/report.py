@@ -49,21 +49,25 @@ class Known:
 
 
 class Report:
-    """The report in a folder, open for one run: a context manager. Raises OutputError when it cannot be written."""
+    """The report in a folder, open for one run: a context manager. Raises OutputError when it cannot be written.
 
-    def __init__(self, root: Path) -> None:
+    ``name`` is its file's; the journal's has one letter more.
+    """
+
+    def __init__(self, root: Path, name: str = NAME) -> None:
         self.root = root
+        self.name, self.journal = name, f"{name}l"
         self.damaged: Path | None = None  # where a report that could not be read was put aside
         self._unreadable = False
-        self._new = not root.exists()
-        for name in (NAME, JOURNAL):
-            if _is_foreign(root / name):
+        self._new = not os.path.lexists(root)
+        for own in (self.name, self.journal):
+            if _is_foreign(root / own):
                 raise OutputError(
-                    f"{root}: holds a {name} that is not codeformer's; choose another --output_path, or move it away"
+                    f"{root}: holds a {own} that is not codeformer's; choose another --output_path, or move it away"
                 )
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._journal = (root / JOURNAL).open("ab")
+            self._journal = (root / self.journal).open("ab")
             _lock(self._journal.fileno(), root)
         except OSError as error:
             raise _unwritable(root, error) from error
@@ -86,8 +90,8 @@ class Report:
         last: dict[str, int] = {}
         for index, record in enumerate(self._records()):
             last[record["input"]] = index
-        target = self.root / NAME
-        temporary = self.root / f".{NAME}.tmp"
+        target = self.root / self.name
+        temporary = self.root / f".{self.name}.tmp"
         try:
             with temporary.open("wb") as file:
                 head = json.dumps({"format": FORMAT, **header}, indent=1)
@@ -111,14 +115,14 @@ class Report:
         self.merge(header)
         self._journal.close()
         with suppress(OSError):
-            (self.root / JOURNAL).unlink()
+            (self.root / self.journal).unlink()
 
     def close(self) -> None:
         """Leave the journal for the next run; leave nothing where nothing was done."""
         with suppress(OSError):
             self._journal.close()
-            if (self.root / JOURNAL).stat().st_size == 0:
-                (self.root / JOURNAL).unlink()
+            if (self.root / self.journal).stat().st_size == 0:
+                (self.root / self.journal).unlink()
             if self._new:
                 self.root.rmdir()  # only if it is empty
 
@@ -131,10 +135,10 @@ class Report:
     def _records(self) -> Iterator[Record]:
         """Every record on disk, the older first."""
         yield from self._merged()
-        yield from _lines(self.root / JOURNAL)
+        yield from _lines(self.root / self.journal)
 
     def _merged(self) -> Iterator[Record]:
-        path = self.root / NAME
+        path = self.root / self.name
         found = False
         for record in _lines(path):
             found = True
@@ -148,11 +152,11 @@ class Report:
             self._unreadable = True
 
     def _put_aside(self) -> Path:
-        target, count = self.root / f"{NAME}.damaged", 2
+        target, count = self.root / f"{self.name}.damaged", 2
         while target.exists():
-            target, count = self.root / f"{NAME}.damaged-{count}", count + 1
+            target, count = self.root / f"{self.name}.damaged-{count}", count + 1
         try:
-            (self.root / NAME).rename(target)
+            (self.root / self.name).rename(target)
         except OSError as error:
             raise _unwritable(self.root, error) from error
         return target
@@ -163,6 +167,7 @@ def _is_foreign(path: Path) -> bool:
 
     What is torn or damaged may be ours.
     """
+    is_journal = path.suffix == ".jsonl"
     try:
         file = path.open("rb")
     except OSError:
@@ -170,14 +175,12 @@ def _is_foreign(path: Path) -> bool:
     with file:
         for line in file:
             text = line.strip().rstrip(b",")
-            if text.startswith(b'{"input":'):
+            if is_journal or text.startswith(b'{"input":'):
                 try:
                     return not _is_record(json.loads(text))  # one tells for all: a million lines are read soon enough
                 except ValueError:
                     continue
-            if path.name == JOURNAL and text and not b'{"input":'.startswith(text):
-                return True
-    if path.name == JOURNAL:
+    if is_journal:
         return False
     try:
         data = json.loads(path.read_bytes())

@@ -193,6 +193,27 @@ def test_a_strangers_file_of_the_same_name_is_left_alone(tmp_path: Path, name: s
     assert (tmp_path / name).read_text() == text and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_journal_that_a_power_cut_tore_is_no_strangers(tmp_path: Path) -> None:
+    for torn in (b"\0" * 100, b'\n{"inp', b'\n{"input":"a","na\0\0\0\0'):
+        (tmp_path / JOURNAL).write_bytes(torn)
+        with Report(tmp_path) as report:
+            assert not report.known
+            report.append(record("b"))
+        with Report(tmp_path) as report:
+            assert list(report.known) == ["b"]
+        (tmp_path / JOURNAL).unlink()
+
+
+def test_a_folder_that_cannot_be_reached_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", closed)
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(OutputError, match="Permission denied"):
+        Report(tmp_path / "closed" / "out")
+
+
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 

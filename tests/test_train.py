@@ -532,6 +532,7 @@ def test_settings_that_are_none() -> None:
         "tasks={}": "tasks",
         "tasks={restore=0}": "tasks",
         'tasks={restore="1"}': "tasks",
+        'tasks=["inpaint"]': "tasks: a table",
         "perceptual_crop=33": "perceptual_crop: at most 32",
     }
     for change, word in wrong.items():

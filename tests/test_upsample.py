@@ -456,8 +456,8 @@ def test_upscale_a_folder_with_a_bad_file(
     assert captured.out == ""
     assert "bad.jpg" in captured.err
     assert "2 of 3 enlarged, 1 failed" in captured.err
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png", "results.json"]
-    report = json.loads((out / "results.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png", "upscale.json"]
+    report = json.loads((out / "upscale.json").read_text())
     assert [Path(one["input"]).name for one in report["inputs"]] == ["a.png", "deep.png"]
     assert report["task"] == "upscale" and report["summary"]["failed"] == 1
     assert read_picture(out / "a.png").rgb.shape == (60, 90, 3)
@@ -506,6 +506,10 @@ def test_upscale_tells_its_results_by_what_they_were_made_of(
     assert main([*command, "-s", "3"]) == ExitCode.OK and "1 of 1 enlarged" in capsys.readouterr().err
     assert read_picture(out / "p_2.png").rgb.shape[0] == 72, "another factor is another result"
     assert read_picture(out / "p.png").rgb.shape[0] == 40
+    for ext in ("webp", "png"):
+        assert main([*command, "-s", "3", "--ext", ext]) == ExitCode.OK
+    assert {p.name for p in out.iterdir()} == {"p.png", "p_2.png", "p_2.webp", "upscale.json"}, "both are its results"
+    assert main([*command, "-s", "3", "--ext", "webp"]) == ExitCode.OK
     write_picture(Picture(photo(10, 30)), tmp_path / "three" / "q.png")
     own = photo(5, 5)
     write_picture(Picture(own), out / "q.png")
@@ -513,6 +517,25 @@ def test_upscale_tells_its_results_by_what_they_were_made_of(
     assert main(command) == ExitCode.USAGE and "not as its result" in capsys.readouterr().err
     assert np.array_equal(read_picture(out / "q.png").rgb, own), "somebody else's picture stays"
     assert main([*command, "--overwrite"]) == ExitCode.OK
+
+
+def test_what_a_kill_leaves_of_upscale_is_known_as_its_result(
+    tmp_path: Path, networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        write_picture(Picture(photo(20, 30)), tmp_path / "in" / name)
+    command = ["upscale", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(networks["nearest"])]
+
+    def stopped(picture: Picture, path: Path, **options: Any) -> None:
+        write_picture(picture, path, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("codeformer.picture.write_picture", stopped)
+        assert main(command) == ExitCode.INTERRUPTED
+    assert (tmp_path / "out" / "a.png").exists()
+    assert main(command) == ExitCode.OK
+    assert read_picture(tmp_path / "out" / "b.png").rgb.shape == (80, 120, 3)
 
 
 def test_upscale_never_replaces_its_input(tmp_path: Path, networks: dict[str, Path]) -> None:

@@ -176,6 +176,33 @@ def test_a_layout_that_the_encoder_refuses_is_mixed(tmp_path: Path, layout: str)
         assert samples == pytest.approx(1, abs=0.1)
 
 
+def test_sound_that_changes_its_kind_midway_is_encoded_all_the_same(tmp_path: Path) -> None:
+    parts = []
+    for layout, rate in (("stereo", 48000), ("mono", 44100)):
+        path = tmp_path / f"{layout}.ts"
+        with av.open(str(path), "w") as out:
+            video = out.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+            track = out.add_stream("mp2", rate=rate, layout=layout)
+            for i in range(50):
+                out.mux(video.encode(av.VideoFrame.from_ndarray(pattern(i))))
+            channels = av.AudioLayout(layout).nb_channels
+            for place in range(0, 2 * rate - 1152, 1152):
+                block = np.random.default_rng(place).integers(-3000, 3000, (1, 1152 * channels)).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(block, format="s16", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = rate, place, Fraction(1, rate)
+                out.mux(track.encode(frame))
+            for stream in (video, track):
+                out.mux(stream.encode(None))
+        parts.append(path.read_bytes())
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    notes = copy_film(tmp_path / "joined.ts", tmp_path / "b.webm")
+    assert len(notes) == 1 and "encoded as libopus" in notes[0]
+    with av.open(str(tmp_path / "b.webm")) as film:
+        assert sum(frame.samples / 48000 for frame in film.decode(audio=0)) == pytest.approx(4, abs=0.2)
+    assert len(times(tmp_path / "b.webm")) == 100
+
+
 def test_no_audio(tmp_path: Path) -> None:
     copy_film(make_film(tmp_path / "a.mp4", 10, sounds=[tone]), tmp_path / "b.mp4", audio=False)
     with av.open(str(tmp_path / "b.mp4")) as film:

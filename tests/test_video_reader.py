@@ -151,6 +151,16 @@ def test_a_clock_that_starts_anew_goes_on(tmp_path: Path) -> None:
     assert any("starts anew 1 times" in line for line in film.problems) and film.ended_early is None
 
 
+@pytest.mark.parametrize("begin", [10, 38, 60, 90])
+def test_a_start_in_joined_recordings_counts_from_the_first(tmp_path: Path, begin: int) -> None:
+    pictures = [pattern(i) for i in range(100)]
+    parts = [make_film(tmp_path / f"{i}.ts", pictures[50 * i : 50 * i + 50]).read_bytes() for i in range(2)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    frames = list(open_film(tmp_path / "joined.ts", start=Fraction(begin, 25)).frames())
+    assert len(frames) == 100 - begin
+    assert min(range(100), key=lambda i: np.abs(frames[0].rgb.astype(int) - pictures[i]).mean()) == begin
+
+
 def test_an_end_within_a_film_that_is_cut_off_says_so(tmp_path: Path) -> None:
     whole = make_film(tmp_path / "a.mkv", 100, sounds=[clicks])
     cut = tmp_path / "cut.mkv"

@@ -69,9 +69,12 @@ def run(args: argparse.Namespace) -> ExitCode:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        share = settings.batch_size // int(os.environ.get("WORLD_SIZE", 1))
+        more = next((n for n in range(settings.accumulate + 1, share + 1) if share % n == 0), None)
+        way_out = f"compute it in more: --set accumulate={more}" if more else "take a smaller batch_size or network"
         raise OutOfMemoryError(
             f"a step of {settings.batch_size} faces in {settings.accumulate} part(s) does not fit into the memory; "
-            f"compute it in more: --set accumulate={2 * settings.accumulate}, with --resume if there is a checkpoint"
+            f"{way_out} (with --resume if there is a checkpoint)"
         ) from error
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
         print(model)

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from codeformer.inputs import Planned
     from codeformer.report import Report
     from codeformer.upsample import Upsampler
+
+
+_REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,11 +67,12 @@ def run(args: argparse.Namespace) -> ExitCode:
 
     from codeformer.report import Report
 
-    with Report(args.output_path) as report:
+    with Report(args.output_path, _REPORT) as report:
         return _run(args, report, Console(quiet=args.quiet, verbose=args.verbose))
 
 
 def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode:
+    from codeformer import ncnn_weights
     from codeformer.inputs import find_inputs, plan
     from codeformer.picture import SUFFIXES
     from codeformer.record import now
@@ -76,9 +80,7 @@ def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode
     from codeformer.upsample import make_upsampler
 
     if report.damaged:
-        console.warning(
-            f"{report.root / 'results.json'} was damaged, is kept as {report.damaged.name} and written anew"
-        )
+        console.warning(f"{report.root / report.name} was damaged, is kept as {report.damaged.name} and written anew")
     made = [name for known in report.known.values() for name, _ in known.outputs]
     found = find_inputs(args.input_path, recursive=args.recursive, suffixes=SUFFIXES, root=report.root, results=made)
     if found.ignored:
@@ -96,7 +98,8 @@ def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode
     )
     console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
 
-    model = {"file": str(network), "sha256": sha256_of(network)}
+    digest = ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+    model = {"file": str(network), "sha256": digest}
     settings = {name: getattr(args, name) for name in ("upscale", "ext", "quality", "precision")}
     stamp = hashlib.sha256(json.dumps([settings, model["sha256"], __version__]).encode()).hexdigest()
     header = {"codeformer": __version__, "task": "upscale", "started": now(), "model": model, "settings": settings}
@@ -172,18 +175,24 @@ def _settle(
     ):
         tally.kept += 1
         return
-    mine = {name for name, _ in known.outputs} if known else set()
+    made = known.outputs if known else ()
+
+    def note(name: str, status: str, size: int) -> None:
+        """Write down what becomes of it, with the results under other settings, which stay ours."""
+        others = [{"path": path, "bytes": n} for path, n in made if path != name and (report.root / path).is_file()]
+        record = {"input": item.key, "name": item.stem, "status": status, "fingerprint": fingerprint}
+        report.append({**record, "outputs": [*others, {"path": name, "bytes": size}], "error": None})
+
     try:
-        name = _enlarge(item, upsampler, args, planned, mine, console)
+        mine = {name for name, _ in made}
+        name = _enlarge(item, upsampler, args, planned, mine, console, begin=lambda name: note(name, "failed", -1))
     except CodeFormerError as error:
         if isinstance(error, OutputError) and isinstance(error.__cause__, OSError) and not tally.done:
             raise
         console.error(str(error) if str(item.path) in str(error) else f"{item.path}: {error}")
         tally.failed.append(error)
         return
-    outputs = [{"path": name, "bytes": (report.root / name).stat().st_size}]
-    record = {"input": item.key, "name": item.stem, "status": "enlarged", "fingerprint": fingerprint}
-    report.append({**record, "outputs": outputs, "error": None})
+    note(name, "enlarged", (report.root / name).stat().st_size)
     tally.done += 1
 
 
@@ -194,8 +203,9 @@ def _enlarge(
     planned: Sequence[Planned],
     mine: set[str],
     console: Console,
+    begin: Callable[[str], None],
 ) -> str:
-    """Enlarge one picture and return its file's name below the output folder.
+    """Enlarge one picture and return its file's name below the output folder, after telling ``begin`` that name.
 
     What is there and not in ``mine``, the names of this input's earlier results, is somebody else's: UsageError.
     """
@@ -207,13 +217,15 @@ def _enlarge(
     picture = read_picture(item.path)
     name = f"{item.stem}{final_ending(args.ext, picture)}"
     path: Path = args.output_path / name
-    if path.exists() and any(same_file(path, one.path) for one in planned):
+    if os.path.lexists(path) and any(same_file(path, one.path) for one in planned):
         raise UsageError(f"{path} is an input: choose another --output_path or --ext")
     if name not in mine and os.path.lexists(path) and not args.overwrite:
         raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
     for warning in picture.warnings:
         console.warning(warning if str(item.path) in warning else f"{item.path}: {warning}")
-    write_picture(upsample_picture(picture, upsampler, args.upscale), path, quality=args.quality)
+    enlarged = upsample_picture(picture, upsampler, args.upscale)
+    begin(name)  # a file that a kill leaves is known as ours
+    write_picture(enlarged, path, quality=args.quality)
     return name
 
 

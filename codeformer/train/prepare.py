@@ -4,6 +4,7 @@ Faces that are too small or too blurred to learn from are left out, and the repo
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -193,9 +194,9 @@ def align(
 
 def check_apart(inputs: Sequence[Input], out: Path) -> None:
     """Raise UsageError if an input lies in the folder that is written."""
-    target = out.resolve()
+    target = Path(os.path.realpath(out))
     for one in inputs:
-        if target in one.path.resolve().parents:
+        if target in Path(os.path.realpath(one.path)).parents:
             raise UsageError(f"{one.path}: lies in {out}, where the faces are written; give another folder")
 
 

@@ -137,6 +137,7 @@ class Settings:
             f"train: one or more of {', '.join(MODULES)}",
         )
         check(bool(self.degradations), "degradations: one or more")
+        check(isinstance(self.tasks, Mapping), "tasks: a table of chances, such as {restore=1, inpaint=0.5}")
         check(set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")
         shares = list(self.tasks.values())
         check(

@@ -142,7 +142,8 @@ def _already_done(plan: _Plan) -> ExitCode | None:
 
 def _is_strangers(plan: _Plan) -> bool:
     """Whether somebody else's file has the result's name: ours have a report beside them, or still a work folder."""
-    return os.path.lexists(plan.output) and not plan.report.exists() and not work_folder(plan.output).exists()
+    ours = (plan.report, work_folder(plan.output))
+    return os.path.lexists(plan.output) and not any(os.path.lexists(path) for path in ours)
 
 
 def _work(plan: _Plan, work: WorkFolder, console: Console, engine: Engine | None) -> ExitCode:

@@ -57,9 +57,9 @@ def mux(
         try:
             notes = _mux(output, encoding, stretches, suffix, source, clip, last_duration, with_audio, copy)
             return notes if with_audio == audio else [*notes, f"the sound is left out: {suffix} refused it"]
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.error.FFmpegError, OSError, ValueError) as error:
             failure = error
-            if source is None or error.errno in _OF_THE_DISK:
+            if source is None or getattr(error, "errno", None) in _OF_THE_DISK:
                 break
     raise OutputError(f"{output}: the film cannot be written ({failure})") from failure
 

@@ -57,8 +57,9 @@ class FilmOptions:
             raise UsageError("--face: faces have no fixed numbers in a film; use --only_center_face or --max_faces")
         if self.work.faces.aligned:
             raise UsageError("--aligned is for pictures; a film of aligned crops is a folder of frames for restore")
-        frames = self.source if self.source.is_dir() else self.source.parent
-        if self.save_frames is not None and not self.source.is_file() and same_file(self.save_frames, frames):
+        frames = self.source if os.path.isdir(self.source) else self.source.parent  # noqa: PTH112  (never raises)
+        of_pictures = not os.path.isfile(self.source)  # noqa: PTH113
+        if self.save_frames is not None and of_pictures and same_file(self.save_frames, frames):
             raise UsageError(f"--save_frames {self.save_frames}: holds the input's frames; choose another folder")
         if self.suffix and re.search(r'[/\\\0:*?"<>|]', self.suffix):
             raise UsageError("--suffix becomes part of a file name and cannot hold path characters")

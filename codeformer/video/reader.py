@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class FilmFile:
         but not converted. ``problems`` and ``ended_early`` are set when it ends."""
         self.problems = []
         self.ended_early = None
-        for back in (0, 2, 10, None) if self.start else (None,):
+        may_seek = self.start and not clock_restarts(self._path)
+        for back in (0, 2, 10, None) if may_seek else (None,):
             with open_container(self._path) as container:
                 stream = video_stream(container, self._path)
                 stream.thread_type = "AUTO"
@@ -339,6 +341,31 @@ def _duration(container: Any, stream: Any) -> Fraction | None:
     if "matroska" in container.format.name:  # there it is the clock's at the end
         duration = max(Fraction(0), duration - start_of(container))
     return duration
+
+
+def clock_restarts(path: Path) -> bool:
+    """Whether a film is of recordings joined byte by byte, in which seeking finds the wrong one."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return _clock_restarts(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _clock_restarts(path: Path, size: int, changed: int) -> bool:
+    with open_container(path) as container:
+        if container.format.name not in ("mpegts", "mpeg"):  # others have one clock, or an index
+            return False
+        stream = video_stream(container, path)
+        last: Any = None
+        with suppress(av.error.FFmpegError, OSError):
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    if last is not None and packet.dts <= last - 1 / packet.time_base:
+                        return True
+                    last = packet.dts
+    return False
 
 
 def measured_duration(path: Path, start: Fraction = Fraction(0)) -> Fraction:

@@ -177,6 +177,7 @@ class Encoded:
         self._fifo = av.AudioFifo()
         self._resampler: Any = None
         self._steady = _Steady()
+        self._kind: tuple[str, str, int] | None = None  # of the sound that was decoded
         self._next: int | None = None
 
     def carry(self, packet: Any) -> Iterator[Any]:
@@ -201,7 +202,13 @@ class Encoded:
             if self._resampler is None:
                 encoder.open(strict=False)
                 self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
-            place = None if frame.pts is None else round(frame.pts * frame.time_base * self._rate)
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind and self._kind is not None:  # joined recordings
+                yield from self._send(self._resampler.resample(None))
+                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+            self._kind = kind
+            known = frame.pts is not None and frame.time_base is not None
+            place = round(frame.pts * frame.time_base * self._rate) if known else None
             if self._next is None or self._due is None:  # sound keeps the place where it begins
                 self._next = place or 0
                 self._due = Fraction(self._next)
