@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode
 
     if report.damaged:
         console.warning(f"{report.root / report.name} was damaged, is kept as {report.damaged.name} and written anew")
-    made = [name for known in report.known.values() for name, _ in known.outputs]
+    made = [report.name, report.journal, *(name for known in report.known.values() for name, _ in known.outputs)]
     found = find_inputs(args.input_path, recursive=args.recursive, suffixes=SUFFIXES, root=report.root, results=made)
     if found.ignored:
         console.note(f"{len(found.ignored)} files do not look like pictures and are left out")
