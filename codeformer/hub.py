@@ -19,6 +19,7 @@ from typing import Literal
 from codeformer.atomic import shown, write_atomic
 from codeformer.digest import sha256_of
 from codeformer.errors import OutputError, UsageError, WeightsError
+from codeformer.paths import is_file
 from codeformer.published import GROUPS, WEIGHTS, Weights
 
 __all__ = [
@@ -84,7 +85,7 @@ def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> P
     """Look for a published file; one that verifies wins over one that does not."""
     wrong: Presence | None = None
     for path in _places(weights, weights_dir(folder)):
-        if not os.path.isfile(path):  # noqa: PTH113  (False too where a folder on the way is closed)
+        if not is_file(path):
             continue
         problem = _problem(weights, path, weights_dir(folder)) if verify else ""
         if not problem:

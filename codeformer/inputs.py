@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
 from codeformer.options import VIDEO_SUFFIXES
+from codeformer.paths import is_folder
 from codeformer.tasks import Task
 
 #: Folders under the output root, as the original names them.
@@ -68,14 +69,14 @@ def find_inputs(
     inputs: list[Input] = []
     ignored: list[Path] = []
     for given in paths:
-        if not os.path.isdir(given):  # noqa: PTH112  (False too where a folder on the way is closed: reading names it)
+        if not is_folder(given):  # a closed one neither: reading names it
             found = [Input(given)]
         else:
             found = []
             for file, folder in _walk(given, PurePosixPath(), recursive, ours):
                 if made and os.path.realpath(file) in made:
                     continue
-                if file.suffix.lower() in suffixes or os.path.isdir(file):  # noqa: PTH112  (closed: to be named)
+                if file.suffix.lower() in suffixes or is_folder(file):  # a closed one, to be named
                     found.append(Input(file, folder))
                 else:
                     ignored.append(file)
@@ -110,7 +111,7 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             results = has_report and entry.name in OUR_FOLDERS  # of an earlier run
             if recursive and not results and os.path.realpath(entry.path) not in skip:
                 yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
-        elif not os.path.isdir(entry.path):  # noqa: PTH112  (a link that leads nowhere, too: reading it will name it)
+        elif not is_folder(entry.path):  # a link that leads nowhere, too: reading it will name it
             yield top / entry.name, folder
 
 
@@ -120,7 +121,7 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
         return given
     first = _absolute(inputs[0])
     if len(inputs) == 1:
-        name = first.name if os.path.isdir(first) else first.stem  # noqa: PTH112  (never raises)
+        name = first.name if is_folder(first) else first.stem
     else:
         try:
             name = Path(os.path.commonpath([_absolute(path).parent for path in inputs])).name
@@ -149,14 +150,6 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
             used.add(_folded(stem))
         planned.append(Planned(one.path, stem, key))
     return planned
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same file that is there."""
-    try:
-        return one.samefile(other)
-    except (OSError, ValueError):
-        return False
 
 
 def films(paths: Iterable[Path]) -> int:

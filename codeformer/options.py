@@ -6,7 +6,6 @@ imported here.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from math import isfinite
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
+from codeformer.paths import is_file
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]
@@ -175,7 +175,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
         _require(
-            self.output.output_path is None or not os.path.isfile(self.output.output_path),  # noqa: PTH113  (never raises)
+            self.output.output_path is None or not is_file(self.output.output_path),
             "--output_path",
             f"is a file, not a folder: {self.output.output_path}",
         )

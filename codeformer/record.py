@@ -17,6 +17,7 @@ from codeformer.engine import Engine
 from codeformer.errors import CodeFormerError
 from codeformer.inputs import Planned
 from codeformer.options import FaceWork, OutputOptions
+from codeformer.paths import is_file
 from codeformer.pipeline import Result
 from codeformer.report import Record
 from codeformer.tasks import Task
@@ -62,16 +63,16 @@ def _networks(work: FaceWork) -> dict[str, str]:
     return networks
 
 
-def fingerprint_of(path: Path, task: Task, stamp: str) -> tuple[str, Path | None]:
+def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
     """The fingerprint of an input, and its mask's file if the task has one: of the settings and of both files' bytes.
 
     The fingerprint is empty if a file cannot be read or there is not exactly one mask, which the job will say properly.
     """
     mask = None
-    if not os.path.isfile(path):  # noqa: PTH113  (a pipe would block; False too where a folder on the way is closed)
+    if not is_file(path):  # a pipe would block
         return "", mask
     try:
-        mask = task.companion(path)
+        mask = task.companion(path) if task else None
         parts = [stamp, *(sha256_of(file) for file in (path, mask) if file is not None)]
     except (OSError, CodeFormerError):
         return "", mask

@@ -21,7 +21,7 @@ from codeformer.errors import OutputError
 
 FORMAT = 1
 NAME = "results.json"
-JOURNAL = "results.jsonl"
+JOURNAL = f"{NAME}l"
 
 Record = dict[str, Any]
 

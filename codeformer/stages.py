@@ -110,13 +110,19 @@ def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) 
         pixels = _whole_crop(study.picture.rgb, size) if face is None else crop_face(study.picture.rgb, matrix, size)
         fill = None if study.fill is None else crop_mask(study.fill, matrix, size)
         hole = None if study.fill is None else crop_mask(study.fill >= 0.5, matrix, size) > 0.02
-        known = pixels if hole is None or hole.all() else np.where(hole[..., None], pixels[~hole].mean(axis=0), pixels)
-        grey = study.picture.grey or is_grey(known.astype(np.float32))  # a hole may be painted in any colour
+        grey = study.picture.grey or is_grey(_without(pixels, hole))
         crop = FaceCrop(pixels, grey, fill, hole, share)
         source = engine.task.prepare(crop)
         if source is not None:
             cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
     return cuts
+
+
+def _without(pixels: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
+    """A crop with the mean of its other pixels in its hole, which may be painted in any colour."""
+    if hole is None or not hole.any() or hole.all():
+        return pixels
+    return np.where(hole[..., None], pixels[~hole].mean(axis=0), pixels)
 
 
 def doubts(cuts: Sequence[Cut]) -> list[str]:

@@ -166,7 +166,9 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume", dest="resume", action="store_true", default=True, help="skip what is already done (default)"
     )
-    group.add_argument("--overwrite", dest="resume", action="store_false", help="do everything again")
+    group.add_argument(
+        "--overwrite", dest="resume", action="store_false", help="do everything again, over what is there"
+    )
 
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:

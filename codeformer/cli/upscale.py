@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -18,9 +18,11 @@ from codeformer.cli.shared import add_input_options, number_or
 from codeformer.digest import sha256_of
 from codeformer.errors import CodeFormerError, ExitCode, OutputError, UsageError
 from codeformer.options import EXTENSIONS, PRECISIONS
+from codeformer.paths import file_id, is_file
 
 if TYPE_CHECKING:
     from codeformer.inputs import Planned
+    from codeformer.paths import FileId
     from codeformer.report import Report
     from codeformer.upsample import Upsampler
 
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         raise UsageError(f"--upscale must lie in (0, 16], not {args.upscale:g}")
     if not 1 <= args.quality <= 100:
         raise UsageError(f"--quality must lie in [1, 100], not {args.quality}")
-    if os.path.isfile(args.output_path):  # noqa: PTH113  (never raises)
+    if is_file(args.output_path):
         raise UsageError(f"--output_path is a file, not a folder: {args.output_path}")
 
     from codeformer.report import Report
@@ -103,11 +105,12 @@ def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode
     settings = {name: getattr(args, name) for name in ("upscale", "ext", "quality", "precision")}
     stamp = hashlib.sha256(json.dumps([settings, model["sha256"], __version__]).encode()).hexdigest()
     header = {"codeformer": __version__, "task": "upscale", "started": now(), "model": model, "settings": settings}
+    sources = {identity for item in planned if (identity := file_id(item.path)) is not None}
     tally = _Tally(len(planned))
     try:
         with console.progress(len(planned)) as bar:
             for item in planned:
-                _settle(item, stamp, upsampler, args, planned, report, tally, console)
+                _settle(item, stamp, upsampler, args, sources, report, tally, console)
                 bar.update()
         tally.state = "finished"
     except KeyboardInterrupt:
@@ -155,7 +158,7 @@ def _settle(
     stamp: str,
     upsampler: Upsampler,
     args: argparse.Namespace,
-    planned: Sequence[Planned],
+    sources: set[FileId],
     report: Report,
     tally: _Tally,
     console: Console,
@@ -164,15 +167,12 @@ def _settle(
 
     Raises OutputError if nothing could be written so far: the next picture would fare no better.
     """
-    fingerprint = _fingerprint(item.path, stamp)
+    from codeformer.record import fingerprint_of, naming
+
+    fingerprint, _ = fingerprint_of(item.path, None, stamp)
     known = report.known.get(item.key)
-    if (
-        known
-        and fingerprint
-        and known.fingerprint == fingerprint
-        and known.complete(report.root)
-        and not args.overwrite
-    ):
+    done = known and fingerprint and known.fingerprint == fingerprint and known.complete(report.root)
+    if done and not args.overwrite:
         tally.kept += 1
         return
     made = known.outputs if known else ()
@@ -185,11 +185,11 @@ def _settle(
 
     try:
         mine = {name for name, _ in made}
-        name = _enlarge(item, upsampler, args, planned, mine, console, begin=lambda name: note(name, "failed", -1))
+        name = _enlarge(item, upsampler, args, sources, mine, console, begin=lambda name: note(name, "failed", -1))
     except CodeFormerError as error:
         if isinstance(error, OutputError) and isinstance(error.__cause__, OSError) and not tally.done:
             raise
-        console.error(str(error) if str(item.path) in str(error) else f"{item.path}: {error}")
+        console.error(naming(item.path, error))
         tally.failed.append(error)
         return
     note(name, "enlarged", (report.root / name).stat().st_size)
@@ -200,7 +200,7 @@ def _enlarge(
     item: Planned,
     upsampler: Upsampler,
     args: argparse.Namespace,
-    planned: Sequence[Planned],
+    sources: set[FileId],
     mine: set[str],
     console: Console,
     begin: Callable[[str], None],
@@ -209,7 +209,6 @@ def _enlarge(
 
     What is there and not in ``mine``, the names of this input's earlier results, is somebody else's: UsageError.
     """
-    from codeformer.inputs import same_file
     from codeformer.outputs import final_ending
     from codeformer.picture import read_picture, write_picture
     from codeformer.upsample import upsample_picture
@@ -217,7 +216,7 @@ def _enlarge(
     picture = read_picture(item.path)
     name = f"{item.stem}{final_ending(args.ext, picture)}"
     path: Path = args.output_path / name
-    if os.path.lexists(path) and any(same_file(path, one.path) for one in planned):
+    if file_id(path) in sources:
         raise UsageError(f"{path} is an input: choose another --output_path or --ext")
     if name not in mine and os.path.lexists(path) and not args.overwrite:
         raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
@@ -227,14 +226,6 @@ def _enlarge(
     begin(name)  # a file that a kill leaves is known as ours
     write_picture(enlarged, path, quality=args.quality)
     return name
-
-
-def _fingerprint(path: Path, stamp: str) -> str:
-    """Of the settings and the input's bytes; empty if it cannot be read, which reading it will say properly."""
-    try:
-        return hashlib.sha256(f"{stamp} {sha256_of(path)}".encode()).hexdigest() if path.is_file() else ""
-    except OSError:
-        return ""
 
 
 def _exit_code(failed: list[CodeFormerError], total: int) -> ExitCode:

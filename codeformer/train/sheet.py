@@ -36,7 +36,7 @@ class Validation:
         lq = []
         for i, face in enumerate(faces):
             rng, degradation = np.random.default_rng((7, i)), DEGRADATIONS[name]
-            if task == "restore":
+            if task == "restore":  # not by for_task, whose draws would give other inputs than earlier runs had
                 lq.append(degrade(face, degradation, rng))
             else:
                 lq.append(for_task(task, face, degradation, rng, settings.hole, settings.cover)[0])

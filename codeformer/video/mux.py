@@ -15,7 +15,7 @@ import av
 from codeformer.errors import OutputError
 from codeformer.video.encoding import CONTAINERS, Encoding
 from codeformer.video.packets import read_packets
-from codeformer.video.reader import disposition_of, open_container, start_of, video_stream
+from codeformer.video.reader import disposition_of, open_container, start_of, starts_anew, video_stream
 from codeformer.video.tracks import Carrier, carriers
 
 _OF_THE_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", None), errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -151,9 +151,9 @@ class _Jump:
 
 
 def _go_on(packet: Any, jump: _Jump) -> None:
-    """Let a clock that starts anew, jumping back by a second or more, go on, as the picture's does."""
+    """Let a clock that starts anew go on, as the picture's does."""
     time = packet.dts if packet.dts is not None else packet.pts
-    if jump.last is not None and time + jump.shift <= jump.last - round(1 / packet.time_base):
+    if jump.last is not None and starts_anew(jump.last, time + jump.shift, packet.time_base):
         jump.shift = jump.due - time
     jump.last = time + jump.shift
     jump.due = jump.last + (packet.duration or 0)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
-from codeformer.inputs import same_file
 from codeformer.options import FaceWork
+from codeformer.paths import file_id, is_file, is_folder, same_file
 
 Temporal = Literal["auto", "off", "landmarks", "codes"]
 TEMPORALS: tuple[str, ...] = get_args(Temporal)
@@ -57,9 +57,8 @@ class FilmOptions:
             raise UsageError("--face: faces have no fixed numbers in a film; use --only_center_face or --max_faces")
         if self.work.faces.aligned:
             raise UsageError("--aligned is for pictures; a film of aligned crops is a folder of frames for restore")
-        frames = self.source if os.path.isdir(self.source) else self.source.parent  # noqa: PTH112  (never raises)
-        of_pictures = not os.path.isfile(self.source)  # noqa: PTH113
-        if self.save_frames is not None and of_pictures and same_file(self.save_frames, frames):
+        frames = self.source if is_folder(self.source) else self.source.parent
+        if self.save_frames is not None and not is_file(self.source) and same_file(self.save_frames, frames):
             raise UsageError(f"--save_frames {self.save_frames}: holds the input's frames; choose another folder")
         if self.suffix and re.search(r'[/\\\0:*?"<>|]', self.suffix):
             raise UsageError("--suffix becomes part of a file name and cannot hold path characters")
@@ -105,12 +104,15 @@ def partial_file(output: Path) -> Path:
 
 def check_apart(films: Sequence[FilmOptions]) -> None:
     """Raise UsageError if a film's results would replace another film of the run, or another one's results."""
+    sources = {identity: film.source for film in films if (identity := file_id(film.source)) is not None}
     taken: dict[str, Path] = {}
     for film in films:
         output = output_file(film)
-        for other in films:
-            if same_file(output, other.source) or same_file(partial_file(output), other.source):
-                raise UsageError(f"{film.source}: its result {output} would replace {other.source}; choose another -o")
+        for written in map(file_id, (output, partial_file(output))):
+            if written in sources:
+                raise UsageError(
+                    f"{film.source}: its result {output} would replace {sources[written]}; choose another -o"
+                )
         place = os.path.realpath(output).casefold()
         if place in taken:
             both = f"{taken[place]} and {film.source}"

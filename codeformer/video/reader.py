@@ -186,11 +186,10 @@ class FilmFile:
     ) -> Iterator[tuple[Any, int, int]]:
         """Frames within start and end, with strictly increasing pts from ``start`` (``origin``) and durations in ticks.
 
-        A clock that jumps back by a second or more has started anew, as where recordings were joined: it goes on.
+        A clock that starts anew, as where recordings were joined, goes on.
         """
         end = None if self.end is None else round((self.end - self.start) / base)
         step = max(1, round(1 / (self.info.rate * base)))
-        second = max(1, round(1 / base))
         clock: int | None = None  # the last frame's time, also before --start
         last = -1
         held: tuple[Any, int, int] | None = None  # a frame's duration is only sure when the next one's time is known
@@ -199,7 +198,7 @@ class FilmFile:
                 pts = clock + step if clock is not None else -round(self.start / base)
             else:
                 pts = frame.pts - origin
-                if clock is not None and pts <= clock - second:
+                if clock is not None and starts_anew(clock, pts, base):
                     reading.restarts += 1
                     shift = clock + step - pts
                     origin, pts = origin - shift, pts + shift
@@ -343,6 +342,11 @@ def _duration(container: Any, stream: Any) -> Fraction | None:
     return duration
 
 
+def starts_anew(before: int, now: int, time_base: Fraction) -> bool:
+    """Whether a clock, in ticks of ``time_base`` seconds, jumped back too far for frames out of order: a second."""
+    return (before - now) * time_base >= 1
+
+
 def clock_restarts(path: Path) -> bool:
     """Whether a film is of recordings joined byte by byte, in which seeking finds the wrong one."""
     try:
@@ -362,7 +366,7 @@ def _clock_restarts(path: Path, size: int, changed: int) -> bool:
         with suppress(av.error.FFmpegError, OSError):
             for packet in container.demux(stream):
                 if packet.dts is not None:
-                    if last is not None and packet.dts <= last - 1 / packet.time_base:
+                    if last is not None and starts_anew(last, packet.dts, packet.time_base):
                         return True
                     last = packet.dts
     return False

@@ -201,11 +201,10 @@ class Encoded:
         for frame in frames:
             if self._resampler is None:
                 encoder.open(strict=False)
-                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+                self._resampler = self._new_resampler()
             kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if kind != self._kind and self._kind is not None:  # joined recordings
-                yield from self._send(self._resampler.resample(None))
-                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+            if self._kind not in (None, kind):  # joined recordings
+                yield from self._begin_anew()
             self._kind = kind
             known = frame.pts is not None and frame.time_base is not None
             place = round(frame.pts * frame.time_base * self._rate) if known else None
@@ -215,13 +214,21 @@ class Encoded:
             elif place is not None and abs(place - self._due) > _PATIENCE * self._rate:
                 if place < self._due:
                     continue  # told twice
-                yield from self._send(self._resampler.resample(None))  # what it still holds comes before the gap
-                self._resampler = av.AudioResampler(encoder.format, encoder.layout, self._rate)
+                yield from self._begin_anew()
                 yield from self._silence(round(place - self._due))
                 self._due = Fraction(place)
             self._due += Fraction(frame.samples * self._rate, frame.sample_rate)
             frame.pts = None
             yield from self._send(self._resampler.resample(frame))
+
+    def _new_resampler(self) -> Any:
+        encoder = self._target.codec_context
+        return av.AudioResampler(encoder.format, encoder.layout, self._rate)
+
+    def _begin_anew(self) -> Iterator[Any]:
+        """Before a gap, or sound of another kind: what the resampler still holds comes first."""
+        yield from self._send(self._resampler.resample(None))
+        self._resampler = self._new_resampler()
 
     def _silence(self, samples: int) -> Iterator[Any]:
         """So that what follows a gap keeps its time."""
