@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from codeformer.api import Restoration, Restorer
-    from codeformer.picture import Picture, read_picture, write_picture
+    from codeformer.images.picture import Picture, read_picture, write_picture
 
 _HOMES = {
     "Restorer": "codeformer.api",
     "Restoration": "codeformer.api",
-    "Picture": "codeformer.picture",
-    "read_picture": "codeformer.picture",
-    "write_picture": "codeformer.picture",
+    "Picture": "codeformer.images.picture",
+    "read_picture": "codeformer.images.picture",
+    "write_picture": "codeformer.images.picture",
 }
 
 __all__ = ["Picture", "Restoration", "Restorer", "__version__", "read_picture", "write_picture"]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from codeformer.engine import open_engine, settle_w
 from codeformer.errors import InputError
+from codeformer.images.picture import Picture
 from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
@@ -33,9 +33,9 @@ from codeformer.options import (
     Parsing,
     Precision,
 )
-from codeformer.picture import Picture
-from codeformer.pipeline import Job, Result, process
-from codeformer.tasks import TASKS, Task
+from codeformer.pipeline.engine import open_engine, settle_w
+from codeformer.pipeline.pictures import Job, Result, process
+from codeformer.tasks.base import TASKS, Task
 
 # Python would print a library's warnings on stderr if nobody has set up logging
 logging.getLogger("codeformer").addHandler(logging.NullHandler())
@@ -79,7 +79,7 @@ class Restorer:
     Args:
         model: auto (the published weights if they are there, else the bundled ones), compact, official, or a file.
         device: auto, cpu, cuda, cuda:N or mps.
-        task: restore, colorize or inpaint, or a configured :class:`~codeformer.tasks.Task`.
+        task: restore, colorize or inpaint, or a configured :class:`~codeformer.tasks.base.Task`.
         precision: auto, fp32, bf16 or fp16.
         batch_size: faces at a time; None by the device.
         weights_dir: where downloaded weights lie; None for the usual places.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
-from codeformer.paths import is_file
+from codeformer.files.paths import is_file
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]

@@ -100,13 +100,13 @@ def machine(settings: Settings) -> dict[str, Any]:
 
 
 def photograph() -> np.ndarray:
-    from codeformer.picture import read_picture, to_uint8
+    from codeformer.images.picture import read_picture, to_uint8
 
     return to_uint8(read_picture(PICTURE).rgb)
 
 
 def detect_rows(settings: Settings) -> Iterator[Row]:
-    from codeformer.detect import find_faces, make_detector
+    from codeformer.faces.find import find_faces, make_detector
 
     rgb = photograph()
     detector = make_detector("retinaface_mobile0.25", device=settings.device)
@@ -115,8 +115,8 @@ def detect_rows(settings: Settings) -> Iterator[Row]:
 
 
 def align_and_paste_rows(settings: Settings, stage: str) -> Iterator[Row]:
-    from codeformer.align import TEMPLATE_512, crop_face, face_transform, inverse, scaled, transform_points
-    from codeformer.paste import geometric_mask, paste_faces
+    from codeformer.faces.align import TEMPLATE_512, crop_face, face_transform, inverse, scaled, transform_points
+    from codeformer.faces.paste import geometric_mask, paste_faces
 
     rgb = photograph()
     # A face of 180 pixels in the middle: no detector needed
@@ -153,7 +153,7 @@ def network_rows(settings: Settings) -> Iterator[Row]:
     import torch
 
     from codeformer.models.codeformer import CodeFormer
-    from codeformer.restore import FaceRestorer
+    from codeformer.pipeline.restorer import FaceRestorer
 
     crop = np.random.default_rng(0).random((512, 512, 3), np.float32)
     what = "published network, fp32, the published program" if settings.reference else ""
@@ -242,7 +242,7 @@ def torch_network(path: Path, device: str) -> Callable[[np.ndarray], np.ndarray]
     """The network as the published program runs it on a CPU: eager fp32, channels first."""
     import torch
 
-    from codeformer.super_resolution import load_descriptor
+    from codeformer.upsampling.networks import load_descriptor
 
     net = load_descriptor(path).model.to(device)
 
@@ -278,8 +278,8 @@ def ncnn_network(param: Path) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def upsample_rows(settings: Settings) -> Iterator[Row]:
-    from codeformer.ncnn_weights import find_packaged
-    from codeformer.upsample import make_upsampler
+    from codeformer.upsampling.ncnn import find_packaged
+    from codeformer.upsampling.upsampler import make_upsampler
 
     param = find_packaged()
     if param is None:
@@ -394,7 +394,7 @@ def main() -> int:
     import torch
 
     from codeformer.memory import keep_freed_memory
-    from codeformer.restore import pick_device, pick_precision
+    from codeformer.pipeline.restorer import pick_device, pick_precision
 
     keep_freed_memory()  # as the program does
     if args.threads:

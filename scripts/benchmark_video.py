@@ -25,12 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from codeformer.align import crop_face, face_transform
-from codeformer.engine import Engine, open_engine
+from codeformer.faces.align import crop_face, face_transform
+from codeformer.faces.paste import geometric_mask
+from codeformer.images.picture import read_picture
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
-from codeformer.paste import geometric_mask
-from codeformer.picture import read_picture
-from codeformer.tasks import TASKS
+from codeformer.pipeline.engine import Engine, open_engine
+from codeformer.tasks.base import TASKS
 from codeformer.video.segment import MODES, Seen, detect, paste, restore_stretch
 from codeformer.video.source import Frame
 

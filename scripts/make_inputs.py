@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from codeformer.align import crop_face, face_transform
-from codeformer.detect import find_faces, make_detector
-from codeformer.picture import Picture, write_picture
+from codeformer.faces.align import crop_face, face_transform
+from codeformer.faces.find import find_faces, make_detector
+from codeformer.images.picture import Picture, write_picture
 
 
 def portraits() -> dict[str, np.ndarray]:

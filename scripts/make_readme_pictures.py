@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from codeformer.cli import program
-from codeformer.picture import Picture, read_picture, write_picture
+from codeformer.images.picture import Picture, read_picture, write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS, IMAGES = ROOT / "inputs", ROOT / "docs" / "images"

@@ -28,7 +28,7 @@ def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 
 def test_the_example_of_the_docstring(small_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeformer.hub.resolve_model", lambda *args: (small_model_path, ["a note"]))
+    monkeypatch.setattr("codeformer.hub.store.resolve_model", lambda *args: (small_model_path, ["a note"]))
     result = doctest.testmod(codeformer.api)
     assert result.attempted >= 4 and result.failed == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
-from codeformer.cli.shared import add_message_options
+from codeformer.cli.options import add_message_options
 from codeformer.errors import ExitCode, UsageError
 from codeformer.options import DEFAULT_DETECTOR
 
@@ -88,13 +88,13 @@ def run_evaluate(args: argparse.Namespace) -> ExitCode:
     console = Console(quiet=args.quiet, verbose=args.verbose)
     from torch import channels_last  # on a CPU VGG then takes a fifth less time
 
-    from codeformer.atomic import write_atomic
-    from codeformer.digest import sha256_of
-    from codeformer.engine import trained_with_adain
-    from codeformer.hub import resolve_model
+    from codeformer.files.atomic import write_atomic
+    from codeformer.files.digest import sha256_of
+    from codeformer.hub.store import resolve_model
     from codeformer.models.load import load_network, read_metadata
-    from codeformer.restore import pick_device
-    from codeformer.tasks import TASKS
+    from codeformer.pipeline.engine import trained_with_adain
+    from codeformer.pipeline.restorer import pick_device
+    from codeformer.tasks.base import TASKS
     from codeformer.train.data import list_faces
     from codeformer.train.evaluate import Judges, Question, evaluate, table
     from codeformer.train.losses import LAYERS, PerceptualDistance
@@ -201,11 +201,11 @@ def _add_align(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_align(args: argparse.Namespace) -> ExitCode:
     """Prepare photographs, say on stderr what became of them, and print the report's path. Raises CodeFormerError."""
     console = Console(quiet=args.quiet, verbose=args.verbose)
-    from codeformer.detect import make_detector
-    from codeformer.inputs import find_inputs
-    from codeformer.picture import SUFFIXES
-    from codeformer.restore import pick_device
-    from codeformer.train.prepare import REPORT, Demands, align, check_apart
+    from codeformer.faces.find import make_detector
+    from codeformer.images.picture import SUFFIXES
+    from codeformer.pipeline.restorer import pick_device
+    from codeformer.run.inputs import find_inputs
+    from codeformer.train.align import REPORT, Demands, align, check_apart
 
     demands = Demands(
         size=args.size,
@@ -276,7 +276,7 @@ def _write_sheet(result: Evaluation, path: Path) -> None:
     import torch
 
     from codeformer.train.data import to_tensor
-    from codeformer.train.sheet import write_sheet
+    from codeformer.train.sheets import write_sheet
 
     columns = [torch.stack([to_tensor(face) for face in faces]) for faces in result.sheet.values()]
     write_sheet(path, columns, list(result.sheet))

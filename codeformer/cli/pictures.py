@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from codeformer.cli.console import Console
-from codeformer.cli.shared import add_picture_options, run_options
+from codeformer.cli.options import add_picture_options, run_options
 from codeformer.errors import ExitCode
-from codeformer.tasks import TASKS, Colorize, Inpaint, Task
+from codeformer.tasks.base import TASKS, Colorize, Inpaint, Task
 
 _HELP = {
     "restore": "restore the faces in pictures",
@@ -133,8 +133,8 @@ def make_task(args: argparse.Namespace) -> Task:
 def run(args: argparse.Namespace) -> ExitCode:
     """Work on files and folders. Raises CodeFormerError when nothing can be done at all."""
     options, task = run_options(args), make_task(args)
-    from codeformer.engine import choose_model, settle_w
-    from codeformer.runner import run_pictures
+    from codeformer.pipeline.engine import choose_model, settle_w
+    from codeformer.run.runner import run_pictures
 
     w = settle_w(task, choose_model(task, options.work.model)[0], args.fidelity_weight)
     options = replace(options, work=replace(options.work, w=w))

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from codeformer.cli.shared import add_message_options
+from codeformer.cli.options import add_message_options
 from codeformer.errors import ExitCode, OutOfMemoryError, UsageError
 
 
@@ -45,7 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Train, and print the weights file's path. Raises CodeFormerError."""
-    from codeformer.restore import is_out_of_memory
+    from codeformer.pipeline.restorer import is_out_of_memory
     from codeformer.train.data import Folder
     from codeformer.train.loop import train
     from codeformer.train.settings import load_settings

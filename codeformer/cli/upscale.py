@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from codeformer import __version__
 from codeformer.cli.console import Console
-from codeformer.cli.shared import add_input_options, number_or
-from codeformer.digest import sha256_of
+from codeformer.cli.options import add_input_options, number_or
 from codeformer.errors import CodeFormerError, ExitCode, OutputError, UsageError
+from codeformer.files.digest import sha256_of
+from codeformer.files.paths import file_id, is_file
 from codeformer.options import EXTENSIONS, PRECISIONS
-from codeformer.paths import file_id, is_file
 
 if TYPE_CHECKING:
-    from codeformer.inputs import Planned
-    from codeformer.paths import FileId
-    from codeformer.report import Report
-    from codeformer.upsample import Upsampler
+    from codeformer.files.paths import FileId
+    from codeformer.run.inputs import Planned
+    from codeformer.run.report import Report
+    from codeformer.upsampling.upsampler import Upsampler
 
 
 _REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
@@ -67,19 +67,19 @@ def run(args: argparse.Namespace) -> ExitCode:
     if is_file(args.output_path):
         raise UsageError(f"--output_path is a file, not a folder: {args.output_path}")
 
-    from codeformer.report import Report
+    from codeformer.run.report import Report
 
     with Report(args.output_path, _REPORT) as report:
         return _run(args, report, Console(quiet=args.quiet, verbose=args.verbose))
 
 
 def _run(args: argparse.Namespace, report: Report, console: Console) -> ExitCode:
-    from codeformer import ncnn_weights
-    from codeformer.inputs import find_inputs, plan
-    from codeformer.picture import SUFFIXES
-    from codeformer.record import now
-    from codeformer.super_resolution import find_realesrgan
-    from codeformer.upsample import make_upsampler
+    from codeformer.images.picture import SUFFIXES
+    from codeformer.run.inputs import find_inputs, plan
+    from codeformer.run.record import now
+    from codeformer.upsampling import ncnn as ncnn_weights
+    from codeformer.upsampling.networks import find_realesrgan
+    from codeformer.upsampling.upsampler import make_upsampler
 
     if report.damaged:
         console.warning(f"{report.root / report.name} was damaged, is kept as {report.damaged.name} and written anew")
@@ -167,7 +167,7 @@ def _settle(
 
     Raises OutputError if nothing could be written so far: the next picture would fare no better.
     """
-    from codeformer.record import fingerprint_of, naming
+    from codeformer.run.record import fingerprint_of, naming
 
     fingerprint, _ = fingerprint_of(item.path, None, stamp)
     known = report.known.get(item.key)
@@ -209,9 +209,9 @@ def _enlarge(
 
     What is there and not in ``mine``, the names of this input's earlier results, is somebody else's: UsageError.
     """
-    from codeformer.outputs import final_ending
-    from codeformer.picture import read_picture, write_picture
-    from codeformer.upsample import upsample_picture
+    from codeformer.images.picture import read_picture, write_picture
+    from codeformer.run.outputs import final_ending
+    from codeformer.upsampling.upsampler import upsample_picture
 
     picture = read_picture(item.path)
     name = f"{item.stem}{final_ending(args.ext, picture)}"

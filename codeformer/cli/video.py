@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from codeformer.cli.console import Console
-from codeformer.cli.shared import (
+from codeformer.cli.options import (
     add_canvas_options,
     add_face_options,
     add_fidelity_option,
@@ -20,7 +20,7 @@ from codeformer.cli.shared import (
     face_work,
 )
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
-from codeformer.tasks import TASKS
+from codeformer.tasks.base import TASKS
 from codeformer.video.options import TEMPORALS, FilmOptions, check_apart, parse_time
 
 _DESCRIPTION = (
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         resume=args.resume,
         stretch=args.stretch,
     )
-    from codeformer.engine import choose_model, settle_w
+    from codeformer.pipeline.engine import choose_model, settle_w
     from codeformer.video.film import run_film
 
     task = TASKS[args.task]

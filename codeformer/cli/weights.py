@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeformer import hub
 from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, WeightsError
+from codeformer.hub import store as hub
 
 if TYPE_CHECKING:
     from tqdm import tqdm

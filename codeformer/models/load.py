@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from codeformer.atomic import write_atomic
 from codeformer.errors import WeightsError
+from codeformer.files.atomic import write_atomic
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.vqgan import VQAutoEncoder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codeformer.atomic import write_atomic
 from codeformer.errors import InputError, OutputError, UsageError
+from codeformer.files.atomic import write_atomic
 from codeformer.train.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from codeformer.align import TEMPLATE_512
 from codeformer.errors import UsageError
-from codeformer.mask import smear
+from codeformer.faces.align import TEMPLATE_512
+from codeformer.tasks.inpainting.masks import smear
 
 Array = np.ndarray[Any, Any]
 Span = tuple[float, float]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from codeformer.errors import RestorationError, UsageError
-from codeformer.mask import smear
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.tasks.inpainting.masks import smear
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask, to_grey
 from codeformer.train.losses import PerceptualDistance

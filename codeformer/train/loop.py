@@ -18,11 +18,11 @@ from codeformer.train import checkpoint
 from codeformer.train.codebook import Codebook
 from codeformer.train.data import Faces, Folder, make_loader
 from codeformer.train.losses import hinge_discriminator, soften
-from codeformer.train.players import Players, build, choose_parameters, compile_players, make_optimizer
+from codeformer.train.networks import Players, build, choose_parameters, compile_players, make_optimizer
+from codeformer.train.processes import World
 from codeformer.train.reporter import Reporter
 from codeformer.train.settings import Settings
 from codeformer.train.stages import STAGES, Batch, Reduce
-from codeformer.train.world import World
 
 MODEL = "model.safetensors"
 log = logging.getLogger("codeformer")

@@ -240,7 +240,7 @@ def grid_pattern(error: Tensor, side: int, cells: int = 8) -> Tensor:
 
 def part_region(size: int) -> Tensor:
     """Return 1 on the eyes, nose and mouth of an aligned face, falling to 0 around them: (1, 1, size, size)."""
-    from codeformer.align import TEMPLATE_512
+    from codeformer.faces.align import TEMPLATE_512
 
     grid = (torch.arange(size) + 0.5) * 512 / size
     region = torch.zeros(size, size)

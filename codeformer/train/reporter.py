@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codeformer.train import checkpoint
-from codeformer.train.players import Players
+from codeformer.train.networks import Players
+from codeformer.train.processes import World
 from codeformer.train.settings import Settings
-from codeformer.train.sheet import Validation
-from codeformer.train.world import World
+from codeformer.train.sheets import Validation
 
 
 class Reporter:

@@ -20,7 +20,7 @@ from codeformer.train.losses import (
     soften,
     stress_colour,
 )
-from codeformer.train.players import Players
+from codeformer.train.networks import Players
 from codeformer.train.settings import Settings
 
 Batch = dict[str, Any]

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from codeformer import __version__
-from codeformer.atomic import sync_folder, unwritable, write_atomic
-from codeformer.digest import sha256_of
-from codeformer.engine import Engine, choose_model, open_engine
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
+from codeformer.files.atomic import sync_folder, unwritable, write_atomic
+from codeformer.files.digest import sha256_of
+from codeformer.images.picture import Picture, write_picture
 from codeformer.options import OutputOptions
-from codeformer.picture import Picture, write_picture
-from codeformer.record import describe
-from codeformer.runner import Bar, Console
-from codeformer.tasks import TASKS
+from codeformer.pipeline.engine import Engine, choose_model, open_engine
+from codeformer.run.record import describe
+from codeformer.run.runner import Bar, Console
+from codeformer.tasks.base import TASKS
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
 from codeformer.video.mux import Clip, mux
 from codeformer.video.options import FilmOptions, output_file, partial_file

@@ -16,7 +16,7 @@ from codeformer.errors import OutputError
 from codeformer.video.encoding import CONTAINERS, Encoding
 from codeformer.video.packets import read_packets
 from codeformer.video.reader import disposition_of, open_container, start_of, starts_anew, video_stream
-from codeformer.video.tracks import Carrier, carriers
+from codeformer.video.streams import Carrier, carriers
 
 _OF_THE_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", None), errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 # What describes the input's file, not the film

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
+from codeformer.files.paths import file_id, is_file, is_folder, same_file
 from codeformer.options import FaceWork
-from codeformer.paths import file_id, is_file, is_folder, same_file
 
 Temporal = Literal["auto", "off", "landmarks", "codes"]
 TEMPORALS: tuple[str, ...] = get_args(Temporal)

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from codeformer import stages
-from codeformer.detect import Face
-from codeformer.engine import Engine
-from codeformer.picture import Picture
-from codeformer.tasks import Study
+from codeformer.faces.find import Face
+from codeformer.images.picture import Picture
+from codeformer.pipeline import stages
+from codeformer.pipeline.engine import Engine
+from codeformer.tasks.base import Study
 from codeformer.video import temporal
 from codeformer.video.pixels import Pixels
 from codeformer.video.source import Frame
-from codeformer.video.track import (
+from codeformer.video.tracking import (
     Scene,
     Tracked,
     Trail,
@@ -295,7 +295,7 @@ def _choose_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
 def _decoded(items: Iterable[_Item], engine: Engine) -> Iterator[_Item]:
     import torch
 
-    from codeformer.restore import Encoded
+    from codeformer.pipeline.restorer import Encoded
 
     for group in _batches(items, engine.restorer.batch_size, 16):
         chosen = [(item, index) for item in group for index in range(len(item.cuts))]

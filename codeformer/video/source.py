@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from codeformer.errors import InputError
-from codeformer.picture import SUFFIXES, read_picture
+from codeformer.images.picture import SUFFIXES, read_picture
 from codeformer.video.pixels import Colour, Pixels, fit
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
-from codeformer.engine import Engine
-from codeformer.video.flow import ahead
+from codeformer.pipeline.engine import Engine
 from codeformer.video.pixels import Pixels
+from codeformer.video.read_ahead import ahead
 from codeformer.video.segment import Done, Seen, Steadiness, detect, paste, restore_stretch
 from codeformer.video.source import Film, Frame
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from codeformer.atomic import unwritable, write_atomic
 from codeformer.errors import OutputError
+from codeformer.files.atomic import unwritable, write_atomic
 
 SUFFIX = ".codeformer-work"
 

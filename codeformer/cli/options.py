@@ -1,0 +1,243 @@
+"""Command-line options that several subcommands share, and how they become option dataclasses.
+
+Declared with underscores; ``codeformer.cli`` also accepts them with dashes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from codeformer.errors import UsageError
+from codeformer.options import (
+    DEFAULT_DETECTOR,
+    DEFAULT_THRESHOLD,
+    EXTENSIONS,
+    NO_FACE,
+    PARSINGS,
+    PRECISIONS,
+    CanvasOptions,
+    FaceOptions,
+    FaceWork,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+)
+from codeformer.tasks.base import TASKS, Task
+
+
+def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
+    """An argparse type: an integer, or ``word``, which gives ``value``."""
+
+    def parse(text: str) -> int | None:
+        if text == word:
+            return value
+        try:
+            return int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither {word} nor a whole number") from None
+
+    return parse
+
+
+def parse_landmarks(text: str) -> tuple[tuple[float, float], ...]:
+    """An argparse type: five points "x,y x,y x,y x,y x,y" in picture pixels."""
+    try:
+        points = [tuple(float(value) for value in point.split(",")) for point in text.replace(";", " ").split()]
+        if len(points) != 5:
+            raise ValueError
+        return tuple((x, y) for x, y in points)
+    except ValueError:
+        message = f'{text!r} is not five points "x,y x,y x,y x,y x,y": left eye, right eye, nose, mouth corners'
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def add_input_options(parser: argparse.ArgumentParser, what: str = "pictures or folders") -> None:
+    """-i/--input_path, repeatable and with several values."""
+    parser.add_argument(
+        "-i", "--input_path", nargs="+", action="extend", type=Path, required=True, metavar="PATH", help=what
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --weights_dir, --device, --precision, --batch_size, --detection_model."""
+    group = parser.add_argument_group("models")
+    group.add_argument(
+        "--model",
+        default="auto",
+        metavar="NAME|FILE",
+        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file",
+    )
+    group.add_argument("--weights_dir", type=Path, metavar="DIR", help="where downloaded weights lie")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    group.add_argument("--precision", default="auto", choices=PRECISIONS, help="arithmetic (default: %(default)s)")
+    group.add_argument(
+        "--batch_size", type=number_or("auto"), default=None, metavar="auto|N", help="faces at a time (default: auto)"
+    )
+    group.add_argument(
+        "--detection_model",
+        default=DEFAULT_DETECTOR,
+        metavar="NAME",
+        help="retinaface_mobile0.25, retinaface_resnet50 or dlib (default: %(default)s)",
+    )
+
+
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    """Which faces are worked on, and how they are masked."""
+    group = parser.add_argument_group("faces")
+    group.add_argument(
+        "--det_threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD,
+        metavar="0-1",
+        help="least score of a face (default: %(default)g)",
+    )
+    group.add_argument("--min_face_size", type=float, default=0.0, metavar="PIXELS", help="leave smaller faces alone")
+    group.add_argument("--max_faces", type=int, metavar="N", help="only the N largest faces")
+    group.add_argument("--only_center_face", action="store_true", help="only the face nearest the centre")
+    group.add_argument(
+        "--face",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help="only face N, left to right from 1; repeatable",
+    )
+    group.add_argument(
+        "--landmarks",
+        type=parse_landmarks,
+        action="append",
+        default=[],
+        metavar="POINTS",
+        help='do not detect; the face is at "x,y x,y x,y x,y x,y" (eyes, nose, mouth corners); repeatable',
+    )
+    group.add_argument(
+        "--has_aligned", "--aligned", dest="aligned", action="store_true", help="the inputs are aligned face crops"
+    )
+    group.add_argument(
+        "--parsing", default="auto", choices=PARSINGS, help="mask faces with a parsing network (default: if present)"
+    )
+
+
+def add_canvas_options(parser: argparse.ArgumentParser, upscale: float) -> None:
+    """The picture around the faces: its scale and its upsampler."""
+    group = parser.add_argument_group("background")
+    group.add_argument(
+        "-s", "--upscale", type=float, default=upscale, metavar="1-4", help="scale of the result (default: %(default)g)"
+    )
+    group.add_argument(
+        "--bg_upsampler", default=None, metavar="NAME|FILE", help="realesrgan, or a super-resolution file; else Lanczos"
+    )
+    group.add_argument("--face_upsample", action="store_true", help="upsample restored faces too, where it adds detail")
+    group.add_argument(
+        "--bg_tile", type=number_or("auto"), default=None, metavar="auto|N|0", help="tile in pixels, 0 for none"
+    )
+    group.add_argument("--draw_box", action="store_true", help="draw the numbered face boxes into the result")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Where results go, for subcommands that write pictures."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o",
+        "--output_path",
+        type=Path,
+        metavar="DIR",
+        help="default: results/<input name>_<w>; for other tasks than restore, with the task's name",
+    )
+    group.add_argument("--suffix", metavar="TEXT", help="added to the names of restored pictures")
+    group.add_argument("--ext", default="png", choices=EXTENSIONS, help="format of the final picture (default: png)")
+    group.add_argument("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: 95)")
+    group.add_argument("--compare", action="store_true", help="also write before and after side by side")
+    group.add_argument("--only_final", action="store_true", help="write no face crops")
+    group.add_argument(
+        "--no_face",
+        default="copy",
+        choices=NO_FACE,
+        help="a picture without a face is left out, written resized with a warning (default), or an error; to inpaint "
+        "it is always an error",
+    )
+
+
+def add_resume_options(parser: argparse.ArgumentParser) -> None:
+    """--resume (default) and --overwrite."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume", dest="resume", action="store_true", default=True, help="skip what is already done (default)"
+    )
+    group.add_argument(
+        "--overwrite", dest="resume", action="store_false", help="do everything again, over what is there"
+    )
+
+
+def add_message_options(parser: argparse.ArgumentParser) -> None:
+    """--quiet and --verbose, which every subcommand has."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="only errors on stderr")
+    group.add_argument("--verbose", action="store_true", help="more on stderr; a traceback with unexpected errors")
+
+
+def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
+    """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
+    or_by_model = ", unless the model wants another" if by_model else ""
+    parser.add_argument(
+        "-w",
+        "--fidelity_weight",
+        type=float,
+        default=None if by_model else default_w,
+        metavar="0-1",
+        help=f"0: the most beautiful face, 1: the most faithful (default: {default_w:g}{or_by_model})",
+    )
+
+
+def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
+    """Everything that restore, colorize and inpaint have in common."""
+    add_input_options(parser)
+    parser.add_argument("--recursive", action="store_true", help="folders within folders too")
+    add_fidelity_option(parser, task.default_w, by_model=True)
+    add_model_options(parser)
+    add_face_options(parser)
+    add_canvas_options(parser, task.default_upscale)
+    add_output_options(parser)
+    add_resume_options(parser)
+    add_message_options(parser)
+
+
+def face_work(args: argparse.Namespace) -> FaceWork:
+    """The options of a pipeline. Raises UsageError naming the flag."""
+    none = (None, "", "None", "none")  # the original's "no background upsampler" is the word None
+    bg_upsampler = None if args.bg_upsampler in none else str(args.bg_upsampler)
+    return FaceWork(
+        w=TASKS[args.task].default_w if args.fidelity_weight is None else args.fidelity_weight,
+        model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
+        faces=FaceOptions(
+            detection_model=args.detection_model,
+            det_threshold=args.det_threshold,
+            min_face_size=args.min_face_size,
+            max_faces=args.max_faces,
+            only_center_face=args.only_center_face,
+            numbers=tuple(args.face),
+            landmarks=tuple(args.landmarks),
+            aligned=args.aligned,
+            parsing=args.parsing,
+        ),
+        canvas=CanvasOptions(args.upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
+    )
+
+
+def run_options(args: argparse.Namespace) -> RunOptions:
+    """The options of a run over pictures. Raises UsageError naming the flag."""
+    output = OutputOptions(
+        output_path=args.output_path,
+        suffix=args.suffix or None,
+        ext=args.ext,
+        quality=args.quality,
+        compare=args.compare,
+        only_final=args.only_final,
+        no_face=args.no_face,
+        resume=args.resume,
+    )
+    if args.draw_box and args.aligned:
+        raise UsageError("--draw_box needs whole pictures: aligned crops have no boxes")
+    return RunOptions(tuple(args.input_path), face_work(args), output, args.recursive)

@@ -1,0 +1,181 @@
+"""The faces of a picture: which detector, at which scales, and the user's filters.
+
+A detector looks at one picture at the scale that it is given. ``find_faces`` chooses the scales, brings the results
+back to full-picture coordinates and keeps what the user asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from codeformer.errors import InputError, UsageError
+from codeformer.faces.detectors import DlibDetector, MobileNetDetector, ResNetDetector
+from codeformer.faces.face import Face, Pixels, merged, moved, scaled
+
+__all__ = ["DETECTORS", "Detector", "Face", "find_faces", "make_detector"]
+
+
+class Detector(Protocol):
+    """Finds faces of about 12 to 500 pixels in an (H, W, 3) uint8 RGB picture, with a score of at least threshold."""
+
+    name: str
+
+    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]: ...
+
+
+DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
+    "retinaface_mobile0.25": MobileNetDetector,
+    "retinaface_resnet50": ResNetDetector,
+    "dlib": DlibDetector,
+}
+
+
+def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
+    """The detector of that name. UsageError for an unknown name or a missing extra, WeightsError without its file."""
+    if name not in DETECTORS:
+        raise UsageError(f"there is no detection model {name!r}: choose one of {', '.join(DETECTORS)}")
+    return DETECTORS[name](device, weights_dir)
+
+
+_LOOK = 1280  # long side of the first look: faces from about 1 % of the picture's width on
+_CLOSE_LOOK = 2560  # long side of the second look at a larger picture, in tiles
+_TILE = 1280
+_OVERLAP = 192  # tiles share this much: a face that the second look is for lies whole in one of them
+_SECOND_LOOK_FROM = 2000  # a picture of 1920x1080, and so a film's frame, is looked at once
+_SLOW = ("dlib",)  # seconds per megapixel: one look has to do
+_SMALL = 640  # a smaller picture is enlarged to this
+_PADDED = 384  # long side of the picture inside its frame of grey, for faces that fill it
+
+
+def find_faces(
+    rgb: npt.NDArray[Any],
+    detector: Detector,
+    *,
+    threshold: float = 0.5,
+    min_size: float = 0.0,
+    max_faces: int | None = None,
+    only_center: bool = False,
+    only: Sequence[int] = (),
+) -> list[Face]:
+    """The faces of an (H, W, 3) or (H, W) uint8 or uint16 picture, in its pixels, from left to right.
+
+    ``threshold``: lowest score. ``min_size``: shortest side of a box in picture pixels. ``max_faces``: keeps the
+    largest. ``only_center``: keeps the one nearest to the picture's centre. ``only``: numbers (1-based, left to
+    right) among the faces that the other options leave; InputError for a number that does not exist.
+    """
+    if (
+        rgb.ndim not in (2, 3)
+        or (rgb.ndim == 3 and rgb.shape[2] not in (1, 3))
+        or rgb.dtype not in (np.uint8, np.uint16)
+    ):
+        raise InputError(f"faces are searched in 8 or 16-bit RGB or grey pictures, not in {rgb.dtype} {rgb.shape}")
+    height, width = rgb.shape[:2]
+    if min(height, width) < 2:
+        return []
+    found = [f for f in _look(rgb, detector, threshold) if _usable(f, width, height)]
+    faces = [replace(f, box=_clipped(f.box, width, height)) for f in found]
+    faces = [f for f in faces if min(f.width, f.height) >= max(min_size, 1.0)]
+    faces.sort(key=lambda f: (f.centre, f.score))
+    if max_faces is not None and len(faces) > max_faces:
+        large = sorted(faces, key=lambda f: -f.width * f.height)[:max_faces]
+        faces = [f for f in faces if any(f is kept for kept in large)]
+    if only_center and faces:
+        middle = ((width - 1) / 2, (height - 1) / 2)
+        faces = [min(faces, key=lambda f: math.dist(f.centre, middle))]
+    return _numbered(faces, only)
+
+
+def _numbered(faces: list[Face], only: Sequence[int]) -> list[Face]:
+    if not only:
+        return faces
+    for number in only:
+        if not 1 <= number <= len(faces):
+            there = {0: "there is no face", 1: "there is one face"}.get(len(faces), f"there are {len(faces)} faces")
+            raise InputError(f"{there} in the picture, so no face number {number}; --draw_box shows the numbers")
+    return [f for i, f in enumerate(faces, 1) if i in set(only)]
+
+
+def _look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
+    height, width = rgb.shape[:2]
+    side = max(height, width)
+    scale = min(1.0, _LOOK / side) if side >= _SMALL else min(8.0, _SMALL / side)
+    faces = _detect_at(rgb, detector, threshold, scale)
+    if side > _SECOND_LOOK_FROM and detector.name not in _SLOW:
+        faces = merged(faces + _second_look(rgb, detector, threshold))
+    if not faces:
+        # Nothing: perhaps because the face is larger than its picture. Seen smaller, within a margin, it is found
+        faces = _detect_at(rgb, detector, threshold, _PADDED / side, margin=_PADDED // 2)
+    return faces
+
+
+def _second_look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
+    """Small faces of a large picture, looked for in overlapping tiles of the picture at a larger scale."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, _CLOSE_LOOK / max(height, width))
+    tile, step = round(_TILE / scale), round((_TILE - _OVERLAP) / scale)
+    faces: list[Face] = []
+    for y in _starts(height, tile, step):
+        for x in _starts(width, tile, step):
+            part = rgb[y : y + tile, x : x + tile]
+            for face in _detect_at(part, detector, threshold, scale):
+                # What a tile's edge cuts is whole in its neighbour, or too large for this look
+                if max(face.width, face.height) * scale < _OVERLAP and not _cut(face, part.shape, (x, y), rgb.shape):
+                    faces.append(moved(face, x, y))
+    return faces
+
+
+def _starts(length: int, tile: int, step: int) -> list[int]:
+    count = max(1, math.ceil((length - tile) / step) + 1)
+    return [0] if count == 1 else [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def _cut(face: Face, part: tuple[int, ...], at: tuple[int, int], whole: tuple[int, ...]) -> bool:
+    """Whether the face touches an edge of its tile that is not an edge of the picture."""
+    (x, y), (x0, y0, x1, y1) = at, face.box
+    return (
+        (x0 < 1 and x > 0)
+        or (y0 < 1 and y > 0)
+        or (x1 > part[1] - 2 and x + part[1] < whole[1])
+        or (y1 > part[0] - 2 and y + part[0] < whole[0])
+    )
+
+
+def _detect_at(
+    rgb: npt.NDArray[Any], detector: Detector, threshold: float, scale: float, margin: int = 0
+) -> list[Face]:
+    """The detector's faces in ``rgb`` seen at ``scale`` within a margin, in coordinates of ``rgb``."""
+    height, width = rgb.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    seen = rgb
+    if size != (width, height):
+        seen = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    if seen.dtype == np.uint16:
+        seen = np.rint(seen / 257.0).astype(np.uint8)
+    if seen.ndim == 2 or seen.shape[2] == 1:
+        seen = np.repeat(seen.reshape(*seen.shape[:2], 1), 3, axis=2)
+    if margin:
+        grey = (123, 117, 104)  # the mean that RetinaFace subtracts: nothing to see
+        seen = cv2.copyMakeBorder(seen, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=grey)
+    factor = (width / size[0], height / size[1])
+    return [scaled(moved(f, -margin, -margin), factor) for f in detector(seen, threshold)]
+
+
+def _usable(face: Face, width: int, height: int) -> bool:
+    """Not what a margin or a wild regression made up: the landmarks' middle in the frame, and some extent."""
+    if not (np.isfinite(face.landmarks).all() and all(math.isfinite(v) for v in face.box)):
+        return False
+    x, y = (float(v) for v in face.landmarks.mean(axis=0))
+    return -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5 and float(np.ptp(face.landmarks, axis=0).max()) >= 1.0
+
+
+def _clipped(box: tuple[float, float, float, float], width: int, height: int) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = box
+    return max(0.0, x0), max(0.0, y0), min(width - 1.0, x1), min(height - 1.0, y1)

@@ -1,0 +1,214 @@
+"""Face parsing: which pixels of a crop are the face itself, so that what hangs before it stays as it is.
+
+BiSeNet (Yu et al., ECCV 2018, arXiv 1808.00897; 28 GFLOP) and ParseNet (Chen et al., CVPR 2021; 469 GFLOP), both
+trained on CelebAMask-HQ's 19 labels, in facexlib's definitions and with its published files. They number the labels
+differently, and they were trained with different normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from codeformer.errors import OutOfMemoryError, UsageError, WeightsError
+from codeformer.faces.paste import border_ramp, smooth_step
+
+Floats = npt.NDArray[np.float32]
+
+SIZE = 512  # what both networks were trained on
+_BATCH = 4
+_FEATHER = 18  # pixels of the 512 crop, inside the face: outside it the weight is 0
+_CONTOUR = 3.0  # sigma that rounds the label map's staircase
+_HOLE = 400  # a hole of fewer pixels is a mistake of the network's, not something before the face
+_LEAST = 0.03  # of the crop: less is no face
+
+
+class Parser(Protocol):
+    """(S, S, 3) float RGB crops in [0, 1] -> soft masks (512, 512) float32 in [0, 1], all 0 where no face is seen."""
+
+    name: str
+
+    def __call__(self, crops: list[npt.NDArray[Any]]) -> list[Floats]: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One published network: its file, its numbers of the face's parts, the normalisation of its input."""
+
+    file: str
+    face: frozenset[int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    build: Callable[[], Any]
+
+
+def _bisenet() -> Any:
+    from facexlib.parsing.bisenet import BiSeNet
+
+    return BiSeNet(num_class=19)
+
+
+def _parsenet() -> Any:
+    from facexlib.parsing.parsenet import ParseNet
+
+    return ParseNet(in_size=SIZE, out_size=SIZE, parsing_ch=19)
+
+
+# The face: skin, brows, eyes, glasses, ears, nose, mouth, lips. Not: neck, cloth, hair, hat, jewels
+LAYOUTS: dict[str, Layout] = {
+    "bisenet": Layout(
+        file="parsing_bisenet.pth",
+        face=frozenset({1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13}),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        build=_bisenet,
+    ),
+    "parsenet": Layout(
+        file="parsing_parsenet.pth",
+        face=frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        build=_parsenet,
+    ),
+}
+
+
+def make_parser(
+    name: str = "auto", *, device: str = "cpu", weights_dir: Path | None = None, path: Path | None = None
+) -> Parser | None:
+    """The parser of that name. ``auto``: BiSeNet's file if it is there, else ParseNet's, else None; ``none``: None.
+
+    ``path``: the weights file itself, instead of the one in the weights folder. WeightsError when the network that was
+    asked for has no file, or its file is refused; UsageError for an unknown name.
+    """
+    if name == "none":
+        return None
+    if name != "auto" and name not in LAYOUTS:
+        raise UsageError(f"there is no parser {name!r}: choose one of auto, {', '.join(LAYOUTS)}, none")
+    if path is not None and name == "auto":
+        raise UsageError("a parser's file needs its name: bisenet or parsenet")
+    if path is not None:
+        return NetworkParser(name, path, device)
+    found = find_parser(name, weights_dir)
+    if found is not None:
+        return NetworkParser(*found, device)
+    if name == "auto":
+        return None
+    raise WeightsError(
+        f"--parsing {name} needs {LAYOUTS[name].file}: run `codeformer download parsing`, or give --parsing none"
+    )
+
+
+def find_parser(name: str, weights_dir: Path | None = None) -> tuple[str, Path] | None:
+    """The parser that ``auto`` or a name stands for on this machine, and its file. Raises WeightsError if damaged."""
+    from codeformer.hub.store import find
+
+    for candidate in LAYOUTS if name == "auto" else (name,):
+        found = find(LAYOUTS[candidate].file, weights_dir)
+        if found is not None:
+            return candidate, found
+    return None
+
+
+class NetworkParser:
+    """One of the two networks on a device."""
+
+    def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
+        import torch
+
+        self.name = name
+        self._layout = LAYOUTS[name]
+        self._device = torch.device(device)
+        net = self._layout.build()
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WeightsError(f"{path} does not hold the weights of {name}: {reason}") from error
+        self._net = net.eval().to(self._device)
+
+    def __call__(self, crops: list[npt.NDArray[Any]]) -> list[Floats]:
+        masks: list[Floats] = []
+        step = _BATCH
+        while len(masks) < len(crops):
+            batch = crops[len(masks) : len(masks) + step]
+            labels = self._labels(batch)
+            if labels is None:  # out of memory
+                if step == 1:
+                    raise OutOfMemoryError(f"no memory to parse one face with {self.name}: give --parsing none")
+                step //= 2
+                continue
+            masks += [face_mask(one, self._layout.face) for one in labels]
+        return masks
+
+    def _labels(self, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint8] | None:
+        """(B, 512, 512) label numbers; None when the device's memory does not take that many."""
+        import torch
+
+        from codeformer.pipeline.restorer import is_out_of_memory
+
+        x = np.stack([_normalised(crop, self._layout) for crop in crops])  # (B, 3, 512, 512)
+        try:
+            with torch.inference_mode():
+                scores = self._net(torch.from_numpy(x).to(self._device))[0]  # (B, 19, 512, 512)
+                return scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if self._device.type == "cuda":  # outside of the handler, where no traceback keeps the failed batch alive
+            torch.cuda.empty_cache()
+        return None
+
+
+def _normalised(crop: npt.NDArray[Any], layout: Layout) -> Floats:
+    if crop.shape[:2] != (SIZE, SIZE):
+        interpolation = cv2.INTER_AREA if crop.shape[0] > SIZE else cv2.INTER_LINEAR
+        crop = cv2.resize(crop, (SIZE, SIZE), interpolation=interpolation)
+    whitened = (np.clip(crop, 0.0, 1.0) - np.array(layout.mean, np.float32)) / np.array(layout.std, np.float32)
+    return np.ascontiguousarray(whitened.transpose(2, 0, 1), dtype=np.float32)
+
+
+def face_mask(labels: npt.NDArray[np.integer[Any]], face: frozenset[int] | set[int]) -> Floats:
+    """Label numbers (H, W) as a soft mask (H, W) float32: 0 wherever the label is none of ``face``.
+
+    Of several faces in the crop the one in its middle counts. The weight rises from 0 at the face's contour to 1
+    inside it, so that no weight lies on hair, hats or hands; on the crop's border it is 0. All 0 where the labels
+    show no face in the middle.
+    """
+    inside = np.isin(labels, list(face)).astype(np.uint8)
+    inside = _without_holes(_middle_part(inside))
+    if inside.mean() < _LEAST:
+        return np.zeros(labels.shape, dtype=np.float32)
+    # The contour without its staircase, but never beyond the labels
+    rounded = (cv2.GaussianBlur(inside.astype(np.float32), (0, 0), _CONTOUR) > 0.5).astype(np.uint8) & inside
+    # The frame counts as outside: a face that the crop cuts fades there too
+    padded = cv2.copyMakeBorder(rounded, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    weight = smooth_step(depth / (_FEATHER * labels.shape[0] / SIZE))
+    # Where two edges meet, the distance has a crease; smoothing it must not carry weight outside
+    return (cv2.GaussianBlur(weight, (0, 0), 1.5) * rounded * border_ramp(labels.shape[0])).astype(np.float32)
+
+
+def _middle_part(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The connected part that covers most of the crop's middle, where the alignment puts eyes, nose and mouth."""
+    _, parts = cv2.connectedComponents(inside, connectivity=4)
+    height, width = inside.shape
+    middle = parts[round(height * 0.38) : round(height * 0.76), round(width * 0.33) : round(width * 0.67)]
+    counts = np.bincount(middle[middle > 0].ravel())
+    if counts.size == 0:
+        return np.zeros_like(inside)
+    return (parts == int(counts.argmax())).astype(np.uint8)
+
+
+def _without_holes(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - inside, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < _HOLE * inside.size / SIZE**2
+    small[0] = False  # the face itself
+    return inside | small[holes].astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Files and paths: atomic writes, digests, questions about paths."""

@@ -1,0 +1,1 @@
+"""Published weights: the catalogue, where they lie, how they are downloaded."""

@@ -1,0 +1,307 @@
+"""Published weights: one table, where the files lie, whether they are what was published, which one a task takes.
+
+Nothing here touches the network but `download`. Files are looked for in the weights folder (``--weights_dir``, else
+``$CODEFORMER_WEIGHTS``, else the user's cache folder) and in ``./weights``, each in the original's layout
+(``CodeFormer/``, ``facelib/``, ``realesrgan/``) or flat. The table itself is in `codeformer.hub.catalogue`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from codeformer.errors import OutputError, UsageError, WeightsError
+from codeformer.files.atomic import shown, write_atomic
+from codeformer.files.digest import sha256_of
+from codeformer.files.paths import is_file
+from codeformer.hub.catalogue import GROUPS, WEIGHTS, Weights
+
+__all__ = [
+    "GROUPS",
+    "WEIGHTS",
+    "Presence",
+    "Weights",
+    "bundled",
+    "download",
+    "find",
+    "inventory",
+    "licences",
+    "look",
+    "resolve_model",
+    "select",
+    "sha256_of",
+    "weights_dir",
+]
+
+_CACHE = ".verified.json"
+_JUST_NOW = 2.0  # seconds: a file changed this recently may change again without its time telling
+
+
+_GROUP_OF_TASK = {"restore": "restoration", "colorize": "colorization", "inpaint": "inpainting"}
+
+
+# --- where they lie ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What is on this machine of one published file. ``path`` is None where it is missing."""
+
+    weights: Weights
+    state: Literal["missing", "verified", "wrong", "not verified"]
+    path: Path | None = None
+    problem: str = ""
+
+
+def weights_dir(override: Path | None = None) -> Path:
+    """The weights folder: ``override``, else ``$CODEFORMER_WEIGHTS``, else in the user's cache folder."""
+    chosen = override or os.environ.get("CODEFORMER_WEIGHTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("codeformer", appauthor=False)) / "weights"
+
+
+def find(file_or_name: str, weights_dir: Path | None = None, verify: bool = True) -> Path | None:
+    """The file on this machine, None if it is nowhere.
+
+    Raises WeightsError if there are only files of that name with other bytes than were published (``verify``), or if
+    the table has no such name.
+    """
+    presence = look(_entry(file_or_name), weights_dir, verify)
+    if presence.state == "wrong":
+        raise WeightsError(presence.problem)
+    return presence.path
+
+
+def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> Presence:
+    """Look for a published file; one that verifies wins over one that does not."""
+    wrong: Presence | None = None
+    for path in _places(weights, weights_dir(folder)):
+        if not is_file(path):
+            continue
+        problem = _problem(weights, path, weights_dir(folder)) if verify else ""
+        if not problem:
+            return Presence(weights, "verified" if verify else "not verified", path)
+        wrong = wrong or Presence(weights, "wrong", path, problem)
+    return wrong or Presence(weights, "missing")
+
+
+def inventory(folder: Path | None = None, verify: bool = True) -> list[Presence]:
+    """What is here of each file of the table, in its order."""
+    return [look(weights, folder, verify) for weights in WEIGHTS]
+
+
+# Bundled files made for one group of weights, and taken for it before ``compact``.
+SPECIAL = {"compact_inpainting": "inpainting"}
+
+
+def bundled(name: str = "compact") -> Path:
+    """A file that the package carries: ``compact``, or one of `SPECIAL`. Raises WeightsError if it is not there."""
+    here = Path(__file__).resolve().parents[1]
+    # Installed from a wheel, the folder lies in the package; run from a checkout, beside it.
+    places = [here / "weights" / f"{name}.safetensors"]
+    if (here.parent / "pyproject.toml").is_file():
+        places.append(here.parent / "weights" / f"{name}.safetensors")
+    for path in places:
+        if path.is_file():
+            return path
+    raise WeightsError(f"this installation carries no {name}.safetensors; reinstall codeformer, or give --model FILE")
+
+
+def resolve_model(model: str | Path, task: str, weights_dir: Path | None = None) -> tuple[Path, list[str]]:
+    """The weights file that ``--model`` means for a task (``restore``, ``colorize``, ``inpaint``), and notes on it.
+
+    ``auto``: the published weights if they are here and right, else the bundled compact model and a note that says so.
+    ``official``: the published ones or WeightsError. ``compact``: the task's bundled one. Anything else: that file.
+    """
+    group = _GROUP_OF_TASK.get(task, task)
+    if model == "compact":
+        return _compact(group), []
+    if model in SPECIAL:
+        return bundled(str(model)), []
+    if model not in ("auto", "official"):
+        return _own_file(model, weights_dir), []
+    weights = next(entry for entry in WEIGHTS if entry.group == group)
+    presence = look(weights, weights_dir)
+    if presence.path and presence.state == "verified":
+        return presence.path, []
+    get_them = f"run: codeformer download {group}"
+    if model == "official":
+        problem = presence.problem or (
+            f"{weights.file}: the published {group} weights are not here; {get_them}, "
+            f"or get {weights.url} and put it at {shown(_places(weights, _root(weights_dir))[0])}"
+        )
+        raise WeightsError(problem)
+    why = f"{presence.problem}; " if presence.problem else ""
+    return _compact(group), [f"{why}using the bundled compact model; for the published {group} weights {get_them}"]
+
+
+def _compact(group: str) -> Path:
+    """The bundled model: one made for the group if the package has it."""
+    for name in (name for name, made_for in SPECIAL.items() if made_for == group):
+        with suppress(WeightsError):
+            return bundled(name)
+    return bundled()
+
+
+def _own_file(model: str | Path, folder: Path | None) -> Path:
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise WeightsError(f"{shown(path)}: is a folder; --model takes a weights file")
+    if any(str(model) in (entry.name, entry.file) for entry in WEIGHTS):
+        found = find(str(model), folder)
+        if found:
+            return found
+        raise WeightsError(f"{model}: not here; run: codeformer download {model}")
+    raise WeightsError(f"{shown(path)}: no such weights file; --model takes auto, compact, official or a file")
+
+
+def _root(folder: Path | None) -> Path:
+    return weights_dir(folder)
+
+
+def _entry(file_or_name: str) -> Weights:
+    for weights in WEIGHTS:
+        if file_or_name in (weights.file, weights.name):
+            return weights
+    raise WeightsError(f"{file_or_name}: no such published weights; see: codeformer models")
+
+
+def _places(weights: Weights, root: Path) -> list[Path]:
+    """Where the file may lie; the first is where `download` puts it."""
+    local = Path("weights")
+    return [folder / weights.file for folder in (root / weights.folder, root, local / weights.folder, local)]
+
+
+# --- whether they are right --------------------------------------------------------------------------------------
+
+
+def _problem(weights: Weights, path: Path, root: Path) -> str:
+    """Why the file is not the published one, with the way out; empty if it is. Hashes it once for each change."""
+    again = f"delete it and run: codeformer download {weights.name}"
+    try:
+        status = path.stat()
+        if status.st_size != weights.size:
+            return f"{shown(path)}: has {status.st_size} bytes instead of {weights.size}; {again}"
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        known = _read_cache(root)
+        entry = known.get(key)
+        if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
+            digest = entry[2]
+        else:
+            digest = sha256_of(path)
+            if time.time() - status.st_mtime > _JUST_NOW:
+                _write_cache(root, {**known, key: [*stamp, digest]})
+    except OSError as error:
+        return f"{shown(path)}: cannot be read ({error.strerror}); check its permissions"
+    if digest == weights.sha256:
+        return ""
+    doubt = f" ({weights.note})" if weights.note else ""
+    return f"{shown(path)}: is damaged or not the published file by its SHA-256{doubt}; {again}"
+
+
+def _read_cache(root: Path) -> dict[str, object]:
+    try:
+        known = json.loads((root / _CACHE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write_cache(root: Path, known: dict[str, object]) -> None:
+    with suppress(OutputError):  # hashing again next time is all that it costs
+        write_atomic(root / _CACHE, json.dumps(known, indent=0, sort_keys=True).encode())
+
+
+# --- getting them ------------------------------------------------------------------------------------------------
+
+Progress = Callable[[Weights, int], None]
+Note = Callable[[str], None]
+
+
+def select(names: Iterable[str]) -> list[Weights]:
+    """The table's entries for ``all``, group names, names and file names, each once. Raises UsageError for others."""
+    wanted: set[str] = set()
+    for name in names:
+        chosen = {w.name for w in WEIGHTS if name in ("all", w.group, w.name, w.file)}
+        if not chosen:
+            known = ", ".join(("all", *GROUPS, *(w.name for w in WEIGHTS)))
+            raise UsageError(f"no weights are called {name!r}; there are: {known}")
+        wanted |= chosen
+    return [weights for weights in WEIGHTS if weights.name in wanted]
+
+
+def download(
+    names: Iterable[str],
+    weights_dir: Path | None = None,
+    *,
+    base_url: str | None = None,
+    progress: Progress = lambda weights, done: None,
+    note: Note = lambda text: None,
+    timeout: float = 30.0,
+) -> list[Path]:
+    """Fetch what `select` makes of ``names``, unless it is here and right already; the paths, in the table's order.
+
+    ``base_url`` (else ``$CODEFORMER_MIRROR``) is an http, https or file address under which the files lie by their
+    names; what comes from there is verified just the same. One file that cannot be had does not stop the others.
+    Raises WeightsError, after the others are there, or OutputError.
+    """
+    from codeformer.hub.download import Unreachable, fetch
+
+    root = _root(weights_dir)
+    base = base_url or os.environ.get("CODEFORMER_MIRROR")
+    if base and not base.startswith(("http://", "https://", "file://")):
+        raise UsageError(f"--base_url must begin with http://, https:// or file://, not {base!r}")
+    paths, errors = [], []
+    for weights in select(names):
+        presence = look(weights, weights_dir)
+        if presence.state == "verified" and presence.path:
+            note(f"{weights.file}: is here already: {shown(presence.path)}")
+            paths.append(presence.path)
+            continue
+        if presence.problem:
+            note(f"{presence.problem.rpartition(';')[0]}; fetching it again")
+        target = _places(weights, root)[0]
+        url = f"{base.rstrip('/')}/{weights.file}" if base else weights.url
+        try:
+            fetch(
+                url,
+                target,
+                size=weights.size,
+                sha256=weights.sha256,
+                progress=_progress_of(weights, progress),
+                note=note,
+                timeout=timeout,
+            )
+        except Unreachable:
+            raise
+        except WeightsError as error:
+            errors.append(str(error))
+        else:
+            paths.append(target)
+    if errors:
+        raise WeightsError(" | ".join(errors))
+    return paths
+
+
+def _progress_of(weights: Weights, progress: Progress) -> Callable[[int], None]:
+    return lambda done: progress(weights, done)
+
+
+def licences(chosen: Iterable[Weights]) -> Iterator[str]:
+    """One line for each licence, with the files under it."""
+    files: dict[str, list[str]] = {}
+    for weights in chosen:
+        files.setdefault(weights.licence, []).append(weights.file)
+    for licence, names in files.items():
+        yield f"licence of {', '.join(names)}: {licence}"

@@ -1,0 +1,1 @@
+"""Pictures as values: reading, writing, formats, metadata, colour."""

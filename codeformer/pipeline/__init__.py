@@ -1,0 +1,1 @@
+"""One way for every picture and every frame: find, align, restore, upsample, paste."""

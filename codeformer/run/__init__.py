@@ -1,0 +1,1 @@
+"""A run over many inputs: what there is to do, what is done, what failed, and the exit code."""

@@ -1,0 +1,71 @@
+"""The files of one result, with the original's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, replace_rgb, to_uint16, write_picture
+from codeformer.options import OutputOptions
+from codeformer.pipeline.pictures import Result
+from codeformer.pipeline.stages import as_picture
+from codeformer.run.inputs import COMPARE, CROPPED, FINAL, RESTORED
+
+
+def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOptions) -> list[tuple[str, int]]:
+    """Write everything that the options ask for; the paths, relative to ``root``, with their sizes in bytes.
+
+    ``final_results/NAME`` is the whole picture (for aligned crops ``restored_faces/NAME``), ``restored_faces/NAME_00``
+    and ``cropped_faces/NAME_00`` are its faces, ``compare/NAME`` is before and after. The final picture is written
+    last, so that it stands for all of them. Raises OutputError.
+    """
+    picture, output = result.picture, result.output
+    if picture is None or output is None:
+        raise ValueError("a result with an error has nothing to write")
+    tail = f"_{options.suffix}" if options.suffix else ""
+    ending = final_ending(options.ext, picture)
+    aligned = any(one.chosen and one.face is None for one in result.faces)
+    files: list[tuple[str, Callable[[], Picture]]] = []  # made one at a time: memory holds one copy, not all
+    if not aligned and not options.only_final:
+        for one in result.faces:
+            if one.before is not None and one.after is not None:
+                number = f"{one.number - 1:02d}"
+                files.append((f"{CROPPED}/{stem}_{number}.png", partial(as_picture, picture, one.before)))
+                files.append((f"{RESTORED}/{stem}_{number}{tail}.png", partial(as_picture, picture, one.after)))
+    if options.compare:
+        files.append((f"{COMPARE}/{stem}{tail}{ending}", partial(side_by_side, picture, output)))
+    files.append((f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}", lambda: output))
+    written = []
+    for name, make in files:
+        write_picture(make(), root / name, quality=options.quality)
+        written.append((name, (root / name).stat().st_size))
+    return written
+
+
+def final_ending(ext: str, picture: Picture) -> str:
+    """The ending of the final picture, with its dot; ``same`` is the input's, or .png where that cannot be written."""
+    if ext != "same":
+        return f".{ext}"
+    own = picture.path.suffix.lower() if picture.path else ""
+    return own if own in WRITABLE_SUFFIXES else ".png"
+
+
+def side_by_side(before: Picture, after: Picture) -> Picture:
+    """The input, at the output's size, left of the output."""
+    height, width = after.rgb.shape[:2]
+    left = before.rgb
+    if left.dtype != after.rgb.dtype:
+        left = to_uint16(left)
+    if left.shape[:2] != (height, width):
+        left = cv2.resize(left, (width, height), interpolation=cv2.INTER_CUBIC)
+    alpha = None
+    if after.alpha is not None:
+        old = after.alpha if before.alpha is None else before.alpha
+        old = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
+        alpha = np.concatenate([old.astype(after.alpha.dtype), after.alpha], axis=1)
+    return replace_rgb(after, np.concatenate([left, after.rgb], axis=1), alpha)

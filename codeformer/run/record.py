@@ -1,0 +1,151 @@
+"""What the report says: settings, fingerprints, and the record of one input. See ``docs/report.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from codeformer import __version__
+from codeformer.errors import CodeFormerError
+from codeformer.files.digest import sha256_of
+from codeformer.files.paths import is_file
+from codeformer.options import FaceWork, OutputOptions
+from codeformer.pipeline.engine import Engine
+from codeformer.pipeline.pictures import Result
+from codeformer.run.inputs import Planned
+from codeformer.run.report import Record
+from codeformer.tasks.base import Task
+
+
+def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
+    """The settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
+    model = asdict(work.model)
+    for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
+        del model[name]
+    out = asdict(output)
+    for name in ("output_path", "resume"):
+        del out[name]
+    canvas = asdict(work.canvas)
+    del canvas["bg_tile"]
+    if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
+        canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
+    settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
+    if networks := _networks(work):
+        settings["networks"] = networks
+    own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
+    return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
+
+
+def _networks(work: FaceWork) -> dict[str, str]:
+    """What ``auto`` and ``realesrgan`` stand for on this machine: with other files here, other results come out.
+
+    Raises WeightsError if a file that would be taken is damaged, or none is here.
+    """
+    networks: dict[str, str] = {}
+    if work.faces.aligned:
+        return networks
+    if work.faces.parsing == "auto":
+        from codeformer.faces.parsing import find_parser
+
+        if found := find_parser("auto", work.model.weights_dir):
+            networks["parsing"] = found[0]
+    canvas = work.canvas
+    if (canvas.bg_upsampler or canvas.face_upsample) and canvas.bg_upsampler in (None, "realesrgan"):
+        from codeformer.upsampling.networks import find_realesrgan
+
+        networks["upsampling"] = find_realesrgan(canvas.upsampler_scale, work.model.weights_dir).name
+    return networks
+
+
+def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
+    """The fingerprint of an input, and its mask's file if the task has one: of the settings and of both files' bytes.
+
+    The fingerprint is empty if a file cannot be read or there is not exactly one mask, which the job will say properly.
+    """
+    mask = None
+    if not is_file(path):  # a pipe would block
+        return "", mask
+    try:
+        mask = task.companion(path) if task else None
+        parts = [stamp, *(sha256_of(file) for file in (path, mask) if file is not None)]
+    except (OSError, CodeFormerError):
+        return "", mask
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest(), mask
+
+
+def header_of(
+    task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
+) -> dict[str, Any]:
+    """The head of the report; with the engine, once it is open, what it runs on."""
+    header: dict[str, Any] = {
+        "codeformer": __version__,
+        "task": task.name,
+        "started": now(),
+        "model": {"file": str(model), "sha256": model_hash},
+        "settings": settings,
+    }
+    if engine is not None:
+        header["device"] = str(engine.restorer.device)
+        header["precision"] = engine.restorer.precision
+        header["networks"] = dict(engine.extras)
+    return header
+
+
+def record_of(
+    item: Planned,
+    fingerprint: str,
+    status: str,
+    result: Result[Any],
+    files: Sequence[tuple[str, int]],
+    seconds: Mapping[str, float],
+    error: CodeFormerError | None,
+    mask: Path | None,
+) -> Record:
+    """One input's line of the report."""
+    return {
+        "input": item.key,
+        "name": item.stem,
+        "status": status,
+        "fingerprint": "" if error else fingerprint,
+        "size": _size(result.picture),
+        "output_size": None if error else _size(result.output),
+        "faces": [
+            {
+                "number": one.number,
+                "chosen": one.chosen,
+                "box": None if one.face is None else [round(v, 2) for v in one.face.box],
+                "score": None if one.face is None else round(float(one.face.score), 4),
+                "landmarks": None
+                if one.face is None
+                else [[round(float(v), 2) for v in p] for p in one.face.landmarks],
+            }
+            for one in result.faces
+        ],
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "mask": None if mask is None else os.path.abspath(mask),  # noqa: PTH100  (links stay as they are named)
+        "outputs": [{"path": name, "bytes": size} for name, size in files],
+        "notes": list(result.notes),
+        "error": None
+        if error is None
+        else {"kind": type(error).__name__, "message": naming(item.path, error), "exit_code": int(error.exit_code)},
+    }
+
+
+def naming(path: Path, error: CodeFormerError) -> str:
+    """The error's line, with the file that it is about."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _size(picture: Any) -> list[int] | None:
+    return None if picture is None else [picture.rgb.shape[1], picture.rgb.shape[0]]
+
+
+def now() -> str:
+    """The time, as the report writes it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Inpainting: masks, paint, and the steps of the task."""

@@ -1,0 +1,1 @@
+"""Super-resolution of pictures and of restored faces."""

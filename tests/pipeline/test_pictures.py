@@ -1,0 +1,306 @@
+"""Pictures through the stages: in order, each for itself, and untouched where there is no face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, RestorationError
+from codeformer.faces.find import Face
+from codeformer.images.picture import Picture, to_uint16
+from codeformer.models.codeformer import CodeFormer
+from codeformer.models.load import load_network
+from codeformer.options import CanvasOptions, FaceOptions, FaceWork
+from codeformer.pipeline.engine import Engine
+from codeformer.pipeline.pictures import Job, Result, process
+from codeformer.pipeline.restorer import FaceRestorer
+from codeformer.pipeline.stages import choose
+from codeformer.tasks.base import TASKS
+
+# Eyes, nose and mouth corners of a face of about 40 pixels, its eyes' middle at (0, 0)
+POINTS = np.array([[-8, 0], [8, 0], [0, 9], [-7, 16], [7, 16]], dtype=np.float32)
+
+
+def face_at(x: float, y: float, score: float = 0.9) -> Face:
+    return Face((x - 16, y - 16, x + 16, y + 28), score, POINTS + np.array([x, y], dtype=np.float32))
+
+
+class Marks:
+    """A detector for pictures made by :func:`scene`: a face hangs below each pure red pixel."""
+
+    name = "marks"
+
+    def __call__(self, rgb: np.ndarray, threshold: float) -> list[Face]:
+        raise AssertionError("the pipeline looks through find_faces")
+
+
+@pytest.fixture(autouse=True)
+def marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(rgb: np.ndarray, detector: object, **options: object) -> list[Face]:
+        top = np.iinfo(rgb.dtype).max
+        ys, xs = np.nonzero((rgb == (top, 0, 0)).all(axis=2))
+        return sorted((face_at(float(x), float(y)) for x, y in zip(xs, ys, strict=True)), key=lambda f: f.centre)
+
+    monkeypatch.setattr("codeformer.pipeline.stages.find_faces", find)
+
+
+def scene(*marks: tuple[int, int], size: tuple[int, int] = (160, 200), seed: int = 0) -> np.ndarray:
+    """Smooth noise with a red pixel where a face shall be found."""
+    rng = np.random.default_rng(seed)
+    rgb = cv2.resize(rng.integers(40, 200, (8, 10, 3), dtype=np.uint8), size[::-1], interpolation=cv2.INTER_CUBIC)
+    for x, y in marks:
+        rgb[y, x] = (255, 0, 0)
+    return rgb
+
+
+@pytest.fixture
+def engine(small_model_path: Path) -> Engine:
+    net = load_network(small_model_path)
+    assert isinstance(net, CodeFormer)
+    restorer = FaceRestorer(net, device="cpu", precision="fp32", batch_size=4)
+    work = FaceWork(faces=FaceOptions(parsing="none"), canvas=CanvasOptions(1.0))
+    return Engine(TASKS["restore"], work, restorer, Marks())
+
+
+def with_options(engine: Engine, faces: dict[str, object] | None = None, **canvas: object) -> Engine:
+    work = engine.work
+    changed = replace(work, faces=replace(work.faces, **(faces or {})), canvas=replace(work.canvas, **canvas))  # type: ignore[arg-type]
+    return replace(engine, work=changed)
+
+
+def run(engine: Engine, *pictures: Picture | Exception, ahead: int = 0) -> list[Result[int]]:
+    def load(picture: Picture | Exception) -> Picture:
+        if isinstance(picture, Exception):
+            raise picture
+        return picture
+
+    jobs = [Job(i, lambda p=p: load(p)) for i, p in enumerate(pictures)]  # type: ignore[misc]
+    results = list(process(jobs, engine, ahead=ahead))
+    assert [result.key for result in results] == list(range(len(pictures)))
+    return results
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_results_come_in_order_and_an_error_stays_with_its_picture(engine: Engine, ahead: int) -> None:
+    pictures = [
+        Picture(scene((50, 40), (140, 60))),
+        InputError("b.jpg: is not a picture"),
+        Picture(scene()),
+        MemoryError(),
+        Picture(scene((90, 80), seed=1)),
+        RuntimeError("surprise"),
+        Picture(scene((60, 50), seed=2)),
+    ]
+    results = run(engine, *pictures, ahead=ahead)
+    assert [r.done for r in results] == [2, 0, 0, 0, 1, 0, 1]
+    assert [type(r.error) for r in results] == [
+        type(None), InputError, type(None), OutOfMemoryError, type(None), RestorationError, type(None),
+    ]  # fmt: skip
+    assert "surprise" in str(results[5].error)
+    assert all((r.output is None) == (r.error is not None) for r in results)
+    assert {"read", "detect", "align", "restore", "paste"} <= results[0].seconds.keys()
+
+
+def test_faces_of_several_pictures_share_a_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    restore = engine.restorer.restore
+    monkeypatch.setattr(
+        engine.restorer, "restore", lambda crops, **options: batches.append(len(crops)) or restore(crops, **options)
+    )
+    results = run(engine, *(Picture(scene((60 + i, 50), seed=i)) for i in range(9)))
+    assert batches == [4, 4, 1]
+    alone = run(engine, Picture(scene((64, 50), seed=4)))[0]
+    assert results[4].output is not None and alone.output is not None
+    assert np.abs(results[4].output.rgb.astype(int) - alone.output.rgb).max() <= 1
+
+
+def test_the_window_is_all_that_is_held(engine: Engine) -> None:
+    taken = 0
+
+    def jobs() -> Iterator[Job[int]]:
+        nonlocal taken
+        for i in range(1000):
+            taken += 1
+            yield Job(i, lambda: Picture(scene((60, 50))))
+
+    results = process(jobs(), engine)
+    next(results)
+    assert taken <= 4
+    results.close()
+    assert taken <= 4
+
+
+def test_outside_of_the_face_the_picture_is_the_input_bit_for_bit(engine: Engine) -> None:
+    rgb = scene((50, 50))
+    result = run(engine, Picture(rgb))[0]
+    assert result.output is not None
+    changed = (result.output.rgb != rgb).any(axis=2)
+    assert changed[45:70, 40:60].mean() > 0.9
+    assert not changed[:, 120:].any() and not changed[130:].any()
+    assert (rgb == scene((50, 50))).all()  # the caller's array is left alone
+
+
+def test_the_scale_holds_for_picture_alpha_and_face(engine: Engine) -> None:
+    rgb = scene((50, 50))
+    alpha = np.full(rgb.shape[:2], 200, np.uint8)
+    result = run(with_options(engine, upscale=2.5), Picture(rgb, alpha=alpha))[0]
+    assert result.output is not None and result.output.alpha is not None
+    assert result.output.rgb.shape == (400, 500, 3) and result.output.alpha.shape == (400, 500)
+    expected = cv2.resize(rgb, (500, 400), interpolation=cv2.INTER_LANCZOS4)
+    changed = (result.output.rgb != expected).any(axis=2)
+    assert changed[115:170, 105:145].mean() > 0.9
+    assert not changed[:, 300:].any()
+
+
+def test_sixteen_bits_stay(engine: Engine) -> None:
+    rgb = scene((50, 50)).astype(np.uint16) * 257
+    result = run(engine, Picture(rgb))[0]
+    assert result.output is not None and result.output.rgb.dtype == np.uint16
+    face = result.output.rgb[45:70, 40:60]
+    assert len(np.unique(face % 257)) > 50  # not 8 bits in disguise
+    assert (result.output.rgb[:, 120:] == rgb[:, 120:]).all()
+
+
+@pytest.mark.parametrize("noise", [0, 2], ids=["one channel", "faint JPEG colour"])
+def test_a_grey_face_stays_grey(engine: Engine, noise: int) -> None:
+    by_hand = (tuple((float(x) + 50, float(y) + 50) for x, y in POINTS),)
+    grey = scene()[..., :1].repeat(3, axis=2)
+    grey = np.clip(grey.astype(int) + np.random.default_rng(0).integers(-noise, noise + 1, grey.shape), 0, 255)
+    picture = Picture(grey.astype(np.uint8), grey=noise == 0)
+    result = run(with_options(engine, {"landmarks": by_hand}), picture)[0]
+    assert result.output is not None and result.done == 1
+    face = result.output.rgb[50:66, 44:56].astype(int)
+    assert np.ptp(face, axis=2).max() <= 2 * noise
+    assert np.abs(face - picture.rgb[50:66, 44:56]).mean() > 2  # it was worked on all the same
+
+
+def test_a_coloured_face_keeps_its_colour(engine: Engine) -> None:
+    result = run(engine, Picture(scene((50, 50))))[0]
+    assert result.faces[0].after is not None
+    assert np.ptp(result.faces[0].after, axis=2).mean() > 0.02
+
+
+def test_an_aligned_crop_is_one_face(engine: Engine) -> None:
+    aligned = with_options(engine, {"aligned": True}, upscale=2.0)
+    for side in (64, 40, 150):
+        result = run(aligned, Picture(scene(size=(side, side))))[0]
+        assert result.output is not None and result.output.rgb.shape == (64, 64, 3)
+        assert [f.chosen for f in result.faces] == [True]
+    exact = run(aligned, Picture(scene(size=(64, 64))))[0].faces[0]
+    assert exact.before is not None
+    assert (np.rint(exact.before * 255).astype(np.uint8) == scene(size=(64, 64))).all()
+
+
+def test_one_face_that_comes_out_broken_fails_its_picture_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = engine.restorer.restore
+
+    def broken(crops: list[np.ndarray], **options: object) -> list[np.ndarray]:
+        if any(crop.mean() < 0.02 for crop in crops):
+            raise RestorationError("the network's output is not finite for this face")
+        return restore(crops, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.restorer, "restore", broken)
+    black = np.zeros((160, 200, 3), np.uint8)
+    black[50, 50] = (255, 0, 0)
+    results = run(engine, Picture(scene((50, 50))), Picture(black), Picture(scene((70, 60))))
+    assert [r.error is None for r in results] == [True, False, True]
+    assert results[1].output is None  # never an unrestored face as a result
+
+
+def test_numbers_choose_faces_and_boxes_show_them(engine: Engine) -> None:
+    rgb = scene((40, 50), (100, 60), (160, 50))
+    result = run(with_options(engine, {"numbers": (3, 1)}), Picture(rgb))[0]
+    assert [(f.number, f.chosen) for f in result.faces] == [(1, True), (2, False), (3, True)]
+    assert result.output is not None
+    assert (result.output.rgb[60:76, 92:108] == rgb[60:76, 92:108]).all()
+    missing = run(with_options(engine, {"numbers": (4,)}), Picture(rgb))[0]
+    assert isinstance(missing.error, InputError) and "only 3 faces" in str(missing.error)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_boxes_are_drawn_at_any_depth(engine: Engine, dtype: type) -> None:
+    rgb = scene((40, 50), (160, 50))
+    rgb = to_uint16(rgb) if dtype == np.uint16 else rgb
+    result = run(with_options(engine, {"max_faces": 1}, draw_box=True), Picture(rgb))[0]
+    assert result.error is None and result.output is not None and result.output.rgb.dtype == dtype
+    green = (result.output.rgb == (0, np.iinfo(dtype).max, 0)).all(axis=2)
+    assert green.sum() > 200  # around the face that was left alone too
+    assert (result.output.rgb[-5:] == rgb[-5:]).all()
+
+
+boxes = st.lists(st.tuples(st.integers(20, 180), st.integers(20, 120), st.integers(4, 60)), max_size=6)
+
+
+@given(boxes, st.integers(1, 4), st.booleans())
+def test_choosing_leaves_what_the_options_say(places: list[tuple[int, int, int]], most: int, centre: bool) -> None:
+    faces = [Face((x, y, x + s, y + s), 0.9, POINTS) for x, y, s in places]
+    chosen = choose(faces, FaceOptions(max_faces=most, only_center_face=centre), 200, 160)
+    assert chosen <= set(range(1, len(faces) + 1))
+    assert len(chosen) == min(len(faces), 1 if centre else most)
+    if not centre and chosen:
+        left = [faces[n - 1].width for n in set(range(1, len(faces) + 1)) - chosen]
+        assert min(faces[n - 1].width for n in chosen) >= max(left, default=0)
+    for number in range(1, len(faces) + 1):
+        assert choose(faces, FaceOptions(numbers=(number,)), 200, 160) == {number}
+
+
+def test_a_face_upsampler_is_used_only_where_it_shows(engine: Engine) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def double(rgb: np.ndarray, outscale: float) -> np.ndarray:
+        sizes.append(rgb.shape)
+        return cv2.resize(rgb, None, fx=outscale, fy=outscale, interpolation=cv2.INTER_CUBIC)
+
+    double.scale = 2  # type: ignore[attr-defined]
+    large = replace(with_options(engine, upscale=4.0), face_upsampler=double)  # type: ignore[arg-type]
+    plain = run(with_options(engine, upscale=4.0), Picture(scene((90, 60))))[0]
+    result = run(large, Picture(scene((90, 60))))[0]
+    assert sizes == [(64, 64, 3)]
+    assert result.output is not None and plain.output is not None
+    assert np.abs(result.output.rgb.astype(int) - plain.output.rgb).mean() < 3  # in the same place
+    small = run(replace(large, work=engine.work), Picture(scene((90, 60))))[0]
+    assert len(sizes) == 1 and any("--face_upsample" in note for note in small.notes)
+
+
+def test_a_grey_face_stays_grey_under_a_face_upsampler(engine: Engine) -> None:
+    def coloured(rgb: np.ndarray, outscale: float) -> np.ndarray:
+        large = cv2.resize(rgb, None, fx=outscale, fy=outscale, interpolation=cv2.INTER_CUBIC)
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, large.shape)
+        return np.clip(large + noise, 0, 1).astype(np.float32)
+
+    coloured.scale = 2  # type: ignore[attr-defined]
+    points = tuple(tuple((float(x), float(y)) for x, y in POINTS + np.float32([90, 60])) for _ in range(1))
+    large = replace(with_options(engine, {"landmarks": points}, upscale=4.0), face_upsampler=coloured)  # type: ignore[arg-type]
+    grey = np.repeat(scene()[..., 1:2], 3, axis=2)
+    result = run(large, Picture(grey, grey=True))[0]
+    assert result.output is not None and result.done == 1 and not result.notes
+    assert (result.output.rgb == result.output.rgb[..., :1]).all()
+    colour = run(large, Picture(scene()))[0]
+    assert colour.output is not None and (colour.output.rgb != colour.output.rgb[..., :1]).any()
+
+
+@pytest.mark.parametrize("at", [(-90.0, 60.0), (260.0, 60.0), (90.0, 200.0)])
+def test_landmarks_outside_of_the_picture_are_no_restored_face(engine: Engine, at: tuple[float, float]) -> None:
+    points = (tuple((float(x), float(y)) for x, y in POINTS + np.float32(at)),)
+    result = run(with_options(engine, {"landmarks": points}), Picture(scene()))[0]
+    assert isinstance(result.error, InputError) and "lies outside of 200 x 160" in str(result.error)
+    assert result.output is None
+
+
+def test_warnings_of_the_picture_arrive(engine: Engine) -> None:
+    result = run(engine, Picture(scene(), warnings=("first frame only",)))[0]
+    assert "first frame only" in result.notes
+
+
+def test_the_task_decides_when_no_face_is_an_error(engine: Engine) -> None:
+    fussy = type("Fussy", (type(TASKS["restore"]),), {"needs_face": True, "prepare": lambda self, crop: None})()
+    for picture in (Picture(scene()), Picture(scene((60, 50)))):
+        error = run(replace(engine, task=fussy), picture)[0].error
+        assert isinstance(error, CodeFormerError) and fussy.untouched(0) in str(error)

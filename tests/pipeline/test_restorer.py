@@ -1,0 +1,153 @@
+"""The network on a device: the same faces whatever the batch, and no face lost to memory or half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
+from codeformer.models.codeformer import CodeFormer
+from codeformer.models.load import load_network
+from codeformer.pipeline.restorer import FaceRestorer, is_out_of_memory, pick_device, pick_precision
+
+
+@pytest.fixture
+def net(small_model_path: Path) -> CodeFormer:
+    net = load_network(small_model_path)
+    assert isinstance(net, CodeFormer)
+    return net
+
+
+@pytest.fixture(scope="module")
+def crops() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.random((64, 64, 3), dtype=np.float32) for _ in range(3)]
+
+
+def make(net: CodeFormer, precision: str = "fp32", batch_size: int | None = 2) -> FaceRestorer:
+    return FaceRestorer(net, device="cpu", precision=precision, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("adain", [False, True])
+def test_equals_the_published_forward(net: CodeFormer, crops: list[np.ndarray], w: float, adain: bool) -> None:
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) * 2 - 1
+    with torch.inference_mode():
+        out = net(x, w=w, adain=adain)[0].clamp(-1, 1) * 0.5 + 0.5
+    restored = make(net).restore(crops, w=w, adain=adain)
+    assert [face.shape for face in restored] == [(64, 64, 3)] * 3
+    assert all(face.dtype == np.float32 and face.min() >= 0 and face.max() <= 1 for face in restored)
+    np.testing.assert_allclose(np.stack(restored), out.permute(0, 2, 3, 1).numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_batch_does_not_matter(net: CodeFormer, crops: list[np.ndarray], precision: str) -> None:
+    together = make(net, precision, 3).restore(crops, w=0.5, adain=True)
+    alone = [make(net, precision, 1).restore([crop], w=0.5, adain=True)[0] for crop in crops]
+    np.testing.assert_allclose(np.stack(together), np.stack(alone), atol=2e-5 if precision == "fp32" else 2e-2)
+
+
+def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    restorer = make(net, batch_size=2)
+    encoded = restorer.encode(crops)
+    assert len(encoded) == 3
+    assert encoded.logits.shape == (3, 64, 32)
+    halves = restorer.decode(encoded, encoded.logits.argmax(2), w=0.3, adain=True)
+    np.testing.assert_allclose(np.stack(halves), np.stack(restorer.restore(crops, w=0.3, adain=True)), atol=2e-5)
+    other = restorer.decode(encoded, (encoded.logits.argmax(2) + 7) % 32, w=0.3, adain=True)
+    assert np.abs(other[0] - halves[0]).max() > 1e-2  # the caller's codes are what is decoded
+
+
+def test_no_crops_is_no_work(net: CodeFormer) -> None:
+    assert make(net).restore([], w=0.5, adain=True) == []
+
+
+class _Small:
+    """Memory for a few faces only: raises as the device would when a larger batch comes."""
+
+    def __init__(self, net: CodeFormer, faces: int, error: Exception) -> None:
+        self.fits, self.error, self.batches = faces, error, list[int]()
+        self.encode = net.encode_features
+        net.encode_features = self  # type: ignore[method-assign]
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self.batches.append(len(x))
+        if len(x) > self.fits:
+            raise self.error
+        return self.encode(x)
+
+
+MEMORY_ERRORS = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+    RuntimeError("MPS backend out of memory"),
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS, ids=lambda e: type(e).__name__)
+def test_a_batch_that_does_not_fit_is_halved(net: CodeFormer, crops: list[np.ndarray], error: Exception) -> None:
+    expected = make(net).restore(crops * 2, w=0.5, adain=True)
+    small = _Small(net, 2, error)
+    restorer = make(net, batch_size=6)
+    np.testing.assert_allclose(np.stack(restorer.restore(crops * 2, w=0.5, adain=True)), np.stack(expected), atol=2e-5)
+    assert small.batches == [6, 3, 1, 1, 1, 1, 1, 1]
+    small.batches.clear()
+    restorer.restore(crops, w=0.5, adain=True)
+    assert small.batches == [1, 1, 1]  # what does not fit is not tried again
+
+
+def test_one_face_that_does_not_fit_is_an_error(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    small = _Small(net, 0, MEMORY_ERRORS[0])
+    with pytest.raises(OutOfMemoryError, match="one face does not fit"):
+        make(net, batch_size=4).restore(crops, w=0.5, adain=True)
+    assert small.batches == [3, 1]
+
+
+def test_another_error_is_not_taken_for_memory(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    _Small(net, 0, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="multiplied"):
+        make(net).restore(crops, w=0.5, adain=True)
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_an_output_with_nan_is_an_error(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    with torch.no_grad():
+        next(p for n, p in net.named_parameters() if n.startswith("generator") and n.endswith("bias"))[0] = torch.nan
+    for precision in ("fp32", "bf16"):
+        with pytest.raises(RestorationError, match="not finite"):
+            make(net, precision).restore(crops, w=0.0, adain=True)
+
+
+def test_half_precision_that_overflows_is_repeated_in_full(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    expected = make(net).restore(crops, w=0.5, adain=True)
+    decode, batches = net.decode_codes, list[int]()
+
+    def overflowing(codes: torch.Tensor, *args: object) -> torch.Tensor:
+        out = decode(codes, *args)  # type: ignore[arg-type]
+        batches.append(len(codes))
+        if torch.is_autocast_enabled("cpu") and len(codes) > 1:
+            out[1] = torch.inf
+        return out
+
+    net.decode_codes = overflowing  # type: ignore[method-assign, assignment]
+    restored = make(net, "bf16", batch_size=3).restore(crops, w=0.5, adain=True)
+    assert batches == [3, 1]  # only the face that needs it
+    np.testing.assert_allclose(restored[1], expected[1], atol=2e-5)
+
+
+def test_devices_and_precisions_that_are_not_there() -> None:
+    cpu = torch.device("cpu")
+    assert pick_precision("fp32", cpu) == "fp32"
+    assert pick_precision("auto", cpu) in ("fp32", "bf16")
+    with pytest.raises(UsageError, match="--precision fp16"):
+        pick_precision("fp16", cpu)
+    with pytest.raises(UsageError, match="--precision"):
+        pick_precision("int8", cpu)
+    with pytest.raises(UsageError, match="--device"):
+        pick_device("abacus")
+    with pytest.raises(UsageError, match="--device cuda:63"):
+        pick_device("cuda:63")
