@@ -165,12 +165,16 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """One run over files and folders."""
+    """One run over files and folders.
+
+    ``w_by_model`` says that nobody asked for ``work.w``: a weights file that wants another fidelity weight gets it.
+    """
 
     inputs: tuple[Path, ...]
     work: FaceWork = field(default_factory=FaceWork)
     output: OutputOptions = field(default_factory=OutputOptions)
     recursive: bool = False
+    w_by_model: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")

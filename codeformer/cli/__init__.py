@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from codeformer import __version__
-from codeformer.cli import evaluate, pictures, train, upscale, video, weights
+from codeformer.cli import align, colorize, download, evaluate, inpaint, models, restore, train, upscale, video
 from codeformer.cli.console import Console, library_messages
 from codeformer.errors import CodeFormerError, ExitCode
 from codeformer.memory import keep_freed_memory
 
-#: Each adds its subcommands, in the order of ``codeformer --help``.
-_MODULES = (pictures, video, upscale, weights, train, evaluate)
+#: Each adds its subcommand, in the order of ``codeformer --help``.
+_MODULES = (restore, colorize, inpaint, video, upscale, download, models, train, evaluate, align)
 
 
 class _Parser(argparse.ArgumentParser):

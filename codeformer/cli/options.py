@@ -60,6 +60,16 @@ def add_input_options(parser: argparse.ArgumentParser, what: str = "pictures or 
     )
 
 
+def add_weights_folder_option(parser: argparse.ArgumentParser) -> None:
+    """Add --weights_dir to a command that looks after the weights folder itself."""
+    parser.add_argument(
+        "--weights_dir",
+        type=Path,
+        metavar="DIR",
+        help="the weights folder (default: $CODEFORMER_WEIGHTS, else in the user's cache folder)",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--model, --weights_dir, --device, --precision, --batch_size, --detection_model."""
     group = parser.add_argument_group("models")
@@ -240,4 +250,6 @@ def run_options(args: argparse.Namespace) -> RunOptions:
     )
     if args.draw_box and args.aligned:
         raise UsageError("--draw_box needs whole pictures: aligned crops have no boxes")
-    return RunOptions(tuple(args.input_path), face_work(args), output, args.recursive)
+    return RunOptions(
+        tuple(args.input_path), face_work(args), output, args.recursive, w_by_model=args.fidelity_weight is None
+    )

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.files.digest import sha256_of
 from codeformer.images.picture import SUFFIXES, read_picture
 from codeformer.options import OutputOptions, RunOptions
-from codeformer.pipeline.engine import Engine, choose_model, open_engine
+from codeformer.pipeline.engine import Engine, choose_model, open_engine, settle_w
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.run.inputs import OUR_FOLDERS, Planned, films, find_inputs, output_root, plan
 from codeformer.run.outputs import write_outputs
@@ -90,6 +90,12 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
     others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
     any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
     """
+    model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
+    if engine is None:
+        w = settle_w(task, model, None if options.w_by_model else options.work.w)
+        options = replace(options, work=replace(options.work, w=w))
+    if task.only_faces and not options.work.faces.aligned:
+        console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
     root = output_root(options.inputs, task, options.work.w, options.output.output_path)
     found = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     _mention_ignored(found.ignored, console)
@@ -97,7 +103,6 @@ def run_pictures(options: RunOptions, task: Task, console: Console, engine: Engi
         if report.damaged:
             console.warning(f"{root / 'results.json'} was damaged, is kept as {report.damaged.name} and written anew")
         planned = plan(found.inputs, {key: known.stem for key, known in report.known.items()})
-        model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
         for note in notes:
             console.note(note)
         model_hash = engine.model_hash if engine else sha256_of(model)

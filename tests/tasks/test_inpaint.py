@@ -422,7 +422,7 @@ def test_a_folder_with_a_folder_of_masks(tiny_model_path, crop, tmp_path, capsys
     ],
 )
 def test_colours_on_the_command_line(text, colour):
-    from codeformer.cli.pictures import parse_color
+    from codeformer.cli.inpaint import parse_color
 
     assert parse_color(text) == colour
 

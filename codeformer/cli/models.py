@@ -1,0 +1,98 @@
+"""``codeformer models``: which weights there are, which are here, and whether they are right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from codeformer.cli.options import add_weights_folder_option
+from codeformer.errors import ExitCode, WeightsError
+from codeformer.hub import store as hub
+
+#: Ours, but of faces whose own licences allow no other use; the card says which.
+_BUNDLED_LICENCE = "non-commercial research: see weights/README.md"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "models",
+        help="list weights: which there are, which are here, whether they are right",
+        description="List the published weights and the bundled model: what is here, where, and whether it verifies.",
+    )
+    add_weights_folder_option(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--verbose", action="store_true", help="a traceback with unexpected errors")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Print the table, or JSON."""
+    carried = (_bundled_row("compact", "restoration"), *(_bundled_row(*special) for special in hub.SPECIAL.items()))
+    rows = [*carried, *(_row(presence) for presence in hub.inventory(args.weights_dir))]
+    if args.json:
+        print(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": rows}, indent=2))
+        return ExitCode.OK
+    heads = ("name", "group", "MB", "state", "licence", "where")
+    cells = [heads, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for row in rows:
+        if row["problem"]:
+            print(row["problem"])
+    print(f"weights folder: {hub.weights_dir(args.weights_dir)}")
+    return ExitCode.OK
+
+
+def _row(presence: hub.Presence) -> dict[str, Any]:
+    weights = presence.weights
+    return {
+        "name": weights.name,
+        "group": weights.group,
+        "purpose": weights.purpose,
+        "file": weights.file,
+        "size": weights.size,
+        "sha256": weights.sha256,
+        "state": presence.state,
+        "path": str(presence.path) if presence.path else None,
+        "problem": presence.problem,
+        "url": weights.url,
+        "licence": weights.licence,
+        "note": weights.note,
+    }
+
+
+def _bundled_row(name: str, group: str) -> dict[str, Any]:
+    try:
+        path, problem = hub.bundled(name), ""
+    except WeightsError as error:
+        path, problem = None, str(error)
+    return {
+        "name": name,
+        "group": group,
+        "purpose": "fill holes in faces, small" if group == "inpainting" else "restore and colorize faces, small",
+        "file": f"{name}.safetensors",
+        "size": path.stat().st_size if path else None,
+        "sha256": hub.sha256_of(path) if path else None,
+        "state": "bundled" if path else "missing",
+        "path": str(path) if path else None,
+        "problem": problem,
+        "url": None,
+        "licence": _BUNDLED_LICENCE,
+        "note": "",
+    }
+
+
+def _way_to(row: dict[str, Any]) -> str:
+    """Where a file that is not here comes from."""
+    if row["licence"] == _BUNDLED_LICENCE:
+        return "-"
+    return row["note"] if row["note"].startswith("not needed") else f"codeformer download {row['group']}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['size'] / 1e6:.1f}" if row["size"] else "-"
+    where = row["path"] or _way_to(row)
+    return row["name"], row["group"], size, row["state"], row["licence"].partition(":")[0], where
