@@ -35,7 +35,8 @@ from codeformer.options import (
 )
 from codeformer.pipeline.engine import open_engine, settle_w
 from codeformer.pipeline.pictures import Job, Result, process
-from codeformer.tasks.base import TASKS, Task
+from codeformer.tasks.base import Task
+from codeformer.tasks.table import TASKS
 
 # Python would print a library's warnings on stderr if nobody has set up logging
 logging.getLogger("codeformer").addHandler(logging.NullHandler())

@@ -30,7 +30,7 @@ from codeformer.faces.paste import geometric_mask
 from codeformer.images.picture import read_picture
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine, open_engine
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 from codeformer.video.segment import MODES, Seen, detect, paste, restore_stretch
 from codeformer.video.source import Frame
 

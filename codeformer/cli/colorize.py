@@ -8,7 +8,7 @@ from dataclasses import replace
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_picture_options, run_options
 from codeformer.errors import ExitCode
-from codeformer.tasks.base import Colorize
+from codeformer.tasks.colorize import Colorize
 
 _DEFAULT = Colorize()
 

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.models.load import load_network, read_metadata
     from codeformer.pipeline.engine import trained_with_adain
     from codeformer.pipeline.restorer import pick_device
-    from codeformer.tasks.base import TASKS
+    from codeformer.tasks.table import TASKS
     from codeformer.train.data import list_faces
     from codeformer.train.evaluate import Judges, Question, evaluate, table
     from codeformer.train.losses import LAYERS, PerceptualDistance

@@ -9,7 +9,7 @@ from pathlib import Path
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_picture_options, run_options
 from codeformer.errors import ExitCode
-from codeformer.tasks.base import Inpaint
+from codeformer.tasks.inpaint import Inpaint
 
 _DEFAULT = Inpaint()
 _COLORS = {

@@ -24,7 +24,8 @@ from codeformer.options import (
     OutputOptions,
     RunOptions,
 )
-from codeformer.tasks.base import TASKS, Task
+from codeformer.tasks.base import Task
+from codeformer.tasks.table import TASKS
 
 
 def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:

@@ -7,7 +7,7 @@ import argparse
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_picture_options, run_options
 from codeformer.errors import ExitCode
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -20,7 +20,7 @@ from codeformer.cli.options import (
     face_work,
 )
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 from codeformer.video.options import TEMPORALS, FilmOptions, check_apart, parse_time
 
 _DESCRIPTION = (

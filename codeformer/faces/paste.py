@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codeformer.arrays import Crop, Mask, Matrix
 from codeformer.faces.align import face_transform, inverse, mean_scale, transform_points, warp
 
 _TILE = 2048  # output pixels along a side that are blended in float at a time
@@ -39,6 +40,20 @@ def paste_faces(
     for i in sorted(range(len(crops)), key=lambda i: (sizes[i], i)):
         _paste_one(out, crops[i], np.asarray(matrices[i], dtype=np.float64), masks[i], whole)
     return out
+
+
+def coverage(
+    size: tuple[int, int],
+    crops: Sequence[Crop],
+    matrices: Sequence[Matrix],
+    masks: Sequence[Mask],
+    *,
+    whole: bool = False,
+) -> Mask:
+    """Return how far :func:`paste_faces` pastes crops over each pixel of a picture of ``size`` (width, height)."""
+    white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
+    nothing = np.zeros((size[1], size[0], 1), dtype=np.uint8)
+    return paste_faces(nothing, white, matrices, masks, whole=whole)[..., 0] / np.float32(255)
 
 
 def _paste_one(

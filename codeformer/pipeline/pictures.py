@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
 from codeformer.faces.find import Face
+from codeformer.faces.paste import coverage
 from codeformer.images.picture import Picture
 from codeformer.pipeline import stages
 from codeformer.pipeline.engine import Engine
@@ -260,10 +262,11 @@ def _whole(item: _Waiting[K], study: Study, engine: Engine, notes: list[str]) ->
         with item.timed("paste"):
             whole = engine.work.faces.aligned
             plain, canvas = canvas, stages.compose(canvas, crops, matrices, face_masks, whole=whole)
-            canvas = replace(canvas, rgb=engine.task.settle(plain.rgb, canvas.rgb))
-            if study.fill is not None:
-                canvas, more = stages.fill_in(plain, canvas, study.fill, crops, matrices, face_masks, whole=whole)
-                notes += [*stages.doubts(item.cuts), *more]
+            size = (canvas.rgb.shape[1], canvas.rgb.shape[0])
+            covered = partial(coverage, size, crops, matrices, face_masks, whole=whole)
+            canvas, more = engine.task.complete(study, plain, canvas, covered)
+            notes += [f"face {one.number}: {said}" for one in item.cuts if (said := engine.task.remark(one.crop))]
+            notes += more
             if engine.work.canvas.draw_box:
                 canvas = stages.draw_boxes(canvas, item.faces, engine.work.canvas, (width, height))
     return canvas

@@ -13,18 +13,15 @@ import cv2
 import numpy as np
 
 from codeformer.errors import InputError
-from codeformer.faces.align import crop_face, crop_mask, face_transform, scaled, transform_points
+from codeformer.faces.align import crop_face, face_transform, scaled, transform_points
 from codeformer.faces.find import Face, find_faces
 from codeformer.faces.paste import geometric_mask, paste_faces
 from codeformer.images.colour import is_grey
 from codeformer.images.picture import Picture, replace_rgb
 from codeformer.options import CanvasOptions, FaceOptions
 from codeformer.pipeline.engine import Engine
-from codeformer.tasks.base import FaceCrop, Study
-from codeformer.tasks.inpainting.masks import composite, guess_under, resized, shares
-
-# A mask that covers more than this share of an aligned crop leaves little of the face to go by.
-_MUCH = 0.18
+from codeformer.tasks.base import CropMasks, FaceCrop, Study
+from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +65,8 @@ def look(engine: Engine, study: Study) -> list[Face]:
     if study.seen is not None:
         return find(study.seen)
     faces = find(study.picture.rgb)
-    if not faces and study.fill is not None:
-        core = (study.fill >= 0.99 * study.fill.max()).astype(np.float32)  # the feather around it shows the picture
-        faces = find(guess_under(study.picture.rgb, core))
+    if not faces and study.mask is not None:
+        faces = find(uncovered(study.picture.rgb, study.mask))
     return faces
 
 
@@ -104,45 +100,19 @@ def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) 
             for number, face in enumerate(faces, 1)
             if number in numbers
         ]
-    shares = _shares(study, places, size)
+    masks: Sequence[CropMasks | None] = [None] * len(places)
+    if study.mask is not None:
+        matrices = [matrix for _, _, matrix in places]
+        masks = masks_of_crops(study.mask, matrices, size, whole=engine.work.faces.aligned)
     cuts = []
-    for (number, face, matrix), share in zip(places, shares, strict=True):
+    for (number, face, matrix), own in zip(places, masks, strict=True):
         pixels = _whole_crop(study.picture.rgb, size) if face is None else crop_face(study.picture.rgb, matrix, size)
-        fill = None if study.fill is None else crop_mask(study.fill, matrix, size)
-        hole = None if study.fill is None else crop_mask(study.fill >= 0.5, matrix, size) > 0.02
-        grey = study.picture.grey or is_grey(_without(pixels, hole))
-        crop = FaceCrop(pixels, grey, fill, hole, share)
+        grey = study.picture.grey or is_grey(without_hole(pixels, own))
+        crop = FaceCrop(pixels, grey, own)
         source = engine.task.prepare(crop)
         if source is not None:
             cuts.append(Cut(number, face, matrix, crop, np.ascontiguousarray(source, dtype=np.float32)))
     return cuts
-
-
-def _without(pixels: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
-    """A crop with the mean of its other pixels in its hole, which may be painted in any colour."""
-    if hole is None or not hole.any() or hole.all():
-        return pixels
-    return np.where(hole[..., None], pixels[~hole].mean(axis=0), pixels)
-
-
-def doubts(cuts: Sequence[Cut]) -> list[str]:
-    """What to say of faces of which a mask leaves little to go by."""
-    return [
-        f"face {one.number}: the mask covers {share:.0%} of its crop; what is drawn there is a rough guess"
-        for one in cuts
-        if one.crop.hole is not None and (share := float(one.crop.hole.mean())) > _MUCH
-    ]
-
-
-def _shares(
-    study: Study, places: Sequence[tuple[int, Face | None, np.ndarray]], size: int
-) -> Sequence[np.ndarray | None]:
-    """What each face fills of its crop, where the task fills a mask."""
-    if study.fill is None:
-        return [None] * len(places)
-    if any(face is None for _, face, _ in places):  # an aligned crop: all of it
-        return [np.ones((size, size), dtype=np.float32)] * len(places)
-    return shares([matrix for _, _, matrix in places], size)
 
 
 def masks(engine: Engine, cuts: Sequence[Cut], restored: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -196,43 +166,6 @@ def compose(
 ) -> Picture:
     """The faces pasted into the picture that is already at the output's scale; ``whole``: the crop is the picture."""
     return replace_rgb(canvas, paste_faces(canvas.rgb, crops, matrices, face_masks, whole=whole)) if crops else canvas
-
-
-def fill_in(
-    before: Picture,
-    after: Picture,
-    fill: np.ndarray,
-    crops: Sequence[np.ndarray],
-    matrices: Sequence[np.ndarray],
-    face_masks: Sequence[np.ndarray],
-    *,
-    whole: bool = False,
-) -> tuple[Picture, list[str]]:
-    """``after`` only where the mask ``fill`` (H, W) of the input says so, else ``before`` bit for bit; and notes.
-
-    What was transparent becomes opaque as far as it is filled: all of it where the mask makes up for what it lacked.
-    """
-    height, width = before.rgb.shape[:2]
-    weight = resized(fill, width, height)
-    rgb = composite(before.rgb, after.rgb, weight)
-    white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
-    nothing = np.zeros((height, width, 1), dtype=np.uint8)
-    reach = paste_faces(nothing, white, matrices, face_masks, whole=whole)[..., 0]
-    reach = reach / np.float32(255)
-    reached = np.asarray(weight * reach, np.float32)
-    alpha = before.alpha
-    if alpha is not None:
-        top = np.iinfo(alpha.dtype).max
-        lacks = 1 - alpha / np.float32(top)
-        made_up = np.asarray(np.clip(weight / np.maximum(lacks, 0.5 / top), 0, 1) * reach, np.float32)
-        alpha = composite(alpha, np.full_like(alpha, top), made_up)
-    left = 1 - float(reached.sum(dtype=np.float64) / max(weight.sum(dtype=np.float64), 1e-9))
-    notes = []
-    if left >= 0.01:
-        notes.append(f"{left:.0%} of the mask lies outside of the faces' crops and stays as it is")
-    if left >= 0.5:
-        notes.append("a covered face may have been missed, or something else taken for it: --draw_box, --landmarks")
-    return replace_rgb(after, rgb, alpha), notes
 
 
 def as_picture(picture: Picture, crop: np.ndarray) -> Picture:

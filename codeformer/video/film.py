@@ -23,7 +23,7 @@ from codeformer.options import OutputOptions
 from codeformer.pipeline.engine import Engine, choose_model, open_engine
 from codeformer.run.record import describe
 from codeformer.run.runner import Bar, Console
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
 from codeformer.video.mux import Clip, mux
 from codeformer.video.options import FilmOptions, output_file, partial_file

@@ -22,7 +22,7 @@ from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.pipeline.restorer import FaceRestorer
 from codeformer.pipeline.stages import choose
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 
 # Eyes, nose and mouth corners of a face of about 40 pixels, its eyes' middle at (0, 0)
 POINTS = np.array([[-8, 0], [8, 0], [0, 9], [-7, 16], [7, 16]], dtype=np.float32)

@@ -28,7 +28,8 @@ from codeformer.run.inputs import Input, find_inputs, output_root, plan
 from codeformer.run.record import describe, fingerprint_of
 from codeformer.run.report import JOURNAL, NAME, Report
 from codeformer.run.runner import run_pictures
-from codeformer.tasks.base import TASKS, Inpaint
+from codeformer.tasks.inpaint import Inpaint
+from codeformer.tasks.table import TASKS
 from tests.pipeline.test_pictures import Marks, face_at, scene
 
 # --- names -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from codeformer.images.picture import Picture, read_picture
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine, open_engine, settle_w
 from codeformer.pipeline.pictures import Job, Result, process
-from codeformer.tasks.base import Colorize, FaceCrop, Inpaint
+from codeformer.tasks.base import FaceCrop
+from codeformer.tasks.colorize import Colorize
+from codeformer.tasks.inpaint import Inpaint
 
 
 def work(model: Path, *, aligned: bool = False) -> FaceWork:

@@ -14,12 +14,14 @@ from PIL import Image
 from codeformer.errors import ExitCode, InputError, RestorationError, UsageError, WeightsError
 from codeformer.faces.align import TEMPLATE_512, crop_scaled
 from codeformer.faces.find import find_faces
+from codeformer.faces.paste import coverage
 from codeformer.images.picture import Picture
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, process
-from codeformer.pipeline.stages import fill_in
-from codeformer.tasks.base import FaceCrop, Inpaint
+from codeformer.tasks.base import CropMasks, FaceCrop
+from codeformer.tasks.inpaint import Inpaint
+from codeformer.tasks.inpainting.steps import fill
 
 
 def work(model: Path, **faces: object) -> FaceWork:
@@ -242,13 +244,13 @@ def test_enlarged_only_the_mask_differs_from_the_enlarged_input(engine, two, tmp
 def test_what_is_filled_becomes_opaque_and_what_is_not_reached_is_said(size):
     before = Picture(np.full((100, 100, 3), 50, np.uint8), np.zeros((100, 100), np.uint8))
     after = Picture(np.full((100, 100, 3), 200, np.uint8), before.alpha)
-    fill = np.zeros((100, 100), np.float32)
-    fill[30:40, 10:90] = 1
+    mask = np.zeros((100, 100), np.float32)
+    mask[30:40, 10:90] = 1
     matrix = crop_scaled(np.array([[1.0, 0.0, -18.0], [0.0, 1.0, -18.0]]), size / 64)  # picture pixels 18 to 82
-    result, notes = fill_in(
-        before, after, fill, [np.zeros((size, size, 3), np.float32)], [matrix], [np.ones((64, 64), np.float32)]
-    )
-    assert (result.rgb[fill > 0] == 200).all() and (result.rgb[fill == 0] == 50).all()
+    face = np.zeros((size, size, 3), np.float32)
+    covered = coverage((100, 100), [face], [matrix], [np.ones((64, 64), np.float32)])
+    result, notes = fill(before, after, mask, covered)
+    assert (result.rgb[mask > 0] == 200).all() and (result.rgb[mask == 0] == 50).all()
     assert result.alpha is not None and (result.alpha[30:40, 20:80] == 255).all()
     assert not result.alpha[30:40, :16].any() and not result.alpha[30:40, 84:].any() and not result.alpha[50:].any()
     assert notes == ["20% of the mask lies outside of the faces' crops and stays as it is"]
@@ -343,7 +345,7 @@ def test_settings_out_of_range_are_refused(settings):
 
 def test_a_face_that_the_mask_does_not_touch_is_left_alone():
     nothing = np.zeros((8, 8), np.float32)
-    crop = FaceCrop(np.zeros((8, 8, 3), np.float32), fill=nothing, hole=nothing > 0, share=nothing + 1)
+    crop = FaceCrop(np.zeros((8, 8, 3), np.float32), masks=CropMasks(nothing, nothing > 0, nothing + 1))
     assert Inpaint().prepare(crop) is None
 
 
@@ -368,7 +370,7 @@ def test_the_weights_file_says_what_the_network_sees_in_the_hole(tiny_model_path
     hole[20:40, 20:40] = 1
     pixels = np.full((64, 64, 3), 0.5, np.float32)
     pixels[hole > 0] = 1
-    crop = FaceCrop(pixels, False, hole, hole > 0, np.ones_like(hole))
+    crop = FaceCrop(pixels, masks=CropMasks(hole, hole > 0, np.ones_like(hole)))
     seen = task.prepare(crop)
     assert seen is not None and np.abs(seen - 0.5).max() < 0.01
     assert (Inpaint().prepare(crop)[20:40, 20:40] == 1).all()

@@ -6,13 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from codeformer.tasks.inpainting import masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_scaled
+from codeformer.tasks.inpainting import masks
 from codeformer.tasks.inpainting.paint import from_paint
 
 few = settings(max_examples=30, deadline=None)
@@ -308,19 +308,19 @@ def place(x: float, y: float, side: float, size: int = 64) -> np.ndarray:
 
 
 def test_a_single_face_owns_its_crop_but_for_the_border():
-    (share,) = masks.shares([place(10, 20, 128)], 64)
-    assert (share[4:-4, 4:-4] == 1).all()
-    assert not share[[0, -1]].any() and not share[:, [0, -1]].any()
+    (region,) = masks.regions([place(10, 20, 128)], 64)
+    assert (region[4:-4, 4:-4] == 1).all()
+    assert not region[[0, -1]].any() and not region[:, [0, -1]].any()
 
 
 def test_faces_far_apart_do_not_share():
-    alone = masks.shares([place(0, 0, 100)], 64)[0]
-    first, second = masks.shares([place(0, 0, 100), place(150, 0, 100)], 64)
+    alone = masks.regions([place(0, 0, 100)], 64)[0]
+    first, second = masks.regions([place(0, 0, 100), place(150, 0, 100)], 64)
     assert np.array_equal(first, alone) and np.array_equal(second, alone)
 
 
 def test_overlapping_crops_are_divided_without_a_gap():
-    first, second = masks.shares([place(0, 0, 64), place(32, 0, 64)], 64)  # half a crop further right
+    first, second = masks.regions([place(0, 0, 64), place(32, 0, 64)], 64)  # half a crop further right
     assert (first[4:-4, 4:40] == 1).all(), "up to the middle between the faces the first one's"
     assert not first[:, 56:].any() and not second[:, :8].any()
     both = first[4:-4, 32:60] + second[4:-4, :28]
@@ -329,7 +329,7 @@ def test_overlapping_crops_are_divided_without_a_gap():
 
 
 def test_a_small_face_within_a_large_ones_crop_keeps_its_own():
-    large, small = masks.shares([place(0, 0, 128), place(88, 88, 32)], 64)
+    large, small = masks.regions([place(0, 0, 128), place(88, 88, 32)], 64)
     assert (small[20:-20, 20:-20] == 1).all()
     assert not large[50:54, 50:54].any(), "where the small face lies the large crop has nothing to do"
     assert (large[10:36, 10:36] == 1).all()

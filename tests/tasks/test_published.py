@@ -17,7 +17,7 @@ from codeformer.models.config import Config
 from codeformer.models.load import read_metadata
 from codeformer.options import ModelOptions
 from codeformer.pipeline.engine import check_trained, open_restorer
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 from tests.reference.fill import face, fill
 
 GOLDEN = np.load(Path(__file__).parents[1] / "reference" / "golden.npz")

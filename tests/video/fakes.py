@@ -19,7 +19,7 @@ from codeformer.faces.find import Face
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.restorer import Encoded
-from codeformer.tasks.base import TASKS
+from codeformer.tasks.table import TASKS
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from codeformer.arrays import Bits, Crop, Mask, Matrix, Pixels, Points, Rgb, Where
 from codeformer.errors import InputError
 from codeformer.faces.align import inverse, mean_scale, transform_points
 
 if TYPE_CHECKING:
     from codeformer.images.picture import Picture
-
-Mask = NDArray[np.float32]
-Pixels = NDArray[Any]
 
 # Mask files: what lossy compression leaves around an edge is no mask.
 _NOISE = 4 / 255
@@ -125,7 +123,7 @@ def _named_like(picture: Path, folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def bounds(mask: NDArray[Any], margin: int) -> tuple[slice, slice]:
+def bounds(mask: Mask | Bits | Where, margin: int) -> tuple[slice, slice]:
     """The smallest box (rows, columns) around what is not 0, wider by a margin and cut at the frame."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (
@@ -181,7 +179,7 @@ def composite(before: Pixels, after: Pixels, weight: Mask) -> Pixels:
     return result
 
 
-def guess_under(rgb: Pixels, mask: Mask, size: int = 512) -> Pixels:
+def guess_under(rgb: Rgb, mask: Mask, size: int = 512) -> Rgb:
     """The picture with the masked part smeared over from its surroundings, for a face detector to look at.
 
     A detector does not see a face under white paint, but often sees it under a blurred guess. Worked out on a copy of
@@ -204,7 +202,7 @@ def guess_under(rgb: Pixels, mask: Mask, size: int = 512) -> Pixels:
     return result
 
 
-def paint_over(crop: Mask, hole: NDArray[np.bool_]) -> Mask:
+def paint_over(crop: Crop, hole: Where) -> Crop:
     """The network's input for inpainting: (S, S, 3) float32 in [0, 1] with white where `hole` (S, S) is.
 
     The published network was trained on white strokes with hard edges.
@@ -212,7 +210,7 @@ def paint_over(crop: Mask, hole: NDArray[np.bool_]) -> Mask:
     return np.where(hole[..., None], np.float32(1), crop).astype(np.float32)
 
 
-def smear(crop: Mask, hole: NDArray[np.bool_]) -> Mask:
+def smear(crop: Crop, hole: Where) -> Crop:
     """The other input for inpainting: `crop` (S, S, 3) float32 in [0, 1] with a blurred guess where `hole` (S, S) is.
 
     A small network gets further from there than from white: it has to sharpen a guess, which is what restoration
@@ -223,11 +221,11 @@ def smear(crop: Mask, hole: NDArray[np.bool_]) -> Mask:
     return np.where(hole[..., None], guess.astype(np.float32) / 255, crop).astype(np.float32)
 
 
-def shares(matrices: Sequence[NDArray[np.float64]], size: int) -> list[Mask]:
-    """Which part of its crop each face fills where crops overlap: (size, size) float32 each, 1 its own, 0 others'.
+def regions(matrices: Sequence[Matrix], size: int) -> list[Mask]:
+    """Return which part of its crop each face fills where crops overlap: (size, size) each, 1 its own, 0 others'.
 
     `matrices` map the picture to crops of `size` pixels. A pixel belongs to the face in whose crop it lies nearest to
-    the middle, so a hand over one face is never filled in by its neighbour. A share reaches a little into its
+    the middle, so a hand over one face is never filled in by its neighbour. A region reaches a little into its
     neighbours', where it falls to 0, and falls to 0 at the crop's border, where the network has seen too little.
     """
     middle = (size - 1) / 2
@@ -240,17 +238,17 @@ def shares(matrices: Sequence[NDArray[np.float64]], size: int) -> list[Mask]:
     result = []
     for index, matrix in enumerate(matrices):
         points = transform_points(grid, inverse(matrix))
-        share = np.clip(to_border / _BORDER, 0, 1)
+        region = np.clip(to_border / _BORDER, 0, 1)
         for other, neighbour in enumerate(matrices):
             apart = np.linalg.norm(centres[index] - centres[other])
             if other != index and apart < radii[index] + radii[other]:
                 theirs = _eccentricity(transform_points(points, neighbour), size)
-                share = np.minimum(share, np.clip(1 - (own - theirs) / _OVERLAP, 0, 1))
-        result.append(share.reshape(size, size).astype(np.float32))
+                region = np.minimum(region, np.clip(1 - (own - theirs) / _OVERLAP, 0, 1))
+        result.append(region.reshape(size, size).astype(np.float32))
     return result
 
 
-def _eccentricity(points: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def _eccentricity(points: Points, size: int) -> NDArray[np.float64]:
     """How far from the crop's middle: 0 there, 1 in the middle of its border, more outside."""
     middle = (size - 1) / 2
     return np.asarray(np.linalg.norm(points - middle, axis=1) / middle, np.float64)

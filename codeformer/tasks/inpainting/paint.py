@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from codeformer.tasks.inpainting.masks import Mask, Pixels, bounds
+from codeformer.arrays import Bits, Mask, Plane, Rgb, Where
+from codeformer.tasks.inpainting.masks import bounds
 
 # The smallest thing that counts is a disc of this diameter, and this share of the picture's pixels.
 _BRUSH = 3
@@ -38,7 +38,7 @@ _SMALL = 6.0
 _FADES = 1.6
 
 
-def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.0) -> Mask:
+def from_paint(rgb: Rgb, colour: tuple[int, int, int], tolerance: float = 24.0) -> Mask:
     """Where a picture is painted over with one colour: 1 on the paint and its fringe, else 0.
 
     `rgb` is (H, W, 3) uint8 or uint16; `colour` and `tolerance` are of 0-255 (the largest difference of a channel).
@@ -65,7 +65,7 @@ def from_paint(rgb: Pixels, colour: tuple[int, int, int], tolerance: float = 24.
     return result
 
 
-def _distance(rgb: Pixels, colour: tuple[int, int, int]) -> Mask:
+def _distance(rgb: Rgb, colour: tuple[int, int, int]) -> Plane:
     """(H, W) float32: the largest difference of a channel to the colour, of 255."""
     unit = np.float32(255 / np.iinfo(rgb.dtype).max)
     result = np.zeros(rgb.shape[:2], np.float32)
@@ -74,7 +74,7 @@ def _distance(rgb: Pixels, colour: tuple[int, int, int]) -> Mask:
     return result
 
 
-def _core(distance: Mask, tolerance: float) -> NDArray[np.uint8]:
+def _core(distance: Plane, tolerance: float) -> Bits:
     """What is surely paint, (H, W) 0 or 1.
 
     Regions within the tolerance count as a whole if most of them is nearly exact (JPEG spoils the rest of a thin
@@ -90,7 +90,7 @@ def _core(distance: Mask, tolerance: float) -> NDArray[np.uint8]:
     return np.where(mostly_exact[labels], near, exact)
 
 
-def _fine_strokes(distance: Mask, tolerance: float, saturation: float) -> NDArray[np.uint8]:
+def _fine_strokes(distance: Plane, tolerance: float, saturation: float) -> Bits:
     """Strokes too fine for JPEG to keep their colour, (H, W) 0 or 1.
 
     A fifth of such a stroke still has about the colour; of white and black, which pictures have by nature, more nearly
@@ -110,7 +110,7 @@ def _fine_strokes(distance: Mask, tolerance: float, saturation: float) -> NDArra
     return result
 
 
-def _without_natural(core: NDArray[np.uint8], distance: Mask, tolerance: float) -> NDArray[np.uint8]:
+def _without_natural(core: Bits, distance: Plane, tolerance: float) -> Bits:
     """The core (H, W) less what a photograph has of white or black itself: uneven, or small and fading into its
     surroundings. Paint is even, and its edges are steep for its size."""
     result = core.copy()
@@ -124,7 +124,7 @@ def _without_natural(core: NDArray[np.uint8], distance: Mask, tolerance: float) 
     return result
 
 
-def _parts(region: NDArray[np.uint8], margin: int) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8]]]:
+def _parts(region: Bits, margin: int) -> Iterator[tuple[tuple[slice, slice], Bits]]:
     """The connected parts of a region (H, W): the box around each, with a margin, and the part in it, 0 or 1."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
     for label in range(1, count):
@@ -133,19 +133,19 @@ def _parts(region: NDArray[np.uint8], margin: int) -> Iterator[tuple[tuple[slice
         yield box, (labels[box] == label).astype(np.uint8)
 
 
-def _half_width(part: NDArray[np.uint8]) -> float:
+def _half_width(part: Bits) -> float:
     """Half of the width where a part is widest, pixels; the frame of the picture bounds nothing."""
     return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())
 
 
-def _around(part: NDArray[np.uint8], distance: Mask, percentile: float) -> float:
+def _around(part: Bits, distance: Plane, percentile: float) -> float:
     """The percentile of the distances a few pixels outside of a part; 0 where the picture ends there."""
     away = cv2.distanceTransform(1 - part, cv2.DIST_L2, 5)
     around = distance[(away > 3) & (away < 8)]
     return float(np.percentile(around, percentile)) if around.size else 0.0
 
 
-def _solid(region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _solid(region: Where) -> Bits:
     """The parts that hold a small disc and are not tiny."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRUSH, _BRUSH))
     # Beyond the frame lies paint as far as the opening knows: a stroke may run out of the picture.
@@ -156,7 +156,7 @@ def _solid(region: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.asarray(large[labels], np.uint8)
 
 
-def _with_fringe(core: NDArray[np.uint8], distance: Mask, reach: int) -> Mask:
+def _with_fringe(core: Bits, distance: Plane, reach: int) -> Mask:
     """The core (H, W) grown outwards, pixel ring by pixel ring, while the colour runs away from the paint."""
     smooth = cv2.GaussianBlur(distance, (0, 0), 1.2)  # JPEG's ringing is no slope
     away = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)

@@ -1,0 +1,28 @@
+"""Blind face restoration (paper section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from codeformer.arrays import Crop
+from codeformer.tasks.base import FaceCrop, Task
+
+
+@dataclass(frozen=True)
+class Restore(Task):
+    """Blind face restoration with w and AdaIN as published. A grey face stays grey."""
+
+    name: ClassVar[str] = "restore"
+    past: ClassVar[str] = "restored"
+    weights_group: ClassVar[str] = "restoration"
+    default_w: ClassVar[float] = 0.5
+    default_upscale: ClassVar[float] = 2.0
+
+    def finish(self, crop: FaceCrop, output: Crop) -> Crop:
+        """Return the network's output, without colour for a crop that has none."""
+        if not crop.grey:
+            return output
+        from codeformer.images.colour import to_grey  # imports OpenCV, which ``--help`` does without
+
+        return to_grey(output)
