@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from codeformer.errors import OutputError
+from codeformer.files.lock import lock
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -79,19 +80,19 @@ def _claim(folder: Path, stem: str) -> tuple[Path, int]:
     """A temporary file that no other writer uses: ``stem`` itself, or a unique one while somebody else holds that."""
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     temporary = folder / f"{stem}.tmp"
-    with suppress(ImportError, OSError):
-        import fcntl  # not on Windows
-
+    with suppress(OSError):
         descriptor = os.open(temporary, flags, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = lock(descriptor)
             # Between our open and our lock another writer may have renamed this very file into its place.
-            if os.path.samestat(os.fstat(descriptor), temporary.stat()):
+            if ours and os.path.samestat(os.fstat(descriptor), temporary.stat()):
                 return temporary, descriptor
         except OSError:
             os.close(descriptor)
             raise
         os.close(descriptor)
+        if ours is None:  # nobody can lock it, so nobody uses it
+            temporary.unlink()
     unique = folder / f"{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
     return unique, os.open(unique, flags, 0o666)
 

@@ -24,6 +24,7 @@ from codeformer import __version__
 from codeformer.errors import WeightsError
 from codeformer.files.atomic import reason, shown, sync_folder, unwritable
 from codeformer.files.digest import sha256_of, sha256_of_open
+from codeformer.files.lock import lock
 
 _BLOCK = 1 << 18
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -195,7 +196,7 @@ def _only_writer(part: Path, wait: Callable[[], None]) -> Iterator[BinaryIO]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     while True:
         with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:
-            _lock(file, wait)
+            lock(file, wait)
             if _is_still(part, file):  # whoever held the lock may have renamed the file that we opened
                 yield file
                 return
@@ -206,20 +207,6 @@ def _is_still(path: Path, file: BinaryIO) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _lock(file: BinaryIO, wait: Callable[[], None]) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        wait()
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # a network folder without locks
-        return
 
 
 def _length(file: BinaryIO) -> int:

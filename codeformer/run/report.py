@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import OutputError
+from codeformer.files.lock import lock
 
 FORMAT = 1
 NAME = "results.json"
@@ -68,9 +69,12 @@ class Report:
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._journal = (root / self.journal).open("ab")
-            _lock(self._journal.fileno(), root)
         except OSError as error:
             raise _unwritable(root, error) from error
+        if lock(self._journal) is False:  # two runs in one folder would fight over names
+            self._journal.close()
+            message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
+            raise OutputError(message)
         self.known: dict[str, Known] = {record["input"]: _known(record) for record in self._records()}
         if self._unreadable:
             self.damaged = self._put_aside()
@@ -215,21 +219,6 @@ def _lines(path: Path) -> Iterator[Record]:
 def _known(record: Record) -> Known:
     outputs = tuple((str(o["path"]), int(o["bytes"])) for o in record.get("outputs", ()))
     return Known(record.get("fingerprint", ""), record.get("name", ""), record.get("status", "failed"), outputs)
-
-
-def _lock(descriptor: int, root: Path) -> None:
-    """Two runs in one folder would fight over names; the lock goes with the process, even if that is killed."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
-        raise OutputError(message) from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from codeformer.errors import OutputError
 from codeformer.files.atomic import unwritable, write_atomic
+from codeformer.files.lock import hold
 
 SUFFIX = ".codeformer-work"
 
@@ -45,7 +45,10 @@ class WorkFolder:
         self.path = work_folder(output)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
+            self._lock = hold(
+                self.path / "lock",
+                f"{self.path}: another codeformer works on this film; wait for it, or choose another -o",
+            )
             if not resume or self._stamp() != stamp:
                 self._empty()
                 write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode())
@@ -108,22 +111,3 @@ class WorkFolder:
         """What a killed run left half done."""
         for entry in self.path.glob("*.part"):
             entry.unlink()
-
-
-def _lock(folder: Path) -> TextIO:
-    """Two runs must not write one film. The lock goes with the process, even if that is killed."""
-    file = (folder / "lock").open("w")
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise OutputError(
-            f"{folder}: another codeformer works on this film; wait for it, or choose another -o"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return file

@@ -1,0 +1,58 @@
+"""One lock for everything that only one process may write at a time: a report, a film, a download, a training run.
+
+The lock is held on an open file. It goes when the file is closed or the process ends, even if that is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from codeformer.errors import OutputError
+
+
+def lock(file: IO[Any] | int, wait: Callable[[], None] | None = None) -> bool | None:
+    """Take the lock on an open file, and say whether this process has it.
+
+    Args:
+        file: an open file or its descriptor.
+        wait: called once if another process has the lock; then this call waits until it is free. Without it, this call
+            never waits.
+
+    Returns:
+        True if the lock is ours, False if another process has it, None where there are no locks: on Windows, and on
+        some network file systems.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if wait is None:
+            return False
+        wait()
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return None
+    return True
+
+
+def hold(path: Path, busy: str) -> IO[bytes]:
+    """Open a file that exists only to be locked, and return it locked; close it to give the lock up.
+
+    Args:
+        path: the file. It is made if need be, and stays.
+        busy: what the user is told if another process has the lock.
+
+    Raises:
+        OutputError: another process has the lock; its text is ``busy``.
+        OSError: the file cannot be opened.
+    """
+    file = path.open("ab")
+    if lock(file) is False:
+        file.close()
+        raise OutputError(busy)
+    return file
