@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import crop_scaled, face_transform, inverse, transform_points, warp
-from codeformer.faces.face import Face, Floats, Pixels, groups, merged
+from codeformer.faces.face import Face, Floats, Pixels, groups, merged, roll_of
 
 # ------------------------------------------------------------------------------- RetinaFace's input and output
 
@@ -78,6 +78,11 @@ def _anchors(size: tuple[int, int]) -> npt.NDArray[np.float32]:
 _VIEW = 160  # side of the upright view that the second look takes
 _EYES = 44.0 / 126.0  # its scale: eyes 44 pixels apart, 126 in the template; larger views lose noisy faces
 _BATCH = 16
+_UPRIGHT = 40.0  # degrees: a face turned further in its view was not seen upright
+_STRAIGHT = 15.0  # degrees: so straight does a face stand in its view that was cut by its true landmarks
+_SURE = 6.9  # logit of the score from which on nothing but an upright face was seen, of 400 looks at 15 faces
+_BELIEVED = 6.0  # logit below which another side is not believed: gravel and clocks have faces from some side
+_MARGIN = 1.5  # by which another side's logit must be higher before it is believed
 
 
 class RetinaFace(ABC):
@@ -104,35 +109,89 @@ class RetinaFace(ABC):
     def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
         # The second look's score is at most 1: what is below threshold squared at first cannot pass
         first = self.look(rgb[None], max(0.02, threshold**2))[0]
-        faces: list[Face] = []
-        for start in range(0, len(first), _BATCH):
-            faces += self._second_look(rgb, first[start : start + _BATCH])
-        return merged([face for face in faces if face.score >= threshold])
+        return merged([face for face in self._second_look(rgb, first) if face.score >= threshold])
 
     def _second_look(self, rgb: Pixels, faces: list[Face]) -> list[Face]:
-        views, kept = [], []
-        for face in faces:
-            try:
-                to_view = _view_transform(face.landmarks)
-                views.append(warp(rgb, to_view, (_VIEW, _VIEW)) * 255.0)
-            except InputError:  # landmarks that no face has
+        """Return the faces that the second look confirms, with their landmarks and scores of both looks.
+
+        A face that is not upright and sure in its own view is looked at from the other three sides too: upside down,
+        the network takes the mouth for eyes at scores of up to 0.99, but scores the true side higher.
+        """
+        found = self._closer(rgb, faces)
+        unsure = [i for i, view in enumerate(found) if view is None or not view.is_sure]
+        if unsure:
+            sides = [_turned(faces[i].landmarks, turn) for i in unsure for turn in (1, 2, 3)]
+            index_of = [i for i in unsure for _ in (1, 2, 3)]
+            looks = self._closer(rgb, [replace(faces[i], landmarks=m) for i, m in zip(index_of, sides, strict=True)])
+            better: dict[int, _View] = {}
+            for index, view in zip(index_of, looks, strict=True):
+                own = better.get(index, found[index])
+                margin = 0.0 if index in better else _MARGIN
+                if view is None or view.certainty < _BELIEVED:
+                    continue
+                if own is None or view.certainty > own.certainty + margin:
+                    better[index] = view
+            again = self._closer(rgb, [replace(faces[i], landmarks=view.landmarks) for i, view in better.items()])
+            for (index, view), closer in zip(better.items(), again, strict=True):
+                found[index] = closer or view
+        return [
+            replace(face, score=math.sqrt(face.score * view.score), landmarks=view.landmarks)
+            for face, view in zip(faces, found, strict=True)
+            if view is not None
+        ]
+
+    def _closer(self, rgb: Pixels, faces: list[Face]) -> list[_View | None]:
+        """Look at each face in the upright view that its landmarks give, and in the view's mirror image."""
+        result: list[_View | None] = [None] * len(faces)
+        for start in range(0, len(faces), _BATCH):
+            views, kept = [], []
+            for index, face in enumerate(faces[start : start + _BATCH], start):
+                try:
+                    to_view = _view_transform(face.landmarks)
+                    views.append(warp(rgb, to_view, (_VIEW, _VIEW)) * 255.0)
+                except InputError:  # landmarks that no face has
+                    continue
+                kept.append((index, inverse(to_view)))
+            if not kept:
                 continue
-            kept.append((face, inverse(to_view)))
-        if not kept:
-            return []
-        both = np.stack([v[:, ::s] for v in views for s in (1, -1)])  # each view and its mirror image
-        found = self.look(both, 0.02)
-        result = []
-        for i, (face, back) in enumerate(kept):
-            plain, mirrored = _middle_face(found[2 * i]), _middle_face(found[2 * i + 1])
-            if plain is None or mirrored is None:
-                continue
-            turned = mirrored.landmarks[[1, 0, 2, 4, 3]]
-            turned[:, 0] = _VIEW - 1 - turned[:, 0]
-            landmarks = transform_points((plain.landmarks + turned) / 2, back).astype(np.float32)
-            score = math.sqrt(face.score * math.sqrt(plain.score * mirrored.score))
-            result.append(replace(face, score=score, landmarks=landmarks))
+            both = np.stack([v[:, ::s] for v in views for s in (1, -1)])
+            found = self.look(both, 0.02)
+            for i, (index, back) in enumerate(kept):
+                plain, mirrored = _middle_face(found[2 * i]), _middle_face(found[2 * i + 1])
+                if plain is None or mirrored is None:
+                    continue
+                turned = mirrored.landmarks[[1, 0, 2, 4, 3]]
+                turned[:, 0] = _VIEW - 1 - turned[:, 0]
+                seen = (plain.landmarks + turned) / 2
+                landmarks = transform_points(seen, back).astype(np.float32)
+                result[index] = _View(landmarks, math.sqrt(plain.score * mirrored.score), abs(roll_of(seen)))
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the second look saw: landmarks in the picture, the score, and how far the face is turned in its view."""
+
+    landmarks: Floats
+    score: float
+    roll: float  # degrees, 0 to 180
+
+    @property
+    def certainty(self) -> float:
+        """The score's logit: of upright faces at least 7, of faces taken the wrong way round mostly below 6."""
+        score = min(self.score, 1 - 1e-7)
+        return math.log(max(score, 1e-7) / (1 - score)) if self.roll <= _UPRIGHT else -math.inf
+
+    @property
+    def is_sure(self) -> bool:
+        return self.certainty > _SURE and self.roll <= _STRAIGHT
+
+
+def _turned(landmarks: Floats, quarters: int) -> npt.NDArray[np.float32]:
+    """Return the landmarks turned by so many quarters around their middle, for a look from another side."""
+    middle = landmarks.mean(axis=0)
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
+    return ((landmarks - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle).astype(np.float32)
 
 
 def _view_transform(landmarks: Floats) -> npt.NDArray[np.float64]:

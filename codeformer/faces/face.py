@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,35 @@ class Face:
     @property
     def centre(self) -> tuple[float, float]:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def roll(self) -> float:
+        """By how many degrees, in (-180, 180], the face is turned clockwise from upright."""
+        return roll_of(self.landmarks)
+
+
+def roll_of(landmarks: Floats) -> float:
+    """Return by how many degrees, in (-180, 180], the line of the eyes of (5, 2) landmarks is turned clockwise."""
+    x, y = (float(v) for v in landmarks[1] - landmarks[0])
+    return math.degrees(math.atan2(y, x))
+
+
+def turned(face: Face, quarters: int, size: tuple[int, int]) -> Face:
+    """Return a face of ``np.rot90(picture, quarters)`` in the picture's own coordinates.
+
+    Args:
+        face: in pixels of the turned picture.
+        quarters: how many quarters the picture was turned counterclockwise.
+        size: (width, height) of the picture itself.
+    """
+    width, height = size
+
+    def back(x: float, y: float) -> tuple[float, float]:
+        return ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarters % 4]
+
+    (xa, ya), (xb, yb) = back(*face.box[:2]), back(*face.box[2:])
+    landmarks = np.array([back(float(x), float(y)) for x, y in face.landmarks], np.float32)
+    return Face((min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)), face.score, landmarks)
 
 
 def moved(face: Face, dx: float, dy: float) -> Face:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from codeformer.errors import InputError, UsageError
 from codeformer.faces.detectors import DlibDetector, MobileNetDetector, ResNetDetector
-from codeformer.faces.face import Face, Pixels, merged, moved, scaled
+from codeformer.faces.face import Face, Pixels, groups, merged, moved, scaled, turned
 
 __all__ = ["DETECTORS", "Detector", "Face", "find_faces", "make_detector"]
 
@@ -48,8 +48,14 @@ def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = 
 _LOOK = 1280  # long side of the first look: faces from about 1 % of the picture's width on
 _CLOSE_LOOK = 2560  # long side of the second look at a larger picture, in tiles
 _TILE = 1280
+_HALF = 0.5  # so that faces of 24 pixels are found in a large picture too, as far as its size allows:
+_CLOSE_PIXELS = 16_000_000  # no more than this is looked at in the second look
+_SMALLEST = 12.0  # pixels of a face that the detectors just find
 _OVERLAP = 192  # tiles share this much: a face that the second look is for lies whole in one of them
 _SECOND_LOOK_FROM = 2000  # a picture of 1920x1080, and so a film's frame, is looked at once
+_SURE = 0.9  # score from which on a face that looks upright is upright
+_UPRIGHT = 50.0  # degrees
+_HANGING = 100.0  # degrees: a face turned further may be one that was taken the wrong way round
 _SLOW = ("dlib",)  # seconds per megapixel: one look has to do
 _SMALL = 640  # a smaller picture is enlarged to this
 _PADDED = 384  # long side of the picture inside its frame of grey, for faces that fill it
@@ -64,12 +70,14 @@ def find_faces(
     max_faces: int | None = None,
     only_center: bool = False,
     only: Sequence[int] = (),
+    turned_views: bool = True,
 ) -> list[Face]:
     """The faces of an (H, W, 3) or (H, W) uint8 or uint16 picture, in its pixels, from left to right.
 
     ``threshold``: lowest score. ``min_size``: shortest side of a box in picture pixels. ``max_faces``: keeps the
     largest. ``only_center``: keeps the one nearest to the picture's centre. ``only``: numbers (1-based, left to
     right) among the faces that the other options leave; InputError for a number that does not exist.
+    ``turned_views``: where no upright face is seen for sure, the picture is looked at from its other sides too.
     """
     if (
         rgb.ndim not in (2, 3)
@@ -80,7 +88,7 @@ def find_faces(
     height, width = rgb.shape[:2]
     if min(height, width) < 2:
         return []
-    found = [f for f in _look(rgb, detector, threshold) if _usable(f, width, height)]
+    found = _look_from_all_sides(rgb, detector, threshold) if turned_views else _look(rgb, detector, threshold)
     faces = [replace(f, box=_clipped(f.box, width, height)) for f in found]
     faces = [f for f in faces if min(f.width, f.height) >= max(min_size, 1.0)]
     faces.sort(key=lambda f: (f.centre, f.score))
@@ -103,33 +111,77 @@ def _numbered(faces: list[Face], only: Sequence[int]) -> list[Face]:
     return [f for i, f in enumerate(faces, 1) if i in set(only)]
 
 
+def _look_from_all_sides(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
+    """Look at the picture, and where it shows no face that is upright for sure, at the picture turned by quarters.
+
+    Beyond about 100 degrees the detectors miss faces or take the mouth for eyes. A picture with an upright face in it
+    is looked at once.
+    """
+    faces = _look(rgb, detector, threshold)
+    if any(f.score >= _SURE and abs(f.roll) <= _UPRIGHT for f in faces) and all(abs(f.roll) <= _HANGING for f in faces):
+        return faces
+    seen = [(f, abs(f.roll)) for f in faces]
+    size = (rgb.shape[1], rgb.shape[0])
+    for quarters in (1, 2, 3):
+        view = np.ascontiguousarray(np.rot90(rgb, quarters))
+        seen += [(turned(f, quarters, size), abs(f.roll)) for f in _look(view, detector, max(threshold, _SURE))]
+    if not seen:
+        return []
+    boxes = np.array([f.box for f, _ in seen], np.float32)
+    # Of several looks at one face, the one that saw it upright tells its features apart
+    ranks = np.array([f.score - (roll > _UPRIGHT) for f, roll in seen], np.float32)
+    return [seen[group[0]][0] for group in groups(boxes, ranks)]
+
+
 def _look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
     height, width = rgb.shape[:2]
-    side = max(height, width)
+    side = _side(width, height)
     scale = min(1.0, _LOOK / side) if side >= _SMALL else min(8.0, _SMALL / side)
-    faces = _detect_at(rgb, detector, threshold, scale)
-    if side > _SECOND_LOOK_FROM and detector.name not in _SLOW:
-        faces = merged(faces + _second_look(rgb, detector, threshold))
+    if max(height, width) * scale <= _LOOK or detector.name in _SLOW:
+        faces = _detect_at(rgb, detector, threshold, min(scale, _LOOK / max(height, width)))
+    else:  # a panorama: pieces that share so much that every face lies whole in one of them
+        faces = _in_pieces(rgb, detector, threshold, scale, round(min(height, width) * scale))
+    close = close_scale(width, height)
+    if close > scale and side > _SECOND_LOOK_FROM and detector.name not in _SLOW:
+        faces = merged(faces + _in_pieces(rgb, detector, threshold, close, _OVERLAP))
     if not faces:
         # Nothing: perhaps because the face is larger than its picture. Seen smaller, within a margin, it is found
-        faces = _detect_at(rgb, detector, threshold, _PADDED / side, margin=_PADDED // 2)
-    return faces
+        faces = _detect_at(rgb, detector, threshold, _PADDED / max(height, width), margin=_PADDED // 2)
+    return [f for f in faces if _usable(f, width, height)]
 
 
-def _second_look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
-    """Small faces of a large picture, looked for in overlapping tiles of the picture at a larger scale."""
+def _side(width: int, height: int) -> int:
+    """Return the long side that decides the scales: of a panorama, twice its short side, for its faces are as large."""
+    return min(max(height, width), 2 * min(height, width))
+
+
+def close_scale(width: int, height: int) -> float:
+    """Return the largest scale, up to 1, at which a picture of so many pixels is searched for faces."""
+    side = _side(width, height)
+    if side <= _SECOND_LOOK_FROM:
+        return min(1.0, _LOOK / side)
+    return min(1.0, max(_CLOSE_LOOK / side, min(_HALF, math.sqrt(_CLOSE_PIXELS / (width * height)))))
+
+
+def smallest_face(width: int, height: int) -> float:
+    """Return the size in pixels from which on faces are found in a picture of so many pixels (at least 12)."""
+    return _SMALLEST / close_scale(width, height)
+
+
+def _in_pieces(rgb: npt.NDArray[Any], detector: Detector, threshold: float, scale: float, overlap: int) -> list[Face]:
+    """Return the faces in overlapping tiles of the picture, each seen at `scale`; `overlap` in pixels at that scale."""
     height, width = rgb.shape[:2]
-    scale = min(1.0, _CLOSE_LOOK / max(height, width))
-    tile, step = round(_TILE / scale), round((_TILE - _OVERLAP) / scale)
+    overlap = min(overlap, _TILE * 3 // 4)
+    tile, step = round(_TILE / scale), round((_TILE - overlap) / scale)
     faces: list[Face] = []
     for y in _starts(height, tile, step):
         for x in _starts(width, tile, step):
             part = rgb[y : y + tile, x : x + tile]
             for face in _detect_at(part, detector, threshold, scale):
                 # What a tile's edge cuts is whole in its neighbour, or too large for this look
-                if max(face.width, face.height) * scale < _OVERLAP and not _cut(face, part.shape, (x, y), rgb.shape):
+                if max(face.width, face.height) * scale < overlap and not _cut(face, part.shape, (x, y), rgb.shape):
                     faces.append(moved(face, x, y))
-    return faces
+    return merged(faces)
 
 
 def _starts(length: int, tile: int, step: int) -> list[int]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import transform_points
 from codeformer.faces.detectors import MobileNetDetector, ResNetDetector, decode, five_of_68, network_input
-from codeformer.faces.face import merged
-from codeformer.faces.find import DETECTORS, Detector, Face, find_faces, make_detector
+from codeformer.faces.face import merged, turned
+from codeformer.faces.find import DETECTORS, Detector, Face, find_faces, make_detector, smallest_face
 
 # By hand, in scikit-image's astronaut: pupils, the nose's tip, the mouth's corners
 ASTRONAUT = np.array([[203.5, 100.5], [247.0, 102.5], [224.0, 128.0], [202.0, 139.0], [244.5, 141.0]])
@@ -316,3 +316,77 @@ def test_the_mobile_network_gives_the_same_twice_and_in_any_batch(astronaut: np.
     for one, alone in zip(together, (detector.look(p[None], 0.5)[0] for p in pair), strict=True):
         assert len(one) == len(alone) >= 1
         np.testing.assert_allclose(one[0].landmarks, alone[0].landmarks, atol=1e-2)
+
+
+# ------------------------------------------------------------------------------------- turned pictures and panoramas
+
+
+@pytest.mark.parametrize("angle", [90, 120, 150, 180, 210, 240, 270])
+def test_a_face_at_any_angle_is_the_right_way_up(angle: float, astronaut: np.ndarray, mobile: Detector) -> None:
+    """Upside down, the network takes the mouth for eyes: the face is looked at from its other sides, too."""
+    matrix = cv2.getRotationMatrix2D((224, 120), angle, 1.0)
+    turned = cv2.warpAffine(astronaut, matrix, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    best = max(find_faces(turned, mobile), key=lambda f: f.score)
+    assert off(best, transform_points(ASTRONAUT, matrix)) < 0.12 and best.score > 0.9
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_scan_that_lies_on_its_side_or_head(quarters: int, astronaut: np.ndarray, mobile: Detector) -> None:
+    (upright,) = find_faces(astronaut, mobile)
+    (face,) = find_faces(np.rot90(astronaut, quarters), mobile)
+    back = turned(face, quarters, (512, 512))
+    np.testing.assert_allclose(back.landmarks, upright.landmarks, atol=1.0)
+    np.testing.assert_allclose(back.box, upright.box, atol=4.0)
+
+
+@given(st.integers(0, 3), st.integers(3, 40), st.integers(3, 40))
+def test_a_face_of_a_turned_picture_lies_where_its_pixels_lie(quarters: int, width: int, height: int) -> None:
+    picture = np.arange(width * height).reshape(height, width)
+    view = np.rot90(picture, quarters)
+    points = np.array([[0, 0], [view.shape[1] - 1, 0], [0, view.shape[0] - 1], [1, 1], [2, 1]], np.float32)
+    face = turned(Face((0.0, 0.0, 2.0, 1.0), 1.0, points), quarters, (width, height))
+    for (x, y), (u, v) in zip(points.astype(int), face.landmarks.astype(int), strict=True):
+        assert picture[v, u] == view[y, x]
+    assert face.box[0] <= face.box[2] and face.box[1] <= face.box[3]
+
+
+def test_only_a_picture_without_a_sure_upright_face_is_looked_at_from_all_sides() -> None:
+    upright, nothing = Spots(), Spots()
+    find_faces(spots(900, 700, (100, 100, 60, 95)), upright)
+    assert len(upright.seen) == 1
+    find_faces(spots(900, 700), nothing, turned_views=False)
+    looks = len(nothing.seen)
+    find_faces(spots(900, 700), nothing)
+    assert len(nothing.seen) == looks + 4 * looks
+
+
+def test_a_panorama_is_seen_at_the_scale_of_its_short_side(astronaut: np.ndarray, mobile: Detector) -> None:
+    wide = np.full((420, 9000, 3), 120, np.uint8)
+    small = cv2.resize(astronaut, (300, 300), interpolation=cv2.INTER_AREA)  # a face of 56 pixels
+    for x in range(30, 8700, 580):
+        wide[60:360, x : x + 300] = small
+    faces = find_faces(wide, mobile, threshold=0.7)
+    assert len(faces) == len(range(30, 8700, 580))
+    for face, x in zip(faces, range(30, 8700, 580), strict=True):
+        assert off(face, (ASTRONAUT + 0.5) * 300 / 512 - 0.5 + (x, 60)) < 0.12
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(20, 300), st.integers(8, 40), st.booleans(), st.floats(0, 1), st.floats(0, 1))
+def test_a_face_of_24_pixels_is_found_whatever_the_shape(
+    short: int, aspect: int, tall: bool, u: float, v: float
+) -> None:
+    width, height = min(short * aspect, 6000), short
+    side = min(24, short)
+    x, y = round(u * (width - side)), round(v * (height - side))
+    picture = spots(width, height, (x, y, side, 95))
+    detector = Spots()
+    faces = find_faces(np.ascontiguousarray(picture.transpose(1, 0, 2)) if tall else picture, detector)
+    assert [round(one.box[tall]) for one in faces] == [pytest.approx(x, abs=2)]
+    assert max(shape[0] * shape[1] for shape in detector.seen) <= 1280 * 1280
+
+
+def test_the_smallest_face_that_is_found_follows_the_area() -> None:
+    assert smallest_face(640, 480) == smallest_face(16000, 420) == 12
+    assert smallest_face(6000, 4000) == 24
+    assert 24 < smallest_face(12000, 9000) < 40
