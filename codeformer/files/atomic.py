@@ -11,16 +11,30 @@ from pathlib import Path
 
 from codeformer.errors import OutputError
 from codeformer.files.lock import lock
+from codeformer.files.opening import folder_below, open_own
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, below: Path | None = None) -> None:
     """Put ``data`` at ``path`` so that a reader, a crash or a kill sees the old file or the new one, never a part.
 
-    Folders on the way are made. Raises OutputError naming the path; the temporary file is then gone. Its name depends
-    on ``path`` alone, so what a killed process left behind is taken over by the next one that writes the same path.
+    Folders on the way are made. The temporary file's name depends on ``path`` alone, so what a killed process left
+    behind is taken over by the next one that writes the same path.
+
+    Args:
+        path: the file. A link there is followed, because the user named it.
+        data: its new content.
+        below: a folder that ``path`` lies in. No folder on the way down from there may be a link, and a link at
+            ``path`` is replaced, so that what somebody planted there leads nowhere.
+
+    Raises:
+        OutputError: it cannot be written, naming the path; the temporary file is then gone.
     """
     path = Path(path)
     try:
+        if below is not None:
+            with folder_below(below, path, make=True) as folder:
+                _write_and_replace(path, data, folder)
+            return
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -46,10 +60,11 @@ def reason(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
-def _write_and_replace(target: Path, data: bytes) -> None:
+def _write_and_replace(target: Path, data: bytes, folder: int | None = None) -> None:
+    """Write it, beside the target. With a ``folder``'s descriptor the target's name counts from there."""
     # Not the name itself: that may be as long as names can be.
     stem = "." + hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
-    temporary, descriptor = _claim(target.parent, stem)
+    temporary, descriptor = _claim(target.parent if folder is None else Path(), stem, folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.truncate()
@@ -58,12 +73,17 @@ def _write_and_replace(target: Path, data: bytes) -> None:
             os.fsync(file.fileno())
             if os.name == "nt":
                 file.close()  # an open file cannot be renamed there; elsewhere closing would give up the lock too early
-            temporary.replace(target)
+            goal = target if folder is None else target.name
+            os.replace(temporary, goal, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary, dir_fd=folder)
         raise
-    sync_folder(target.parent)
+    if folder is None:
+        sync_folder(target.parent)
+    else:
+        with suppress(OSError):
+            os.fsync(folder)
 
 
 def sync_folder(path: Path) -> None:
@@ -76,25 +96,27 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
 
 
-def _claim(folder: Path, stem: str) -> tuple[Path, int]:
+def _claim(parent: Path, stem: str, folder: int | None) -> tuple[Path, int]:
     """A temporary file that no other writer uses: ``stem`` itself, or a unique one while somebody else holds that."""
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    temporary = folder / f"{stem}.tmp"
-    with suppress(OSError):
-        descriptor = os.open(temporary, flags, 0o666)
+    temporary = parent / f"{stem}.tmp"
+    with suppress(OSError):  # also for a link, a pipe or a second name of another file, which somebody planted there
+        descriptor = open_own(temporary, os.O_WRONLY, folder)
         try:
             ours = lock(descriptor)
             # Between our open and our lock another writer may have renamed this very file into its place.
-            if ours and os.path.samestat(os.fstat(descriptor), temporary.stat()):
+            there = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
+            if ours and os.path.samestat(os.fstat(descriptor), there):
                 return temporary, descriptor
         except OSError:
             os.close(descriptor)
             raise
         os.close(descriptor)
         if ours is None:  # nobody can lock it, so nobody uses it
-            temporary.unlink()
-    unique = folder / f"{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
-    return unique, os.open(unique, flags, 0o666)
+            os.unlink(temporary, dir_fd=folder)
+    unique = parent / f"{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
+    with suppress(FileNotFoundError):
+        os.unlink(unique, dir_fd=folder)
+    return unique, open_own(unique, os.O_WRONLY | os.O_EXCL, folder)
 
 
 def _way_out(error: BaseException) -> str:
@@ -105,4 +127,6 @@ def _way_out(error: BaseException) -> str:
         return "choose a folder that you may write to"
     if code == errno.ENAMETOOLONG:
         return "choose a shorter name"
+    if code == errno.ELOOP:
+        return "remove the link or choose another folder"
     return "choose another path"

@@ -6,12 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
+from codeformer.files.opening import open_regular
+
 _BLOCK = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a regular file in hexadecimal. Raises OSError."""
+    with open_regular(path) as file:
         return sha256_of_open(file)
 
 

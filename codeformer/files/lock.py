@@ -5,11 +5,13 @@ The lock is held on an open file. It goes when the file is closed or the process
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from codeformer.errors import OutputError
+from codeformer.files.opening import open_own
 
 
 def lock(file: IO[Any] | int, wait: Callable[[], None] | None = None) -> bool | None:
@@ -49,9 +51,9 @@ def hold(path: Path, busy: str) -> IO[bytes]:
 
     Raises:
         OutputError: another process has the lock; its text is ``busy``.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is a link or no regular file.
     """
-    file = path.open("ab")
+    file = os.fdopen(open_own(path, os.O_RDWR), "r+b")
     if lock(file) is False:
         file.close()
         raise OutputError(busy)
