@@ -35,6 +35,9 @@ Where = NDArray[np.bool_]
 Plane = NDArray[np.float32]
 """One number for each pixel, (H, W) float32, in any unit: a distance, a difference."""
 
+Labels = NDArray[np.integer[Any]]
+"""What each pixel belongs to, (H, W) or (B, H, W) label numbers."""
+
 Matrix = NDArray[np.float64]
 """A transform, (2, 3) float64. It maps the picture to the crop where nothing else is said."""
 

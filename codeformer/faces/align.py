@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from codeformer.arrays import Crop, Landmarks, Mask, Matrix, Pixels, Points, Rgb, Samples, Where
 from codeformer.errors import InputError
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 # Where FFHQ's alignment puts the eyes, the nose and the mouth's corners in a 512x512 crop (published with
 # facexlib and CodeFormer, whose networks were trained on crops made with it).
-TEMPLATE_512: npt.NDArray[np.float64] = np.array(
+TEMPLATE_512: Landmarks = np.array(
     [
         [192.98138, 239.94708],  # eye at the viewer's left
         [318.90277, 240.1936],  # eye at the viewer's right
@@ -40,7 +39,7 @@ _STRIP_PIXELS = 4_000_000  # pixels that are held as float at a time while a lar
 _REGION_PIXELS = 2_000_000_000  # a region larger than this comes from landmarks that are no face
 
 
-def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> npt.NDArray[np.float64]:
+def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> Matrix:
     """The (2, 3) similarity (rotation, uniform scale, shift) that takes ``landmarks`` to the template.
 
     ``landmarks``: (5, 2) picture pixels in the template's order. Least median of squares, as published: one
@@ -70,7 +69,7 @@ def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> npt.NDArray[np.
     return result if size == 512 else crop_scaled(result, size / 512)
 
 
-def _least_squares(source: FloatArray, target: FloatArray) -> npt.NDArray[np.float64]:
+def _least_squares(source: Points, target: Points) -> Matrix:
     """The closed-form least squares similarity without reflection (Umeyama 1991), here with complex numbers."""
     z, t = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
     zc, tc = z - z.mean(), t - t.mean()
@@ -81,20 +80,20 @@ def _least_squares(source: FloatArray, target: FloatArray) -> npt.NDArray[np.flo
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def transform_points(points: npt.ArrayLike, matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def transform_points(points: npt.ArrayLike, matrix: npt.ArrayLike) -> Points:
     """(N, 2) points through a (2, 3) matrix."""
     m = np.asarray(matrix, dtype=np.float64)
     return np.asarray(points, dtype=np.float64) @ m[:, :2].T + m[:, 2]
 
 
-def inverse(matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def inverse(matrix: npt.ArrayLike) -> Matrix:
     """The (2, 3) matrix of the way back (crop -> picture)."""
     m = np.asarray(matrix, dtype=np.float64)
     linear = np.linalg.inv(m[:, :2])
     return np.concatenate([linear, -(linear @ m[:, 2:])], axis=1)
 
 
-def scaled(matrix: npt.ArrayLike, scale: float | tuple[float, float]) -> npt.NDArray[np.float64]:
+def scaled(matrix: npt.ArrayLike, scale: float | tuple[float, float]) -> Matrix:
     """The transform for the same picture enlarged by ``scale`` (or by (x, y): a rounded size has two scales)."""
     m = np.asarray(matrix, dtype=np.float64)
     factor = np.broadcast_to(np.asarray(scale, dtype=np.float64), 2)
@@ -103,14 +102,14 @@ def scaled(matrix: npt.ArrayLike, scale: float | tuple[float, float]) -> npt.NDA
     return np.concatenate([linear, (m[:, :2] @ (0.5 / factor - 0.5) + m[:, 2])[:, None]], axis=1)
 
 
-def crop_scaled(matrix: npt.ArrayLike, scale: float) -> npt.NDArray[np.float64]:
+def crop_scaled(matrix: npt.ArrayLike, scale: float) -> Matrix:
     """The transform to a crop that is ``scale`` times as large (512 -> 1024 after a face upsampler: 2)."""
     m = np.asarray(matrix, dtype=np.float64) * scale
     m[:, 2] += 0.5 * scale - 0.5
     return m
 
 
-def crop_face(rgb: npt.NDArray[Any], matrix: npt.ArrayLike, size: int = 512) -> npt.NDArray[np.float32]:
+def crop_face(rgb: Rgb, matrix: npt.ArrayLike, size: int = 512) -> Crop:
     """The aligned crop, (size, size, 3) float32 in [0, 1], out of an (H, W, 3) uint8 or uint16 picture.
 
     What lies outside the frame is the picture's reflection. A large face is low-pass filtered before it is
@@ -119,19 +118,19 @@ def crop_face(rgb: npt.NDArray[Any], matrix: npt.ArrayLike, size: int = 512) -> 
     return warp(rgb, matrix, (size, size))
 
 
-def crop_mask(mask: npt.NDArray[Any], matrix: npt.ArrayLike, size: int = 512) -> npt.NDArray[np.float32]:
-    """The (H, W) mask (bool, uint8, uint16, or float in [0, 1]) in the crop: (size, size) float32, 0 outside."""
+def crop_mask(mask: Mask | Where, matrix: npt.ArrayLike, size: int = 512) -> Mask:
+    """Return the (H, W) mask (bool, or float in [0, 1]) in the crop: (size, size), 0 outside of the picture."""
     return warp(mask, matrix, (size, size), reflect=False, cubic=False)
 
 
 def warp(
-    source: npt.NDArray[Any],
+    source: Pixels | Samples | Where,
     matrix: npt.ArrayLike,
     size: tuple[int, int],
     *,
     reflect: bool = True,
     cubic: bool = True,
-) -> npt.NDArray[np.float32]:
+) -> Samples:
     """``source`` through ``matrix`` (source -> result) onto ``size`` (width, height), as float32 in [0, 1].
 
     ``source``: (H, W) or (H, W, C), bool, uint8, uint16 or float in [0, 1]. Beyond its edge there is its
@@ -157,13 +156,14 @@ def warp(
         raise InputError("the face is far outside the picture or far larger than it")
     x0, y0 = (int(v) for v in np.floor(low) - margin)
     columns, rows = (math.ceil((v + margin - o + 1) / block) for v, o in zip(high, (x0, y0), strict=True))
-    region: npt.NDArray[Any] = _region(source, (x0, y0), (columns, rows), block, reflect)
+    region: Samples = _region(source, (x0, y0), (columns, rows), block, reflect)
 
     to_region = scaled(m @ _with_row(np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]])), 1.0 / block)
     rest = scale * block
     if rest < 1.0 - 1e-6:
         sigma = 0.5 * math.sqrt(1.0 / rest**2 - 1.0)  # at most 2: within the margin
-        region = cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        smooth = cv2.GaussianBlur(region, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        region = np.asarray(smooth, np.float32)
     elif rest > 1.0 + 1e-6:
         # OpenCV's warp knows 32 positions between two pixels, and its cubic turns a ramp into waves. On a picture that
         # has been enlarged by Pillow's (Catmull-Rom) neither is seen.
@@ -175,8 +175,8 @@ def warp(
 
 
 def _region(
-    source: npt.NDArray[Any], origin: tuple[int, int], size: tuple[int, int], block: int, reflect: bool
-) -> npt.NDArray[np.float32]:
+    source: Pixels | Samples | Where, origin: tuple[int, int], size: tuple[int, int], block: int, reflect: bool
+) -> Samples:
     """``size`` (columns, rows) blocks of the source from ``origin``, each averaged: float32 in [0, 1]."""
     (x0, y0), (columns, rows) = origin, size
     height, width = source.shape[:2]
@@ -202,7 +202,7 @@ def _region(
     return out
 
 
-def _enlarged(region: npt.NDArray[np.float32], zoom: int, cubic: bool) -> npt.NDArray[np.float32]:
+def _enlarged(region: Samples, zoom: int, cubic: bool) -> Samples:
     size = (region.shape[1] * zoom, region.shape[0] * zoom)
     if not cubic:
         return cv2.resize(region, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
@@ -228,7 +228,7 @@ def _scale(matrix: npt.ArrayLike) -> float:
     return math.sqrt(abs(float(np.linalg.det(np.asarray(matrix, dtype=np.float64)[:, :2]))))
 
 
-def _with_row(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _with_row(matrix: Matrix) -> npt.NDArray[np.float64]:
     return np.concatenate([matrix, [[0.0, 0.0, 1.0]]])
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from codeformer.arrays import Floats, Landmarks, Matrix, Pixels, Points, Rgb
 from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import crop_scaled, face_transform, inverse, transform_points, warp
-from codeformer.faces.face import Face, Floats, Pixels, groups, merged, roll_of
+from codeformer.faces.face import Face, groups, merged, roll_of
 
 # ------------------------------------------------------------------------------- RetinaFace's input and output
 
@@ -26,7 +27,7 @@ _MEAN_RGB = np.array([123.0, 117.0, 104.0], dtype=np.float32)
 _CANDIDATES = 5000
 
 
-def network_input(pictures: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def network_input(pictures: Pixels | Floats) -> NDArray[np.float32]:
     """(B, H, W, 3) RGB in 0..255 as (B, 3, H', W') float32 BGR without its mean, padded to the coarsest stride."""
     count, height, width, _ = pictures.shape
     padded = np.zeros((count, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=np.float32)
@@ -60,7 +61,7 @@ def decode(loc: Floats, conf: Floats, points: Floats, size: tuple[int, int], thr
     return faces
 
 
-def _anchors(size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _anchors(size: tuple[int, int]) -> NDArray[np.float32]:
     """(N, 3): centre x, centre y, side of every anchor, in the network's order."""
     parts = []
     for stride, sides in _STRIDES:
@@ -97,21 +98,21 @@ class RetinaFace(ABC):
     name: str
 
     @abstractmethod
-    def outputs(self, x: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+    def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
         """The network on (B, 3, H, W) input -> loc (B, N, 4), conf (B, N, 2) after softmax, points (B, N, 10)."""
 
-    def look(self, pictures: npt.NDArray[Any], threshold: float) -> list[list[Face]]:
+    def look(self, pictures: Pixels | Floats, threshold: float) -> list[list[Face]]:
         """The faces that the network alone finds in each of (B, H, W, 3) pictures, RGB in 0..255."""
         x = network_input(pictures)
         size = (x.shape[3], x.shape[2])
         return [decode(*one, size, threshold) for one in zip(*self.outputs(x), strict=True)]
 
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
+    def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
         # The second look's score is at most 1: what is below threshold squared at first cannot pass
         first = self.look(rgb[None], max(0.02, threshold**2))[0]
         return merged([face for face in self._second_look(rgb, first) if face.score >= threshold])
 
-    def _second_look(self, rgb: Pixels, faces: list[Face]) -> list[Face]:
+    def _second_look(self, rgb: Rgb, faces: list[Face]) -> list[Face]:
         """Return the faces that the second look confirms, with their landmarks and scores of both looks.
 
         A face that is not upright and sure in its own view is looked at from the other three sides too: upside down,
@@ -140,7 +141,7 @@ class RetinaFace(ABC):
             if view is not None
         ]
 
-    def _closer(self, rgb: Pixels, faces: list[Face]) -> list[_View | None]:
+    def _closer(self, rgb: Rgb, faces: list[Face]) -> list[_View | None]:
         """Look at each face in the upright view that its landmarks give, and in the view's mirror image."""
         result: list[_View | None] = [None] * len(faces)
         for start in range(0, len(faces), _BATCH):
@@ -172,7 +173,7 @@ class RetinaFace(ABC):
 class _View:
     """What the second look saw: landmarks in the picture, the score, and how far the face is turned in its view."""
 
-    landmarks: Floats
+    landmarks: Landmarks
     score: float
     roll: float  # degrees, 0 to 180
 
@@ -187,14 +188,14 @@ class _View:
         return self.certainty > _SURE and self.roll <= _STRAIGHT
 
 
-def _turned(landmarks: Floats, quarters: int) -> npt.NDArray[np.float32]:
+def _turned(landmarks: Landmarks, quarters: int) -> Landmarks:
     """Return the landmarks turned by so many quarters around their middle, for a look from another side."""
     middle = landmarks.mean(axis=0)
     cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
     return ((landmarks - middle) @ np.array([[cos, sin], [-sin, cos]]) + middle).astype(np.float32)
 
 
-def _view_transform(landmarks: Floats) -> npt.NDArray[np.float64]:
+def _view_transform(landmarks: Landmarks) -> Matrix:
     """Picture -> the upright view whose middle is the face's."""
     matrix = crop_scaled(face_transform(landmarks), _EYES)
     matrix[:, 2] += (_VIEW - 1) / 2 - (np.array([256.0, 305.0]) * _EYES + 0.5 * _EYES - 0.5)
@@ -227,7 +228,7 @@ class MobileNetDetector(RetinaFace):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the cores to torch
         self._session = onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
 
-    def outputs(self, x: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+    def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
         loc, conf, points = self._session.run(["loc", "conf", "landmarks"], {"input": x})
         return loc, conf, points
 
@@ -266,7 +267,7 @@ class ResNetDetector(RetinaFace):
             raise WeightsError(f"{path} does not hold the weights of {self.name}: {reason}") from error
         self._net = net.eval()
 
-    def outputs(self, x: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+    def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
         import torch
 
         with torch.inference_mode():
@@ -297,7 +298,7 @@ class DlibDetector:
         self._detect: Any = dlib.cnn_face_detection_model_v1(str(folder / "mmod_human_face_detector.dat"))
         self._predict: Any = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
 
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]:
+    def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
         rgb = np.ascontiguousarray(rgb)
         faces = []
         for found in self._detect(rgb, 0):
@@ -311,7 +312,7 @@ class DlibDetector:
         return merged(faces)
 
 
-def five_of_68(points: Floats) -> npt.NDArray[np.float32]:
+def five_of_68(points: Points) -> Landmarks:
     """The five landmarks among the (68, 2) of iBUG 300-W: each eye's middle, the nose's tip, the mouth's corners."""
     eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
     return np.stack([*eyes, points[30], points[48], points[54]]).astype(np.float32)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating[Any]]
+from codeformer.arrays import Floats, Landmarks
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,18 +17,21 @@ class Face:
 
     box: tuple[float, float, float, float]  # x0, y0, x1, y1
     score: float  # 0..1
-    landmarks: Floats  # (5, 2): eye at the viewer's left, eye right, nose, mouth corner left, right
+    landmarks: Landmarks
 
     @property
     def width(self) -> float:
+        """The box's width in pixels."""
         return self.box[2] - self.box[0]
 
     @property
     def height(self) -> float:
+        """The box's height in pixels."""
         return self.box[3] - self.box[1]
 
     @property
     def centre(self) -> tuple[float, float]:
+        """The box's middle (x, y)."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
@@ -39,7 +40,7 @@ class Face:
         return roll_of(self.landmarks)
 
 
-def roll_of(landmarks: Floats) -> float:
+def roll_of(landmarks: Landmarks) -> float:
     """Return by how many degrees, in (-180, 180], the line of the eyes of (5, 2) landmarks is turned clockwise."""
     x, y = (float(v) for v in landmarks[1] - landmarks[0])
     return math.degrees(math.atan2(y, x))
@@ -64,10 +65,12 @@ def turned(face: Face, quarters: int, size: tuple[int, int]) -> Face:
 
 
 def moved(face: Face, dx: float, dy: float) -> Face:
+    """Return the face ``dx`` pixels further right and ``dy`` further down."""
     return _mapped(face, (1.0, 1.0), (dx, dy))
 
 
 def scaled(face: Face, factor: tuple[float, float]) -> Face:
+    """Return the face in the same picture enlarged by ``factor`` (x, y)."""
     return _mapped(face, factor, (0.5 * factor[0] - 0.5, 0.5 * factor[1] - 0.5))
 
 
@@ -78,6 +81,7 @@ def _mapped(face: Face, factor: tuple[float, float], shift: tuple[float, float])
 
 
 def merged(faces: list[Face]) -> list[Face]:
+    """Return the faces without those that a better one of them stands for, best first."""
     if not faces:
         return []
     boxes = np.array([f.box for f in faces], dtype=np.float32)
@@ -85,17 +89,25 @@ def merged(faces: list[Face]) -> list[Face]:
     return [faces[group[0]] for group in groups(boxes, scores)]
 
 
-def groups(boxes: Floats, scores: Floats, overlap: float = 0.4) -> list[npt.NDArray[np.int64]]:
-    """Greedy suppression: for each face that stays its candidates, best first (N, 4 corners; N scores).
+def groups(boxes: Floats, scores: Floats, overlap: float = 0.4) -> list[NDArray[np.int64]]:
+    """Return for each face that stays its candidates, best first: greedy suppression.
 
-    A candidate belongs to a better one when the intersection is more than ``overlap`` of the union, or when
-    most of the smaller box lies in the larger one while their middles agree: two looks at one face at different scales.
+    A candidate belongs to a better one when the intersection is more than ``overlap`` of the union, or when most of
+    the smaller box lies in the larger one while their middles agree: one face, seen at two scales.
+
+    Args:
+        boxes: (N, 4) corners x0, y0, x1, y1.
+        scores: (N,).
+        overlap: intersection over union from which two boxes are one face.
+
+    Returns:
+        For each face the indices of its candidates.
     """
     order = np.argsort(-scores, kind="stable")
     area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     reach = np.sqrt(np.maximum(area, 1e-6))
-    found: list[npt.NDArray[np.int64]] = []
+    found: list[NDArray[np.int64]] = []
     while order.size:
         best = order[0]
         sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])

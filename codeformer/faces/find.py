@@ -1,24 +1,24 @@
-"""The faces of a picture: which detector, at which scales, and the user's filters.
+"""The faces of a picture: which detector looks at it, and at which scales.
 
 A detector looks at one picture at the scale that it is given. ``find_faces`` chooses the scales, brings the results
-back to full-picture coordinates and keeps what the user asked for.
+back to full-picture coordinates .
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from codeformer.arrays import Pixels, Rgb
 from codeformer.errors import InputError, UsageError
 from codeformer.faces.detectors import DlibDetector, MobileNetDetector, ResNetDetector
-from codeformer.faces.face import Face, Pixels, groups, merged, moved, scaled, turned
+from codeformer.faces.face import Face, groups, merged, moved, scaled, turned
 
 __all__ = ["DETECTORS", "Detector", "Face", "find_faces", "make_detector"]
 
@@ -28,7 +28,7 @@ class Detector(Protocol):
 
     name: str
 
-    def __call__(self, rgb: Pixels, threshold: float) -> list[Face]: ...
+    def __call__(self, rgb: Rgb, threshold: float) -> list[Face]: ...
 
 
 DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
@@ -62,22 +62,24 @@ _PADDED = 384  # long side of the picture inside its frame of grey, for faces th
 
 
 def find_faces(
-    rgb: npt.NDArray[Any],
+    rgb: Pixels,
     detector: Detector,
     *,
     threshold: float = 0.5,
     min_size: float = 0.0,
-    max_faces: int | None = None,
-    only_center: bool = False,
-    only: Sequence[int] = (),
     turned_views: bool = True,
 ) -> list[Face]:
-    """The faces of an (H, W, 3) or (H, W) uint8 or uint16 picture, in its pixels, from left to right.
+    """Return the faces of a picture, in its pixels, from left to right.
 
-    ``threshold``: lowest score. ``min_size``: shortest side of a box in picture pixels. ``max_faces``: keeps the
-    largest. ``only_center``: keeps the one nearest to the picture's centre. ``only``: numbers (1-based, left to
-    right) among the faces that the other options leave; InputError for a number that does not exist.
-    ``turned_views``: where no upright face is seen for sure, the picture is looked at from its other sides too.
+    Args:
+        rgb: (H, W, 3) or (H, W), uint8 or uint16.
+        detector: what looks at the picture at the scale that it is given.
+        threshold: the lowest score.
+        min_size: the shortest side of a box, in pixels of the picture.
+        turned_views: where no upright face is seen for sure, look at the picture from its other sides too.
+
+    Raises:
+        InputError: ``rgb`` is not such an array.
     """
     if (
         rgb.ndim not in (2, 3)
@@ -91,27 +93,10 @@ def find_faces(
     found = _look_from_all_sides(rgb, detector, threshold) if turned_views else _look(rgb, detector, threshold)
     faces = [replace(f, box=_clipped(f.box, width, height)) for f in found]
     faces = [f for f in faces if min(f.width, f.height) >= max(min_size, 1.0)]
-    faces.sort(key=lambda f: (f.centre, f.score))
-    if max_faces is not None and len(faces) > max_faces:
-        large = sorted(faces, key=lambda f: -f.width * f.height)[:max_faces]
-        faces = [f for f in faces if any(f is kept for kept in large)]
-    if only_center and faces:
-        middle = ((width - 1) / 2, (height - 1) / 2)
-        faces = [min(faces, key=lambda f: math.dist(f.centre, middle))]
-    return _numbered(faces, only)
+    return sorted(faces, key=lambda f: (f.centre, f.score))
 
 
-def _numbered(faces: list[Face], only: Sequence[int]) -> list[Face]:
-    if not only:
-        return faces
-    for number in only:
-        if not 1 <= number <= len(faces):
-            there = {0: "there is no face", 1: "there is one face"}.get(len(faces), f"there are {len(faces)} faces")
-            raise InputError(f"{there} in the picture, so no face number {number}; --draw_box shows the numbers")
-    return [f for i, f in enumerate(faces, 1) if i in set(only)]
-
-
-def _look_from_all_sides(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
+def _look_from_all_sides(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
     """Look at the picture, and where it shows no face that is upright for sure, at the picture turned by quarters.
 
     Beyond about 100 degrees the detectors miss faces or take the mouth for eyes. A picture with an upright face in it
@@ -133,7 +118,7 @@ def _look_from_all_sides(rgb: npt.NDArray[Any], detector: Detector, threshold: f
     return [seen[group[0]][0] for group in groups(boxes, ranks)]
 
 
-def _look(rgb: npt.NDArray[Any], detector: Detector, threshold: float) -> list[Face]:
+def _look(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
     height, width = rgb.shape[:2]
     side = _side(width, height)
     scale = min(1.0, _LOOK / side) if side >= _SMALL else min(8.0, _SMALL / side)
@@ -168,7 +153,7 @@ def smallest_face(width: int, height: int) -> float:
     return _SMALLEST / close_scale(width, height)
 
 
-def _in_pieces(rgb: npt.NDArray[Any], detector: Detector, threshold: float, scale: float, overlap: int) -> list[Face]:
+def _in_pieces(rgb: Pixels, detector: Detector, threshold: float, scale: float, overlap: int) -> list[Face]:
     """Return the faces in overlapping tiles of the picture, each seen at `scale`; `overlap` in pixels at that scale."""
     height, width = rgb.shape[:2]
     overlap = min(overlap, _TILE * 3 // 4)
@@ -200,9 +185,7 @@ def _cut(face: Face, part: tuple[int, ...], at: tuple[int, int], whole: tuple[in
     )
 
 
-def _detect_at(
-    rgb: npt.NDArray[Any], detector: Detector, threshold: float, scale: float, margin: int = 0
-) -> list[Face]:
+def _detect_at(rgb: Pixels, detector: Detector, threshold: float, scale: float, margin: int = 0) -> list[Face]:
     """The detector's faces in ``rgb`` seen at ``scale`` within a margin, in coordinates of ``rgb``."""
     height, width = rgb.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

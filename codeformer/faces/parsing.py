@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from codeformer.arrays import Bits, Crop, Labels, Mask
 from codeformer.errors import OutOfMemoryError, UsageError, WeightsError
 from codeformer.faces.paste import border_ramp, smooth_step
-
-Floats = npt.NDArray[np.float32]
 
 SIZE = 512  # what both networks were trained on
 _BATCH = 4
@@ -34,7 +33,7 @@ class Parser(Protocol):
 
     name: str
 
-    def __call__(self, crops: list[npt.NDArray[Any]]) -> list[Floats]: ...
+    def __call__(self, crops: Sequence[Crop]) -> list[Mask]: ...
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ class NetworkParser:
             raise WeightsError(f"{path} does not hold the weights of {name}: {reason}") from error
         self._net = net.eval().to(self._device)
 
-    def __call__(self, crops: list[npt.NDArray[Any]]) -> list[Floats]:
-        masks: list[Floats] = []
+    def __call__(self, crops: Sequence[Crop]) -> list[Mask]:
+        masks: list[Mask] = []
         step = _BATCH
         while len(masks) < len(crops):
             batch = crops[len(masks) : len(masks) + step]
@@ -148,7 +147,7 @@ class NetworkParser:
             masks += [face_mask(one, self._layout.face) for one in labels]
         return masks
 
-    def _labels(self, crops: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint8] | None:
+    def _labels(self, crops: Sequence[Crop]) -> Labels | None:
         """(B, 512, 512) label numbers; None when the device's memory does not take that many."""
         import torch
 
@@ -167,15 +166,15 @@ class NetworkParser:
         return None
 
 
-def _normalised(crop: npt.NDArray[Any], layout: Layout) -> Floats:
+def _normalised(crop: Crop, layout: Layout) -> NDArray[np.float32]:
     if crop.shape[:2] != (SIZE, SIZE):
         interpolation = cv2.INTER_AREA if crop.shape[0] > SIZE else cv2.INTER_LINEAR
-        crop = cv2.resize(crop, (SIZE, SIZE), interpolation=interpolation)
+        crop = np.asarray(cv2.resize(crop, (SIZE, SIZE), interpolation=interpolation), np.float32)
     whitened = (np.clip(crop, 0.0, 1.0) - np.array(layout.mean, np.float32)) / np.array(layout.std, np.float32)
     return np.ascontiguousarray(whitened.transpose(2, 0, 1), dtype=np.float32)
 
 
-def face_mask(labels: npt.NDArray[np.integer[Any]], face: frozenset[int] | set[int]) -> Floats:
+def face_mask(labels: Labels, face: frozenset[int] | set[int]) -> Mask:
     """Label numbers (H, W) as a soft mask (H, W) float32: 0 wherever the label is none of ``face``.
 
     Of several faces in the crop the one in its middle counts. The weight rises from 0 at the face's contour to 1
@@ -196,7 +195,7 @@ def face_mask(labels: npt.NDArray[np.integer[Any]], face: frozenset[int] | set[i
     return (cv2.GaussianBlur(weight, (0, 0), 1.5) * rounded * border_ramp(labels.shape[0])).astype(np.float32)
 
 
-def _middle_part(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _middle_part(inside: Bits) -> Bits:
     """The connected part that covers most of the crop's middle, where the alignment puts eyes, nose and mouth."""
     _, parts = cv2.connectedComponents(inside, connectivity=4)
     height, width = inside.shape
@@ -207,7 +206,7 @@ def _middle_part(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return (parts == int(counts.argmax())).astype(np.uint8)
 
 
-def _without_holes(inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _without_holes(inside: Bits) -> Bits:
     _, holes, stats, _ = cv2.connectedComponentsWithStats(1 - inside, connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] < _HOLE * inside.size / SIZE**2
     small[0] = False  # the face itself

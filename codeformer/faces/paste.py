@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codeformer.arrays import Crop, Mask, Matrix
+from codeformer.arrays import Crop, Mask, Matrix, Pixels, Points
 from codeformer.faces.align import face_transform, inverse, mean_scale, transform_points, warp
 
 _TILE = 2048  # output pixels along a side that are blended in float at a time
@@ -17,13 +17,13 @@ _NOTHING = 1.0 / 1024  # a weight that cannot move an 8-bit value by half a step
 
 
 def paste_faces(
-    rgb: npt.NDArray[Any],
-    crops: Sequence[npt.NDArray[Any]],
+    rgb: Pixels,
+    crops: Sequence[Crop],
     matrices: Sequence[npt.ArrayLike],
-    masks: Sequence[npt.NDArray[Any]],
+    masks: Sequence[Mask],
     *,
     whole: bool = False,
-) -> npt.NDArray[Any]:
+) -> Pixels:
     """A new picture of ``rgb``'s dtype with the crops blended in; ``rgb`` itself is left as it is.
 
     ``rgb``: (H, W, 3) uint8 or uint16, already of the output's size. ``crops``: (S, S, 3) float RGB in [0, 1], any
@@ -56,9 +56,7 @@ def coverage(
     return paste_faces(nothing, white, matrices, masks, whole=whole)[..., 0] / np.float32(255)
 
 
-def _paste_one(
-    out: npt.NDArray[Any], crop: npt.NDArray[Any], matrix: npt.NDArray[np.float64], mask: npt.NDArray[Any], whole: bool
-) -> None:
+def _paste_one(out: Pixels, crop: Crop, matrix: Matrix, mask: Mask, whole: bool) -> None:
     """Blends one crop into ``out`` in place, tile by tile, over the mask's support only."""
     rows, columns = (np.flatnonzero(np.any(mask > 0, axis=axis)) for axis in (1, 0))
     if rows.size == 0:
@@ -90,14 +88,14 @@ def _paste_one(
             tile[touched] = rounded[touched]
 
 
-def _shifted(matrix: npt.NDArray[np.float64], x: int, y: int) -> npt.NDArray[np.float64]:
+def _shifted(matrix: Matrix, x: int, y: int) -> Matrix:
     """The matrix to coordinates whose origin is at (x, y)."""
     moved = matrix.copy()
     moved[:, 2] -= (x, y)
     return moved
 
 
-def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> npt.NDArray[np.float32]:
+def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> Mask:
     """A soft egg over the face and the beginning of its hair: (size, size) float32, 1 inside, 0 on the border.
 
     ``landmarks_in_crop``: (5, 2) crop pixels. The egg is drawn around the template's face, moved to where these
@@ -110,7 +108,7 @@ def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> npt.NDArray[n
 _EGG_CENTRE = (256.0, 280.0)  # between the eyes and the nose's tip
 
 
-def _egg(landmarks: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float32]:
+def _egg(landmarks: Points, size: int) -> Mask:
     to_template = face_transform(landmarks, 512)  # crop -> template: undoes what LMEDS left of tilt and scale
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float64)
     x, y = transform_points(np.stack([xs.ravel(), ys.ravel()], axis=1), to_template).T.reshape(2, size, size)
@@ -123,7 +121,7 @@ def _egg(landmarks: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float3
     return (weight * border_ramp(size)).astype(np.float32)
 
 
-def border_ramp(size: int) -> npt.NDArray[np.float32]:
+def border_ramp(size: int) -> Mask:
     """(size, size): 0 on the border, 1 from a sixteenth of the side on."""
     place = np.arange(size)
     edge = smooth_step(np.minimum(place, size - 1 - place) / (size / 16))

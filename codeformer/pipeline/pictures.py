@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
+from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
 from codeformer.faces.paste import coverage
 from codeformer.images.picture import Picture
@@ -186,7 +187,7 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
         with item.timed("detect"):
             item.faces = stages.look(engine, item.study)
             height, width = item.study.picture.rgb.shape[:2]
-            numbers = stages.choose(item.faces, engine.work.faces, width, height)
+            numbers = choose(item.faces, engine.work.faces, width, height)
     if item.error is None:
         with item.timed("align"):
             item.cuts = stages.cut(engine, item.study, item.faces, numbers)

@@ -5,7 +5,6 @@ The pipeline runs them over many pictures and batches the faces between ``cut`` 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,12 @@ import numpy as np
 
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_face, face_transform, scaled, transform_points
+from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Face, find_faces
 from codeformer.faces.paste import geometric_mask, paste_faces
 from codeformer.images.colour import is_grey
 from codeformer.images.picture import Picture, replace_rgb
-from codeformer.options import CanvasOptions, FaceOptions
+from codeformer.options import CanvasOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.tasks.base import CropMasks, FaceCrop, Study
 from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
@@ -46,7 +46,7 @@ def look(engine: Engine, study: Study) -> list[Face]:
     """
     options = engine.work.faces
     if options.landmarks:
-        faces = [_face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
+        faces = [face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
         height, width = study.picture.rgb.shape[:2]
         for face in faces:
             x, y = face.landmarks.mean(axis=0)
@@ -68,23 +68,6 @@ def look(engine: Engine, study: Study) -> list[Face]:
     if not faces and study.mask is not None:
         faces = find(uncovered(study.picture.rgb, study.mask))
     return faces
-
-
-def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int) -> set[int]:
-    """The numbers (from 1) of the faces that the options leave. Raises InputError for a number that does not exist."""
-    numbers = set(range(1, len(faces) + 1))
-    if options.numbers:
-        if missing := sorted(set(options.numbers) - numbers):
-            found = f"only {len(faces)} face{'s' if len(faces) != 1 else ''}" if faces else "no face"
-            raise InputError(f"--face {missing[0]}: {found} found; --draw_box shows the numbers")
-        numbers = set(options.numbers)
-    if options.only_center_face and numbers:
-        middle = ((width - 1) / 2, (height - 1) / 2)
-        numbers = {min(numbers, key=lambda n: math.dist(faces[n - 1].centre, middle))}
-    if options.max_faces is not None:
-        largest = sorted(numbers, key=lambda n: -faces[n - 1].width * faces[n - 1].height)
-        numbers = set(largest[: options.max_faces])
-    return numbers
 
 
 def cut(engine: Engine, study: Study, faces: Sequence[Face], numbers: set[int]) -> list[Cut]:
@@ -213,11 +196,3 @@ def _lanczos(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if pixels.shape[:2] == (height, width):
         return pixels
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LANCZOS4)
-
-
-def _face_by_hand(landmarks: np.ndarray) -> Face:
-    """A face from its five points, with the box that a detector would draw around them."""
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    width, height = high - low
-    x0, y0, x1, y1 = (low[0] - 0.45 * width, low[1] - 0.9 * height, high[0] + 0.45 * width, high[1] + 0.5 * height)
-    return Face((float(x0), float(y0), float(x1), float(y1)), 1.0, landmarks)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
 from codeformer.images.picture import Picture
 from codeformer.pipeline import stages
@@ -202,7 +203,7 @@ def _cut(item: _Item, engine: Engine) -> _Item:
     picture = Picture(item.seen.frame.rgb)
     faces = [one.face for one in item.tracked]
     height, width = picture.rgb.shape[:2]
-    numbers = stages.choose(faces, engine.work.faces, width, height)
+    numbers = choose(faces, engine.work.faces, width, height)
     cuts = stages.cut(engine, Study(picture), faces, numbers)
     return replace(item, cuts=cuts)
 

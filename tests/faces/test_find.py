@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import transform_points
+from codeformer.faces.choose import choose
 from codeformer.faces.detectors import MobileNetDetector, ResNetDetector, decode, five_of_68, network_input
 from codeformer.faces.face import merged, turned
 from codeformer.faces.find import DETECTORS, Detector, Face, find_faces, make_detector, smallest_face
+from codeformer.options import FaceOptions
 
 # By hand, in scikit-image's astronaut: pupils, the nose's tip, the mouth's corners
 ASTRONAUT = np.array([[203.5, 100.5], [247.0, 102.5], [224.0, 128.0], [202.0, 139.0], [244.5, 141.0]])
@@ -169,21 +172,30 @@ def test_from_left_to_right() -> None:
 def test_filters() -> None:
     assert lefts(find_faces(THREE, Spots(), threshold=0.75)) == [100, 600]
     assert lefts(find_faces(THREE, Spots(), min_size=50)) == [100, 300]
-    assert lefts(find_faces(THREE, Spots(), max_faces=2)) == [100, 300]
-    assert lefts(find_faces(THREE, Spots(), max_faces=1)) == [100]
-    assert find_faces(THREE, Spots(), max_faces=0) == []
-    assert lefts(find_faces(THREE, Spots(), only_center=True)) == [300]
-    assert lefts(find_faces(THREE, Spots(), only=(3, 1, 3))) == [100, 600]
-    assert lefts(find_faces(THREE, Spots(), max_faces=2, only=(2,))) == [300]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {1, 2, 3}),
+        ({"max_faces": 2}, {1, 2}),
+        ({"max_faces": 1}, {1}),
+        ({"only_center_face": True}, {2}),
+        ({"numbers": (3, 1, 3)}, {1, 3}),
+        ({"numbers": (2, 3), "max_faces": 1}, {2}),
+    ],
+)
+def test_choosing_counts_from_left_to_right(options: dict[str, Any], expected: set[int]) -> None:
+    assert choose(find_faces(THREE, Spots()), FaceOptions(**options), 900, 700) == expected
 
 
 @pytest.mark.parametrize(
     ("number", "threshold", "says"),
-    [(4, 0.5, "there are 3 faces"), (0, 0.5, "3 faces"), (2, 0.85, "one face"), (1, 0.95, "no face")],
+    [(4, 0.5, "--face 4: only 3 faces"), (2, 0.85, "--face 2: only 1 face found"), (1, 0.95, "--face 1: no face")],
 )
 def test_a_number_that_does_not_exist_says_how_many_there_are(number: int, threshold: float, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        find_faces(THREE, Spots(), threshold=threshold, only=(number,))
+        choose(find_faces(THREE, Spots(), threshold=threshold), FaceOptions(numbers=(number,)), 900, 700)
 
 
 @settings(deadline=None, max_examples=12)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, RestorationError
+from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
 from codeformer.images.picture import Picture, to_uint16
 from codeformer.models.codeformer import CodeFormer
@@ -21,7 +22,6 @@ from codeformer.options import CanvasOptions, FaceOptions, FaceWork
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.pipeline.restorer import FaceRestorer
-from codeformer.pipeline.stages import choose
 from codeformer.tasks.table import TASKS
 
 # Eyes, nose and mouth corners of a face of about 40 pixels, its eyes' middle at (0, 0)
