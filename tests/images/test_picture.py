@@ -24,8 +24,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageCms, ImageOps
 
 from codeformer.errors import InputError, OutputError
+from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
-from codeformer.images import metadata as exif_blocks
 from codeformer.images.picture import (
     SUFFIXES,
     WRITABLE_SUFFIXES,

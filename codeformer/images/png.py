@@ -1,0 +1,113 @@
+"""PNG files: their chunks, and pictures with 16 bits a channel, which Pillow reads and writes in grey only.
+
+Reading is OpenCV's, after everything that could make it change the pixels (gamma, orientation, animation) is taken
+out of the file. Writing is done here, so that the ICC profile and the EXIF block travel along.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ROWS = 256  # rows filtered at a time: bounds the memory beside the picture
+
+
+def png_is_deep(head: bytes) -> bool:
+    """Whether the PNG file that begins with ``head`` (at least 25 bytes) stores 16 bits a channel."""
+    return len(head) > 24 and head[24] == 16
+
+
+def read_png(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """RGB (H, W, 3) uint16, alpha (H, W) uint16 or None, and whether it was grey. Raises ValueError if damaged."""
+    kept = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+    chunks = list(chunks_of(data))
+    if not chunks or chunks[-1][0] != b"IEND":
+        raise ValueError("the file is cut off")
+    plain = SIGNATURE + b"".join(chunk(kind, body) for kind, body in chunks if kind in kept)
+    rgb, alpha, grey = split_deep(decode_deep(plain))
+    grey = grey or chunks[0][1][9] in (0, 4)
+    key = next((body for kind, body in chunks if kind == b"tRNS"), b"")
+    if alpha is None and len(key) in (2, 6):  # one colour is transparent
+        colour = np.frombuffer(key, ">u2")
+        alpha = np.where((rgb == colour).all(axis=2), 0, 65535).astype(np.uint16)
+    return rgb, alpha, grey
+
+
+def decode_deep(data: bytes) -> np.ndarray:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # its complaints name no file; ours will
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError("it cannot be decoded") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise ValueError("it cannot be decoded")
+    return pixels
+
+
+def split_deep(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """OpenCV's (H, W) or (H, W, 3 or 4) BGR(A) as RGB, alpha, grey."""
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2), None, True
+    rgb = np.ascontiguousarray(pixels[..., 2::-1])
+    return rgb, np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None, False
+
+
+def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = len(SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        if position + 12 + length > len(data):
+            return
+        if zlib.crc32(kind + body) != struct.unpack_from(">I", data, position + 8 + length)[0]:
+            raise ValueError(f"its {kind.decode('latin-1')} part is damaged")
+        yield kind, body
+        if kind == b"IEND":
+            return
+        position += 12 + length
+
+
+def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+    """``pixels`` (H, W, 1 to 4) uint16: grey, grey and alpha, RGB, or RGBA."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = [SIGNATURE, chunk(b"IHDR", header)]
+    if icc:
+        parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+    if exif:
+        parts.append(chunk(b"eXIf", exif))
+    parts.append(chunk(b"IDAT", _png_rows(pixels)))
+    parts.append(chunk(b"IEND", b""))
+    return b"".join(parts)
+
+
+def _png_rows(pixels: np.ndarray) -> bytes:
+    """The compressed rows. Each takes the filter, of Sub and Up, with the smaller sum of absolute differences."""
+    height, width, channels = pixels.shape
+    step = 2 * channels
+    squeeze = zlib.compressobj(4)
+    above = np.zeros(width * step, np.uint8)
+    out = []
+    for top in range(0, height, _ROWS):
+        band = pixels[top : top + _ROWS].astype(">u2").reshape(-1, width * channels).view(np.uint8)
+        left = np.zeros_like(band)
+        left[:, step:] = band[:, :-step]
+        candidates = (band - left, band - np.vstack([above[None], band[:-1]]))
+        costs = [np.abs(c.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64) for c in candidates]
+        up = costs[1] < costs[0]
+        rows = np.where(up[:, None], candidates[1], candidates[0])
+        out.append(squeeze.compress(np.hstack([(up + 1).astype(np.uint8)[:, None], rows]).tobytes()))
+        above = band[-1]
+    return b"".join([*out, squeeze.flush()])
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,0 +1,203 @@
+"""Reading a picture of any common format, recognised by its content."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from codeformer.errors import InputError, OutOfMemoryError
+from codeformer.files.atomic import reason, shown
+from codeformer.images import exif as exif_blocks
+from codeformer.images import formats
+from codeformer.images.png import png_is_deep, read_png
+from codeformer.images.profile import space_of
+from codeformer.images.tiff import read_tiff
+from codeformer.images.value import Picture
+
+_pillow_limit_lock = threading.Lock()
+_HUGE = 80_000_000  # pixels; below Pillow's own limit
+
+
+def read_picture(path: Path | str, *, max_pixels: int = 500_000_000) -> Picture:
+    """Read a picture of any common format (recognised by its content); of an animation, the first frame.
+
+    Raises InputError, whose one line names the file and the way out, for whatever cannot be read: missing, a folder,
+    unreadable, empty, cut off, damaged, not a picture, more than ``max_pixels`` pixels, or without the extra it needs.
+    """
+    path = Path(path)
+    name = shown(path)
+    try:
+        with _open(path, name) as file:
+            return _read(file, path, name, max_pixels)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name}: not enough memory for a picture of this size; shrink it first") from error
+
+
+def _open(path: Path, name: str) -> BinaryIO:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise InputError(f"{name}: is a folder that may not be listed; check its permissions")
+            raise InputError(f"{name}: is a folder, not a picture")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{name}: is not a regular file; save the picture into a file first")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file") from error
+    except PermissionError as error:
+        raise InputError(f"{name}: may not be read; check its permissions") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
+
+
+def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
+    head = file.read(4096)
+    kind = formats.sniff(head)
+    if kind is None:
+        raise InputError(f"{name}: {formats.what_else(head)}")
+    if path.suffix.lower() in formats.RAW_SUFFIXES:
+        raise InputError(f"{name}: camera raw files are not read; export it as TIFF or JPEG first")
+    if not formats.available(kind):
+        raise InputError(f"{name}: {kind} needs an extra; install it with: pip install 'codeformer[heif]'")
+    notes: list[str] = []
+    if not formats.suffix_says(path.suffix, kind):
+        notes.append(f"is really a {kind} file in spite of its name")
+    try:
+        file.seek(0)
+        with _unlimited_pillow():
+            image = Image.open(file, formats=[kind])
+        width, height = image.size
+        if width * height > max_pixels:
+            raise InputError(
+                f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first"
+            )
+        if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
+            notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
+        rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
+        exif = _exif(image, kind)
+        icc = _icc(image, grey, notes)
+    except (InputError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first") from error
+    except Exception as error:  # decoders raise anything at all on damaged files
+        raise InputError(
+            f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again"
+        ) from error
+    return Picture(
+        rgb=_oriented(rgb, orientation),
+        alpha=None if alpha is None else _oriented(alpha, orientation),
+        icc=icc,
+        exif=exif,
+        format=kind,
+        grey=grey,
+        path=path,
+        warnings=tuple(notes),
+    )
+
+
+@contextmanager
+def _unlimited_pillow() -> Iterator[None]:
+    """Pillow's own bomb check is a setting of the whole process; ours, ``max_pixels``, takes its place."""
+    with _pillow_limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+_Pixels = tuple[np.ndarray, "np.ndarray | None", bool, int]
+
+
+def _pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, name: str, notes: list[str]) -> _Pixels:
+    """RGB, alpha, grey, and the orientation that is still to be applied."""
+    if kind == "PNG" and png_is_deep(head):
+        orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # decodes it all, as the block may come last
+        file.seek(0)
+        return *read_png(file.read()), orientation
+    if kind == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if set(tags.get(339, (1,))) - {1, 4} or image.mode in ("I", "F"):
+            raise InputError(f"{name}: floating-point and 32-bit TIFF are not read; convert it to 16 or 8 bits first")
+        if set(tags.get(258, (1,))) == {16} and image.mode != "CMYK":
+            if tags.get(284, 1) == 2 and tags.get(277, 1) > 1:  # OpenCV would read another picture
+                raise InputError(
+                    f"{name}: 16-bit TIFF in separate planes is not read; save it with interleaved channels"
+                )
+            file.seek(0)
+            return *read_tiff(file.read(), image), tags.get(exif_blocks.ORIENTATION, 1)
+    # Some formats check again here. The lock would make threads decode one after the other: only where needed.
+    with _unlimited_pillow() if image.width * image.height > _HUGE else nullcontext():
+        image.load()
+    orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # after load: Pillow itself turns some formats
+    mode = image.mode
+    if mode in ("CMYK", "LAB"):
+        notes.append(f"its {mode} colours are converted to sRGB")
+        return np.array(_to_srgb(image, name)), None, False, orientation
+    if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
+        raise InputError(f"{name}: pixels of mode {mode} are not read; convert it to RGB first")
+    if image.info.get("bit_depth", 8) > 8:
+        notes.append(f"its {image.info['bit_depth']} bits a channel are read as 8")
+    transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+    grey = mode in ("1", "L", "LA", "La")
+    if transparent:
+        rgb, alpha = np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
+        return rgb, alpha, grey, orientation
+    return pixels, None, grey, orientation
+
+
+def _to_srgb(image: Image.Image, name: str) -> Image.Image:
+    icc = image.info.get("icc_profile")
+    if icc or image.mode == "LAB":
+        with suppress(ImageCms.PyCMSError, OSError):
+            source: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else ImageCms.createProfile("LAB")
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+    if image.mode == "LAB":
+        raise InputError(f"{name}: LAB colours cannot be converted here; convert it to RGB first")
+    return image.convert("RGB")
+
+
+def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W, ...) as they are to be seen, by EXIF's orientation 1 to 8; anything else counts as 1."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _exif(image: Image.Image, kind: str) -> bytes | None:
+    """The EXIF block, upright; a damaged one is dropped, as every reader does."""
+    if kind == "TIFF":
+        with suppress(Exception):
+            return exif_blocks.from_tiff(image)
+        return None
+    block = image.info.get("exif")
+    return exif_blocks.upright(block) if isinstance(block, bytes) and block else None
+
+
+def _icc(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None:
+    icc = image.info.get("icc_profile")
+    if not icc or image.mode in ("CMYK", "LAB"):
+        return None
+    space = space_of(icc)
+    if space == "RGB " or (space == "GRAY" and grey):
+        return bytes(icc)
+    notes.append("its ICC profile is damaged or for other colours; it is left out")
+    return None

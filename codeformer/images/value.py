@@ -1,0 +1,60 @@
+"""A picture as a value: its pixels, and what its file says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture with what its file carries besides the colours.
+
+    ``rgb`` is (H, W, 3) uint8 or uint16 in display order (EXIF orientation applied), in the colour space of ``icc``
+    (sRGB where that is None). ``alpha`` is (H, W) of the same dtype, not premultiplied. ``exif`` begins with the TIFF
+    header and says orientation 1. ``grey`` tells that the file had one colour channel. ``format`` is Pillow's name of
+    the format the file really has. Raises ValueError for arrays of another shape or dtype.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    format: str = "PNG"
+    grey: bool = False
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"rgb must be (H, W, 3) uint8 or uint16, not {self.rgb.shape} {self.rgb.dtype}")
+        if 0 in self.rgb.shape:
+            raise ValueError("a picture has at least one pixel")
+        if self.alpha is not None and (self.alpha.shape != self.rgb.shape[:2] or self.alpha.dtype != self.rgb.dtype):
+            raise ValueError("alpha must have the height, width and dtype of rgb")
+
+
+def replace_rgb(picture: Picture, rgb: np.ndarray, alpha: np.ndarray | None = None) -> Picture:
+    """The picture with other colours, of any size and depth. Its own alpha is resized to fit if none is given."""
+    if alpha is None and picture.alpha is not None:
+        alpha = picture.alpha
+        if alpha.shape != rgb.shape[:2]:
+            shrinks = alpha.shape[0] > rgb.shape[0]
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            alpha = cv2.resize(alpha, (rgb.shape[1], rgb.shape[0]), interpolation=method)
+    if alpha is not None and alpha.dtype != rgb.dtype:
+        alpha = to_uint16(alpha) if rgb.dtype == np.uint16 else to_uint8(alpha)
+    return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 to uint8, rounded to nearest."""
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def to_uint16(pixels: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 to uint16; 255 becomes 65535."""
+    return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
