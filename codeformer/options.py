@@ -40,6 +40,24 @@ def _choice(value: str, choices: tuple[str, ...], flag: str) -> None:
     _require(value in choices, flag, f"must be one of {', '.join(choices)}, not {value!r}")
 
 
+def _device(value: str) -> None:
+    good = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
+    _require(good, "--device", f"must be auto, cpu, cuda, cuda:N or mps, not {value!r}")
+
+
+def _folder(path: Path | None) -> None:
+    _require(path is None or not is_file(path), "--output_path", f"is a file, not a folder: {path}")
+
+
+def _quality(value: int) -> None:
+    _require(1 <= value <= 100, "--quality", f"must lie in [1, 100], not {value}")
+
+
+def _tile(value: int | None, flag: str) -> None:
+    good = value is None or value == 0 or value >= 32
+    _require(good, flag, f"must be auto, 0 (no tiles) or at least 32 pixels, not {value}")
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which network runs, where, and how."""
@@ -52,11 +70,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "--model", "must be auto, compact, official or a file")
-        _require(
-            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
-            "--device",
-            f"must be auto, cpu, cuda, cuda:N or mps, not {self.device!r}",
-        )
+        _device(self.device)
         _choice(self.precision, PRECISIONS, "--precision")
         _require(self.batch_size is None or self.batch_size >= 1, "--batch_size", "must be auto or at least 1")
 
@@ -114,11 +128,7 @@ class CanvasOptions:
 
     def __post_init__(self) -> None:
         _require(1 <= self.upscale <= 4, "--upscale", f"must lie in [1, 4], not {self.upscale}")
-        _require(
-            self.bg_tile is None or self.bg_tile == 0 or self.bg_tile >= 32,
-            "--bg_tile",
-            f"must be auto, 0 (no tiles) or at least 32 pixels, not {self.bg_tile}",
-        )
+        _tile(self.bg_tile, "--bg_tile")
 
     @property
     def upsampler_scale(self) -> float:
@@ -155,7 +165,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         _choice(self.ext, EXTENSIONS, "--ext")
         _choice(self.no_face, NO_FACE, "--no_face")
-        _require(1 <= self.quality <= 100, "--quality", f"must lie in [1, 100], not {self.quality}")
+        _quality(self.quality)
         _require(
             self.suffix is None or not re.search(r'[/\\\0:*?"<>|]', self.suffix),
             "--suffix",
@@ -178,8 +188,33 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
-        _require(
-            self.output.output_path is None or not is_file(self.output.output_path),
-            "--output_path",
-            f"is a file, not a folder: {self.output.output_path}",
-        )
+        _folder(self.output.output_path)
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """One run of super-resolution over files and folders."""
+
+    inputs: tuple[Path, ...]
+    output_path: Path
+    recursive: bool = False
+    upscale: float = 4.0
+    model: str = "realesrgan"  # or a file
+    tile: int | None = None  # pixels; None: by the device's memory; 0: no tiles
+    weights_dir: Path | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    ext: Extension = "png"
+    quality: int = 95
+    resume: bool = True  # False: also what is done already, and over files of the same names
+
+    def __post_init__(self) -> None:
+        _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
+        _folder(self.output_path)
+        _require(0 < self.upscale <= 16, "--upscale", f"must lie in (0, 16], not {self.upscale:g}")
+        _require(bool(self.model), "--model", "must be realesrgan or a file")
+        _tile(self.tile, "--tile")
+        _device(self.device)
+        _choice(self.precision, PRECISIONS, "--precision")
+        _choice(self.ext, EXTENSIONS, "--ext")
+        _quality(self.quality)

@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Colorize every picture. Raises CodeFormerError when nothing can be done at all."""
     task = replace(_DEFAULT, keep_luma=args.keep_luma, strength=args.color_strength)
     options = run_options(args)
-    from codeformer.run.runner import run_pictures
+    from codeformer.run.pictures import run_pictures
 
     return run_pictures(options, task, Console(quiet=args.quiet, verbose=args.verbose))

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         feather=args.mask_feather,
     )
     options = run_options(args)
-    from codeformer.run.runner import run_pictures
+    from codeformer.run.pictures import run_pictures
 
     return run_pictures(options, task, Console(quiet=args.quiet, verbose=args.verbose))
 

@@ -71,6 +71,35 @@ def add_weights_folder_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recursive_option(parser: argparse.ArgumentParser) -> None:
+    """Add --recursive."""
+    parser.add_argument("--recursive", action="store_true", help="folders within folders too")
+
+
+def add_device_options(group: argparse._ActionsContainer, *, precision: bool = True) -> None:
+    """Add --weights_dir, --device and, unless there is no choice of it, --precision."""
+    group.add_argument("--weights_dir", type=Path, metavar="DIR", help="where downloaded weights lie")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    if precision:
+        group.add_argument("--precision", default="auto", choices=PRECISIONS, help="arithmetic (default: %(default)s)")
+
+
+def add_detector_option(group: argparse._ActionsContainer) -> None:
+    """Add --detection_model."""
+    group.add_argument(
+        "--detection_model",
+        default=DEFAULT_DETECTOR,
+        metavar="NAME",
+        help="retinaface_mobile0.25, retinaface_resnet50 or dlib (default: %(default)s)",
+    )
+
+
+def add_format_options(group: argparse._ActionsContainer) -> None:
+    """Add --ext and --quality."""
+    group.add_argument("--ext", default="png", choices=EXTENSIONS, help="format of the final picture (default: png)")
+    group.add_argument("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: 95)")
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--model, --weights_dir, --device, --precision, --batch_size, --detection_model."""
     group = parser.add_argument_group("models")
@@ -80,18 +109,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE",
         help="auto (published weights if present, else the bundled compact ones), compact, official, or a file",
     )
-    group.add_argument("--weights_dir", type=Path, metavar="DIR", help="where downloaded weights lie")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
-    group.add_argument("--precision", default="auto", choices=PRECISIONS, help="arithmetic (default: %(default)s)")
+    add_device_options(group)
     group.add_argument(
         "--batch_size", type=number_or("auto"), default=None, metavar="auto|N", help="faces at a time (default: auto)"
     )
-    group.add_argument(
-        "--detection_model",
-        default=DEFAULT_DETECTOR,
-        metavar="NAME",
-        help="retinaface_mobile0.25, retinaface_resnet50 or dlib (default: %(default)s)",
-    )
+    add_detector_option(group)
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
@@ -158,8 +180,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="default: results/<input name>_<w>; for other tasks than restore, with the task's name",
     )
     group.add_argument("--suffix", metavar="TEXT", help="added to the names of restored pictures")
-    group.add_argument("--ext", default="png", choices=EXTENSIONS, help="format of the final picture (default: png)")
-    group.add_argument("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: 95)")
+    add_format_options(group)
     group.add_argument("--compare", action="store_true", help="also write before and after side by side")
     group.add_argument("--only_final", action="store_true", help="write no face crops")
     group.add_argument(
@@ -205,7 +226,7 @@ def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by
 def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
     add_input_options(parser)
-    parser.add_argument("--recursive", action="store_true", help="folders within folders too")
+    add_recursive_option(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
     add_model_options(parser)
     add_face_options(parser)

@@ -21,6 +21,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> ExitCode:
     """Restore every picture. Raises CodeFormerError when nothing can be done at all."""
     options = run_options(args)
-    from codeformer.run.runner import run_pictures
+    from codeformer.run.pictures import run_pictures
 
     return run_pictures(options, TASKS["restore"], Console(quiet=args.quiet, verbose=args.verbose))

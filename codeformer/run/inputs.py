@@ -29,7 +29,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """What the given paths hold: pictures, and the files in folders that do not look like any."""
 
     inputs: tuple[Input, ...]
@@ -37,7 +37,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Planned:
+class NamedInput:
     """An input with the name of its results: a relative path without ending. ``key`` names it in the report."""
 
     path: Path
@@ -52,7 +52,7 @@ def find_inputs(
     suffixes: frozenset[str],
     root: Path,
     results: Collection[str] = (),
-) -> Found:
+) -> Listing:
     """The files behind the given paths, each once, folders in the order of their names.
 
     A path that does not exist, beside others that do, is kept: reading it gives the error that names it. Results of an
@@ -91,7 +91,7 @@ def find_inputs(
     for one in inputs:
         if any(str(parent) in ours for parent in Path(os.path.realpath(one.path)).parents):
             raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
-    return Found(tuple(inputs), tuple(ignored))
+    return Listing(tuple(inputs), tuple(ignored))
 
 
 def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> Iterable[tuple[Path, PurePosixPath]]:
@@ -131,7 +131,7 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
     return Path("results") / f"{name or 'inputs'}{middle}_{float(w)}"
 
 
-def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
+def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[NamedInput]:
     """A name for each input that no other has, also where upper and lower case are the same.
 
     ``taken``: names of earlier runs by key. An input keeps the name that it had; a new one stays clear of them all.
@@ -139,7 +139,7 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
     inputs = list(inputs)
     keys = [str(_absolute(one.path)) for one in inputs]
     used = {_folded(stem) for stem in taken.values() if stem}
-    planned = []
+    named = []
     for one, key in zip(inputs, keys, strict=True):
         stem = taken.get(key, "")
         if not stem:
@@ -148,11 +148,11 @@ def plan(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Planned]:
             while _folded(stem) in used:
                 stem, count = f"{wanted}_{count}", count + 1
             used.add(_folded(stem))
-        planned.append(Planned(one.path, stem, key))
-    return planned
+        named.append(NamedInput(one.path, stem, key))
+    return named
 
 
-def films(paths: Iterable[Path]) -> int:
+def count_films(paths: Iterable[Path]) -> int:
     """How many of the files look like films."""
     return sum(path.suffix.lower() in VIDEO_SUFFIXES for path in paths)
 

@@ -18,7 +18,7 @@ from codeformer.files.paths import is_file
 from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
-from codeformer.run.inputs import Planned
+from codeformer.run.inputs import NamedInput
 from codeformer.run.report import Record
 from codeformer.tasks.base import Task
 
@@ -63,6 +63,11 @@ def _networks(work: FaceWork) -> dict[str, str]:
     return networks
 
 
+def stamp_of(settings: Mapping[str, Any], model_hash: str) -> str:
+    """Return what all fingerprints of a run have in common: a digest of settings, network and version."""
+    return hashlib.sha256(json.dumps([settings, model_hash, __version__]).encode()).hexdigest()
+
+
 def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
     """The fingerprint of an input, and its mask's file if the task has one: of the settings and of both files' bytes.
 
@@ -98,7 +103,7 @@ def header_of(
 
 
 def record_of(
-    item: Planned,
+    item: NamedInput,
     fingerprint: str,
     status: str,
     result: Result[Any],
@@ -131,10 +136,13 @@ def record_of(
         "mask": None if mask is None else os.path.abspath(mask),  # noqa: PTH100  (links stay as they are named)
         "outputs": [{"path": name, "bytes": size} for name, size in files],
         "notes": list(result.notes),
-        "error": None
-        if error is None
-        else {"kind": type(error).__name__, "message": naming(item.path, error), "exit_code": int(error.exit_code)},
+        "error": None if error is None else error_entry(item.path, error),
     }
+
+
+def error_entry(path: Path, error: CodeFormerError) -> dict[str, Any]:
+    """Return why an input failed, as the report has it."""
+    return {"kind": type(error).__name__, "message": naming(path, error), "exit_code": int(error.exit_code)}
 
 
 def naming(path: Path, error: CodeFormerError) -> str:

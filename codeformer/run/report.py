@@ -79,6 +79,15 @@ class Report:
         if self._unreadable:
             self.damaged = self._put_aside()
 
+    def names(self) -> dict[str, str]:
+        """Return the names of all inputs' results, by input: no other input may have them."""
+        return {key: known.stem for key, known in self.known.items()}
+
+    def is_done(self, key: str, fingerprint: str) -> bool:
+        """Return whether an input's results are there, and were made of the same bytes with the same settings."""
+        known = self.known.get(key)
+        return known is not None and fingerprint == known.fingerprint != "" and known.complete(self.root)
+
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
         line = b"\n" + json.dumps(record, separators=(",", ":")).encode("ascii")  # a torn line before it stays alone

@@ -18,7 +18,7 @@ from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.files.atomic import write_atomic
 from codeformer.images.picture import Picture, read_picture, write_picture
-from codeformer.run.inputs import Input, Planned, plan
+from codeformer.run.inputs import Input, NamedInput, assign_names
 from codeformer.train.degrade import LUMA
 
 Array = np.ndarray[Any, Any]
@@ -100,7 +100,7 @@ def judge(rgb: Array, face: Face, demands: Demands) -> tuple[Found, Array | None
     return found, crop if status == "kept" else None
 
 
-def align_file(one: Planned, out: Path, detector: Detector, demands: Demands) -> dict[str, Any]:
+def align_file(one: NamedInput, out: Path, detector: Detector, demands: Demands) -> dict[str, Any]:
     """Write the faces of one photograph, and return its entry of the report.
 
     Raises:
@@ -161,7 +161,7 @@ def align(
     taken = {key: str(entry["stem"]) for key, entry in report.items()}
     ours = {face["file"] for entry in report.values() for face in entry["faces"]}
     taken |= {f"file {path}": _stem_of(path) for path in _pictures(out) if path not in ours}
-    planned = plan(inputs, taken)
+    planned = assign_names(inputs, taken)
     before = {one.key: report.get(one.key, {}) for one in planned}
     for one in planned:  # the names are kept before the first file is written, so a run that was killed can be repeated
         report.setdefault(one.key, {"stem": one.stem, "status": "pending", "faces": [], "warnings": []})

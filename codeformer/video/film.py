@@ -21,8 +21,8 @@ from codeformer.files.digest import sha256_of
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.engine import Engine, choose_model, open_engine
+from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
-from codeformer.run.runner import Bar, Console
 from codeformer.tasks.table import TASKS
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
 from codeformer.video.mux import Clip, mux
@@ -60,7 +60,7 @@ class _Plan:
         return partial_file(self.output)
 
 
-def run_film(options: FilmOptions, console: Console, engine: Engine | None = None) -> ExitCode:
+def run_film(options: FilmOptions, console: Messages, engine: Engine | None = None) -> ExitCode:
     """Restore one film and write it with its report.
 
     SOME_FAILED when the input was damaged and the film is what could be decoded; INTERRUPTED after Ctrl-C, with what
@@ -88,7 +88,7 @@ def run_film(options: FilmOptions, console: Console, engine: Engine | None = Non
         work.release()
 
 
-def _plan(options: FilmOptions, console: Console) -> _Plan:
+def _plan(options: FilmOptions, console: Messages) -> _Plan:
     output = output_file(options)
     film = open_film(options.source, start=options.start, end=options.end, rate=options.fps)
     for note in film.info.notes:
@@ -146,7 +146,7 @@ def _is_strangers(plan: _Plan) -> bool:
     return os.path.lexists(plan.output) and not any(os.path.lexists(path) for path in ours)
 
 
-def _work(plan: _Plan, work: WorkFolder, console: Console, engine: Engine | None) -> ExitCode:
+def _work(plan: _Plan, work: WorkFolder, console: Messages, engine: Engine | None) -> ExitCode:
     started = time.monotonic()
     records = work.finished()
     clock = Clock()
@@ -192,7 +192,7 @@ def _restore_rest(
     plan: _Plan,
     work: WorkFolder,
     records: list[dict[str, Any]],
-    console: Console,
+    console: Messages,
     engine: Engine | None,
     clock: Clock,
 ) -> None:
@@ -285,7 +285,7 @@ def _mux(
     )
 
 
-def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], console: Console) -> None:
+def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], console: Messages) -> None:
     frames = total(records, "frames")
     if not frames:
         console.note("interrupted before the first frame was done")
@@ -348,7 +348,7 @@ def _write_report(
     write_atomic(plan.report, json.dumps(report, indent=1).encode())
 
 
-def _preview(plan: _Plan, console: Console, engine: Engine) -> ExitCode:
+def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
     """Some frames, before and after side by side, each restored on its own."""
     folder = plan.output.with_name(f"{plan.output.stem}_preview")
     options, info = plan.options, plan.film.info

@@ -24,10 +24,10 @@ from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.restorer import FaceRestorer
-from codeformer.run.inputs import Input, find_inputs, output_root, plan
+from codeformer.run.inputs import Input, assign_names, find_inputs, output_root
+from codeformer.run.pictures import run_pictures
 from codeformer.run.record import describe, fingerprint_of
 from codeformer.run.report import JOURNAL, NAME, Report
-from codeformer.run.runner import run_pictures
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.tasks.table import TASKS
 from tests.pipeline.test_pictures import Marks, face_at, scene
@@ -43,8 +43,8 @@ def test_no_two_inputs_ever_share_a_name(first: list[tuple[str, str, str]], then
     def inputs(parts: list[tuple[str, str, str]], top: str) -> list[Input]:
         return [Input(Path(top) / f / (s + e), PurePosixPath(f)) for f, s, e in dict.fromkeys(parts)]
 
-    before = plan(inputs(first, "/one"), {})
-    after = plan([*inputs(then, "/two"), *inputs(first, "/one")], {p.key: p.stem for p in before})
+    before = assign_names(inputs(first, "/one"), {})
+    after = assign_names([*inputs(then, "/two"), *inputs(first, "/one")], {p.key: p.stem for p in before})
     names = [unicodedata.normalize("NFC", p.stem).casefold() for p in after]
     assert len(set(names)) == len(names)
     kept = {p.key: p.stem for p in after}
@@ -52,9 +52,9 @@ def test_no_two_inputs_ever_share_a_name(first: list[tuple[str, str, str]], then
 
 
 def test_a_name_of_any_length_stays_legal() -> None:
-    (one,) = plan([Input(Path("/x") / ("ü" * 127 + ".png"))], {})
+    (one,) = assign_names([Input(Path("/x") / ("ü" * 127 + ".png"))], {})
     assert len(os.fsencode(one.stem)) < 200
-    other = plan([Input(Path("/x") / ("ü" * 126 + "u.png"))], {})[0]
+    other = assign_names([Input(Path("/x") / ("ü" * 126 + "u.png"))], {})[0]
     assert other.stem != one.stem
 
 

@@ -461,7 +461,8 @@ def test_upscale_a_folder_with_a_bad_file(
     assert "2 of 3 enlarged, 1 failed" in captured.err
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png", "upscale.json"]
     report = json.loads((out / "upscale.json").read_text())
-    assert [Path(one["input"]).name for one in report["inputs"]] == ["a.png", "deep.png"]
+    said = {Path(one["input"]).name: (one["status"], bool(one["error"])) for one in report["inputs"]}
+    assert said == {"a.png": ("enlarged", False), "bad.jpg": ("failed", True), "deep.png": ("enlarged", False)}
     assert report["task"] == "upscale" and report["summary"]["failed"] == 1
     assert read_picture(out / "a.png").rgb.shape == (60, 90, 3)
     enlarged = read_picture(out / "deep.png")
@@ -472,7 +473,7 @@ def test_upscale_a_folder_with_a_bad_file(
 
     stamp = (out / "a.png").stat().st_mtime_ns
     assert main(command) == ExitCode.SOME_FAILED
-    assert "were there already" in capsys.readouterr().err
+    assert "were done already" in capsys.readouterr().err
     assert (out / "a.png").stat().st_mtime_ns == stamp
     assert main([*command, "--overwrite"]) == ExitCode.SOME_FAILED
     assert (out / "a.png").stat().st_mtime_ns != stamp
@@ -490,7 +491,7 @@ def test_upscale_goes_on_within_its_own_input_folder(
         before = {path for path in tmp_path.rglob("*") if path.is_file()}
         assert main(here) == ExitCode.OK
         assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "its results are no inputs"
-        assert "were there already" in capsys.readouterr().err
+        assert "were done already" in capsys.readouterr().err
         for path in (tmp_path / "large").rglob("*.png"):
             path.unlink()
 
@@ -534,7 +535,7 @@ def test_what_a_kill_leaves_of_upscale_is_known_as_its_result(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("codeformer.images.picture.write_picture", stopped)
+        patch.setattr("codeformer.run.upscale.write_picture", stopped)
         assert main(command) == ExitCode.INTERRUPTED
     assert (tmp_path / "out" / "a.png").exists()
     assert main(command) == ExitCode.OK

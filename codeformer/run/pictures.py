@@ -1,0 +1,184 @@
+"""A run that restores, colorizes or inpaints pictures: the pipeline between the inputs and their results."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
+from codeformer.files.digest import sha256_of
+from codeformer.images.picture import SUFFIXES, read_picture
+from codeformer.options import OutputOptions, RunOptions
+from codeformer.pipeline.engine import Engine, choose_model, open_engine, settle_w
+from codeformer.pipeline.pictures import Job, Result, as_our_error, process
+from codeformer.run.inputs import OUR_FOLDERS, assign_names, find_inputs, output_root
+from codeformer.run.messages import Messages
+from codeformer.run.outputs import write_outputs
+from codeformer.run.record import describe, header_of, now, record_of, stamp_of
+from codeformer.run.report import NAME, Record, Report
+from codeformer.run.runner import (
+    Pending,
+    State,
+    conclude,
+    ends_the_run,
+    mention_ignored,
+    open_report,
+    pending,
+    run_inputs,
+)
+from codeformer.run.tally import Outcome, Tally, counted
+from codeformer.tasks.base import Task
+
+_AHEAD = 2  # pictures read and detected before the network wants them
+_WRITERS = 2
+_WRITING_BYTES = 400_000_000  # pictures that wait for being written hold no more than this, but always one
+
+
+def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Engine | None = None) -> ExitCode:
+    """Work on every input and write results and report.
+
+    ``engine``: one that is already open, for callers that run several times. An input that fails does not stop the
+    others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
+    any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
+    """
+    model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
+    if engine is None:
+        w = settle_w(task, model, None if options.w_by_model else options.work.w)
+        options = replace(options, work=replace(options.work, w=w))
+    if task.only_faces and not options.work.faces.aligned:
+        console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
+    root = output_root(options.inputs, task, options.work.w, options.output.output_path)
+    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+    mention_ignored(listing.ignored, console)
+    with open_report(root, NAME, console) as report:
+        named = assign_names(listing.inputs, report.names())
+        for note in notes:
+            console.note(note)
+        model_hash = engine.model_hash if engine else sha256_of(model)
+        settings = describe(task, options.work, options.output)
+        stamp = stamp_of(settings, model_hash)
+        header = header_of(task, settings, model, model_hash, engine)
+        tally = Tally(len(named))
+
+        def restore(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
+            first = next(jobs, None)
+            if first is None:
+                return
+            report.merge({**header, "state": "running"})
+            opened = engine or open_engine(task, options.work)
+            header.update(header_of(task, settings, model, model_hash, opened) | {"started": header["started"]})
+            tally.start_work()
+            pictures = (Job(job, partial(read_picture, job.item.path)) for job in chain([first], jobs))
+            for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
+                outcome = _outcome(result, written, options.output, task)
+                _drop_stale(report, outcome.record)
+                yield outcome
+
+        def finish(state: State) -> None:
+            report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
+
+        state = run_inputs(
+            named,
+            lambda item: pending(item, stamp, report, resume=options.output.resume, task=task),
+            restore,
+            tally,
+            console,
+            append=report.append,
+            finish=finish,
+        )
+    return conclude(tally, state, console, did=task.past, where=root, report=root / NAME)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The files of a result with their sizes, or why they could not be written."""
+
+    files: tuple[tuple[str, int], ...] = ()
+    seconds: float = 0.0
+    error: CodeFormerError | None = None
+
+
+def _written(
+    results: Iterator[Result[Pending]], root: Path, output: OutputOptions
+) -> Iterator[tuple[Result[Pending], _Written]]:
+    """Results with their files, in order; threads write while the pipeline goes on.
+
+    Raises OutputError if no file can be written any more. An interruption lets the files that were begun be finished.
+    """
+    queue: deque[tuple[Result[Pending], Future[_Written]]] = deque()
+    with ThreadPoolExecutor(_WRITERS, "codeformer-write") as writers:
+        try:
+            for result in results:
+                queue.append((result, writers.submit(_write, result, root, output)))
+                while len(queue) > _WRITERS or sum(_bytes(one) for one, _ in queue) > _WRITING_BYTES:
+                    yield queue[0][0], queue[0][1].result()
+                    queue.popleft()
+        except KeyboardInterrupt:
+            for result, future in queue:
+                yield result, future.result()
+            raise
+        while queue:
+            result, future = queue.popleft()
+            yield result, future.result()
+
+
+def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Written:
+    if result.error is not None or (result.done == 0 and output.no_face != "copy"):
+        return _Written()
+    start = time.perf_counter()
+    try:
+        files = write_outputs(result, result.key.item.stem, root, output)
+    except OutputError as error:
+        if ends_the_run(error):
+            raise
+        return _Written(seconds=time.perf_counter() - start, error=error)
+    except Exception as error:  # it concerns this picture alone
+        return _Written(seconds=time.perf_counter() - start, error=as_our_error(error, "write"))
+    return _Written(tuple(files), time.perf_counter() - start)
+
+
+def _bytes(result: Result[Any]) -> int:
+    return sum(picture.rgb.nbytes for picture in (result.picture, result.output) if picture is not None)
+
+
+def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, task: Task) -> Outcome:
+    """Return what a picture's result means: its line of the report, its counts, and what to tell the user."""
+    job = result.key
+    error, status, warnings = result.error or written.error, "failed", result.notes
+    if error is None and result.done == 0 and output.no_face == "error":
+        error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
+    without_face = error is None and result.done == 0
+    if without_face:
+        status = "no_face"
+        warnings = (f"no face found; {'only resized' if output.no_face == 'copy' else 'left out'}", *warnings)
+    elif error is None:
+        status = task.past
+    seconds = {**result.seconds, "write": written.seconds}
+    return Outcome(
+        job.item.path,
+        record_of(job.item, job.fingerprint, status, result, written.files, seconds, error, job.mask),
+        error,
+        result.done,
+        without_face,
+        warnings,
+        f"{counted(result.done, 'face')}, {sum(seconds.values()):.2f} s",
+    )
+
+
+def _drop_stale(report: Report, record: Record | None) -> None:
+    """Remove what an earlier run with other settings wrote for this input and this one did not, say a sixth face."""
+    known = report.known.get(record["input"]) if record else None
+    if record is None or known is None or record["status"] == "failed":
+        return
+    for name in {name for name, _ in known.outputs} - {one["path"] for one in record["outputs"]}:
+        if name.split("/")[0] in OUR_FOLDERS and ".." not in name.split("/"):
+            with suppress(OSError):
+                (report.root / name).unlink()

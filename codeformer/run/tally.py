@@ -1,0 +1,108 @@
+"""The counts of a run, and the rule for its exit code."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codeformer.errors import CodeFormerError, ExitCode
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        path: the input.
+        record: its line of the report; None where it has none.
+        error: why it failed; None if it did not.
+        faces: how many faces were worked on.
+        without_face: it did not fail, but there was no face to work on.
+        warnings: what the user should know of the result.
+        detail: what only a curious user wants to know.
+    """
+
+    path: Path
+    record: dict[str, Any] | None = None
+    error: CodeFormerError | None = None
+    faces: int = 0
+    without_face: bool = False
+    warnings: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass
+class Tally:
+    """What came of a run's inputs so far.
+
+    Attributes:
+        total: how many inputs there are.
+        done: how many were worked on, those without a face not counted.
+        done_before: how many an earlier run had done.
+        failed: the inputs that failed, with the reason.
+    """
+
+    total: int
+    done: int = 0
+    without_face: int = 0
+    faces: int = 0
+    done_before: int = 0
+    failed: list[tuple[Path, CodeFormerError]] = field(default_factory=list)
+    _started: float = field(default_factory=time.monotonic)
+    _working: float = field(default_factory=time.monotonic)
+
+    @property
+    def seen(self) -> int:
+        """How many inputs are settled, one way or another."""
+        return self.done + self.without_face + self.done_before + len(self.failed)
+
+    @property
+    def left(self) -> int:
+        """How many inputs nothing has been done about."""
+        return self.total - self.seen
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Nothing failed: 0. Everything failed for one kind of reason: that reason's. Else 1."""
+        codes = {error.exit_code for _, error in self.failed}
+        if not codes:
+            return ExitCode.OK
+        return codes.pop() if len(codes) == 1 and len(self.failed) == self.seen else ExitCode.SOME_FAILED
+
+    def count(self, outcome: Outcome) -> None:
+        """Count what became of one input."""
+        if outcome.error is not None:
+            self.failed.append((outcome.path, outcome.error))
+        elif outcome.without_face:
+            self.without_face += 1
+        else:
+            self.done += 1
+            self.faces += outcome.faces
+
+    def start_work(self) -> None:
+        """Measure the speed from now on: loading the networks is not the speed of the work."""
+        self._working = time.monotonic()
+
+    def rate(self) -> str:
+        """Return how many faces were done in a second."""
+        return f"{self.faces / max(time.monotonic() - self._working, 1e-9):.2f} faces/s"
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as the report has them."""
+        return {
+            "inputs": self.total,
+            "done": self.done,
+            "faces": self.faces,
+            "without_face": self.without_face,
+            "done_before": self.done_before,
+            "failed": len(self.failed),
+            "left": self.left,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its word, ``1 face`` or ``2 faces``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,143 @@
+"""A run that enlarges whole pictures by super-resolution, without looking for faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from codeformer import __version__
+from codeformer.errors import CodeFormerError, ExitCode, UsageError
+from codeformer.files.digest import sha256_of
+from codeformer.files.paths import FileId, file_id
+from codeformer.images.picture import SUFFIXES, read_picture, write_picture
+from codeformer.options import UpscaleOptions
+from codeformer.run.inputs import assign_names, find_inputs
+from codeformer.run.messages import Messages
+from codeformer.run.outputs import final_ending
+from codeformer.run.record import error_entry, now, stamp_of
+from codeformer.run.report import Record, Report
+from codeformer.run.runner import (
+    Pending,
+    State,
+    conclude,
+    mention_ignored,
+    one_by_one,
+    open_report,
+    pending,
+    run_inputs,
+)
+from codeformer.run.tally import Outcome, Tally
+from codeformer.upsampling import ncnn as ncnn_weights
+from codeformer.upsampling.networks import find_realesrgan
+from codeformer.upsampling.upsampler import Upsampler, make_upsampler, upsample_picture
+
+REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
+
+
+def run_upscale(options: UpscaleOptions, console: Messages) -> ExitCode:
+    """Enlarge every picture, and write the results and their report.
+
+    A picture that fails does not stop the others. Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
+
+    Raises:
+        CodeFormerError: nothing can be done (no input, no network), or nothing can be written any more.
+    """
+    with open_report(options.output_path, REPORT, console) as report:
+        made = [report.name, report.journal, *(name for known in report.known.values() for name, _ in known.outputs)]
+        listing = find_inputs(
+            options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=report.root, results=made
+        )
+        mention_ignored(listing.ignored, console)
+        named = assign_names(listing.inputs, report.names())
+        network = _network(options)
+        upsampler = make_upsampler(
+            network,
+            scale=options.upscale,
+            device=options.device,
+            precision=options.precision,
+            tile=options.tile,
+            weights_dir=options.weights_dir,
+        )
+        console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
+        settings = {name: getattr(options, name) for name in ("upscale", "ext", "quality", "precision")}
+        digest = ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+        stamp = stamp_of(settings, digest)
+        header = {
+            "codeformer": __version__,
+            "task": "upscale",
+            "started": now(),
+            "model": {"file": str(network), "sha256": digest},
+            "settings": settings,
+        }
+        sources = {identity for item in named if (identity := file_id(item.path)) is not None}
+        tally = Tally(len(named))
+
+        def finish(state: State) -> None:
+            report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
+
+        state = run_inputs(
+            named,
+            lambda item: pending(item, stamp, report, resume=options.resume),
+            one_by_one(
+                lambda job: _enlarge(job, upsampler, options, sources, report),
+                lambda job, error: _failed(job, error, report),
+                "upsample",
+            ),
+            tally,
+            console,
+            append=report.append,
+            finish=finish,
+        )
+    return conclude(tally, state, console, did="enlarged", where=options.output_path, report=report.root / REPORT)
+
+
+def _network(options: UpscaleOptions) -> Path:
+    if options.model == "realesrgan":
+        return find_realesrgan(options.upscale, options.weights_dir)
+    return Path(options.model)
+
+
+def _enlarge(
+    job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: set[FileId], report: Report
+) -> Outcome:
+    """Enlarge one picture and write it.
+
+    What is there and is no earlier result of this input belongs to somebody else: UsageError.
+    """
+    item = job.item
+    picture = read_picture(item.path)
+    name = f"{item.stem}{final_ending(options.ext, picture)}"
+    path = report.root / name
+    known = report.known.get(item.key)
+    made = known.outputs if known else ()
+    if file_id(path) in sources:
+        raise UsageError(f"{path} is an input: choose another --output_path or --ext")
+    if options.resume and os.path.lexists(path) and name not in {own for own, _ in made}:
+        raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
+    others = [(own, size) for own, size in made if own != name and (report.root / own).is_file()]
+    enlarged = upsample_picture(picture, upsampler, options.upscale)
+    # Before it is written, so that a file that a kill leaves is known as ours
+    report.append(_record(job, "failed", [*others, (name, -1)]))
+    write_picture(enlarged, path, quality=options.quality)
+    record = _record(job, "enlarged", [*others, (name, path.stat().st_size)])
+    return Outcome(item.path, record, warnings=picture.warnings)
+
+
+def _failed(job: Pending, error: CodeFormerError, report: Report) -> Outcome:
+    """Results of an earlier run, and of other settings, stay this input's."""
+    known = report.known.get(job.item.key)
+    return Outcome(job.item.path, _record(job, "failed", known.outputs if known else (), error), error)
+
+
+def _record(
+    job: Pending, status: str, outputs: Sequence[tuple[str, int]], error: CodeFormerError | None = None
+) -> Record:
+    return {
+        "input": job.item.key,
+        "name": job.item.stem,
+        "status": status,
+        "fingerprint": "" if error else job.fingerprint,
+        "outputs": [{"path": name, "bytes": size} for name, size in outputs],
+        "error": None if error is None else error_entry(job.item.path, error),
+    }
