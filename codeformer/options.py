@@ -218,3 +218,52 @@ class UpscaleOptions:
         _choice(self.precision, PRECISIONS, "--precision")
         _choice(self.ext, EXTENSIONS, "--ext")
         _quality(self.quality)
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a face of a photograph must be like so that training can use it, and how it is written.
+
+    Attributes:
+        size: side of the crops, pixels. A face that has fewer pixels in its photograph is written that much smaller,
+            unless `enlarge`: training takes any sizes, and learns the finest detail from faces that have it.
+        min_size: least side of the aligned square in the photograph, pixels (about 4 times the eyes' distance).
+        min_sharpness: least variance of the Laplacian, see `codeformer.train.align.sharpness`.
+        threshold: least score of the detector.
+        ext, quality: format of the files, png or webp, and WebP's quality.
+    """
+
+    size: int = 512
+    min_size: float = 256.0
+    min_sharpness: float = 80.0
+    threshold: float = DEFAULT_THRESHOLD
+    enlarge: bool = False
+    ext: str = "png"
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        _require(16 <= self.size <= 4096, "--size", f"must lie in [16, 4096] pixels, not {self.size}")
+        _require(self.min_size >= 0, "--min_size", f"must be 0 or more pixels, not {self.min_size:g}")
+        _require(self.min_sharpness >= 0, "--min_sharpness", f"must be 0 or more, not {self.min_sharpness:g}")
+        _require(0 <= self.threshold <= 1, "--det_threshold", f"must lie in [0, 1], not {self.threshold:g}")
+        _choice(self.ext, ("png", "webp"), "--ext")
+        _quality(self.quality)
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """One run that cuts aligned faces out of photographs."""
+
+    inputs: tuple[Path, ...]
+    output_path: Path
+    recursive: bool = False
+    demands: Demands = field(default_factory=Demands)
+    detection_model: str = DEFAULT_DETECTOR
+    weights_dir: Path | None = None
+    device: str = "auto"
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        _require(bool(self.inputs), "IN", "is needed: a photograph, a folder, or several")
+        _folder(self.output_path)
+        _device(self.device)

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -23,7 +22,7 @@ from codeformer.run.inputs import OUR_FOLDERS, assign_names, find_inputs, output
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import write_outputs
 from codeformer.run.record import describe, header_of, now, record_of, stamp_of
-from codeformer.run.report import NAME, Record, Report
+from codeformer.run.report import NAME
 from codeformer.run.runner import (
     Pending,
     State,
@@ -79,7 +78,8 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
             pictures = (Job(job, partial(read_picture, job.item.path)) for job in chain([first], jobs))
             for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
                 outcome = _outcome(result, written, options.output, task)
-                _drop_stale(report, outcome.record)
+                if outcome.record is not None:
+                    report.remove_stale(outcome.record, lambda name: name.split("/")[0] in OUR_FOLDERS)
                 yield outcome
 
         def finish(state: State) -> None:
@@ -171,14 +171,3 @@ def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, 
         warnings,
         f"{counted(result.done, 'face')}, {sum(seconds.values()):.2f} s",
     )
-
-
-def _drop_stale(report: Report, record: Record | None) -> None:
-    """Remove what an earlier run with other settings wrote for this input and this one did not, say a sixth face."""
-    known = report.known.get(record["input"]) if record else None
-    if record is None or known is None or record["status"] == "failed":
-        return
-    for name in {name for name, _ in known.outputs} - {one["path"] for one in record["outputs"]}:
-        if name.split("/")[0] in OUR_FOLDERS and ".." not in name.split("/"):
-            with suppress(OSError):
-                (report.root / name).unlink()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class Report:
             self._journal.close()
             message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
             raise OutputError(message)
-        self.known: dict[str, Known] = {record["input"]: _known(record) for record in self._records()}
+        self.known: dict[str, Known] = {record["input"]: _known(record) for record in self.records()}
         if self._unreadable:
             self.damaged = self._put_aside()
 
@@ -87,6 +87,26 @@ class Report:
         """Return whether an input's results are there, and were made of the same bytes with the same settings."""
         known = self.known.get(key)
         return known is not None and fingerprint == known.fingerprint != "" and known.complete(self.root)
+
+    def records(self) -> Iterator[Record]:
+        """Return every record on disk, the older first; of an input the last one counts."""
+        yield from self._merged()
+        yield from _lines(self.root / self.journal)
+
+    def remove_stale(self, record: Record, is_result: Callable[[str], bool]) -> None:
+        """Remove what an earlier run wrote for this input and this one did not, say a sixth face.
+
+        Args:
+            record: what is about to be appended. If its input failed, the earlier results stay.
+            is_result: whether a name below the folder can be a result's; no other file is removed.
+        """
+        known = self.known.get(record["input"])
+        if known is None or record["status"] == "failed":
+            return
+        for name in {name for name, _ in known.outputs} - {one["path"] for one in record["outputs"]}:
+            if is_result(name) and ".." not in name.split("/"):
+                with suppress(OSError):
+                    (self.root / name).unlink()
 
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
@@ -101,7 +121,7 @@ class Report:
     def merge(self, header: Mapping[str, Any]) -> None:
         """Write ``results.json``: the header, then the last record of every input, in the order of first appearance."""
         last: dict[str, int] = {}
-        for index, record in enumerate(self._records()):
+        for index, record in enumerate(self.records()):
             last[record["input"]] = index
         target = self.root / self.name
         temporary = self.root / f".{self.name}.tmp"
@@ -110,7 +130,7 @@ class Report:
                 head = json.dumps({"format": FORMAT, **header}, indent=1)
                 file.write(head[: head.rindex("\n")].encode("ascii") + b',\n "inputs": [')
                 between = b"\n"
-                for index, record in enumerate(self._records()):
+                for index, record in enumerate(self.records()):
                     if last[record["input"]] == index:
                         file.write(between + json.dumps(record, separators=(",", ":")).encode("ascii"))
                         between = b",\n"
@@ -145,11 +165,6 @@ class Report:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _records(self) -> Iterator[Record]:
-        """Every record on disk, the older first."""
-        yield from self._merged()
-        yield from _lines(self.root / self.journal)
-
     def _merged(self) -> Iterator[Record]:
         path = self.root / self.name
         found = False
@@ -160,8 +175,10 @@ class Report:
             return
         try:  # somebody may have formatted it anew
             inputs = json.loads(path.read_bytes())["inputs"]
+            if isinstance(inputs, dict):
+                inputs = [_aligned_by_0_1(key, entry) for key, entry in inputs.items()]
             yield from [r for r in inputs if isinstance(r, dict) and "input" in r]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._unreadable = True
 
     def _put_aside(self) -> Path:
@@ -223,6 +240,21 @@ def _lines(path: Path) -> Iterator[Record]:
                 continue
             if isinstance(record, dict) and isinstance(record["input"], str):
                 yield record
+
+
+def _aligned_by_0_1(key: str, entry: Mapping[str, Any]) -> Record:
+    """An input's record in an ``align.json`` of version 0.1, which had no fingerprints."""
+    files = [face["file"] for face in entry["faces"] if face["file"]]
+    outputs = [{"path": str(file), "bytes": -1} for file in files]
+    name, status = str(entry["stem"]), str(entry["status"])
+    return {
+        "input": key,
+        "name": name,
+        "status": status,
+        "fingerprint": "",
+        "faces": entry["faces"],
+        "outputs": outputs,
+    }
 
 
 def _known(record: Record) -> Known:

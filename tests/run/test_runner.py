@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +29,7 @@ from codeformer.run.report import JOURNAL, NAME, Report
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.tasks.table import TASKS
 from tests.pipeline.test_pictures import Marks, face_at, scene
+from tests.run.log import Log
 
 # --- names -------------------------------------------------------------------------------------------------------
 
@@ -238,30 +237,6 @@ def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
-
-
-class Log:
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.lines: list[str] = []
-
-    def error(self, message: str) -> None:
-        self.errors.append(message)
-
-    def warning(self, message: str) -> None:
-        self.lines.append(message)
-
-    note = detail = warning
-
-    @contextmanager
-    def progress(self, total: int, unit: str = "picture") -> Iterator[Any]:
-        yield self
-
-    def update(self, n: float = 1) -> None: ...
-
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
 
 
 @pytest.fixture(scope="module")

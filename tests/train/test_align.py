@@ -1,7 +1,8 @@
 """Preparing photographs: which faces are kept, at what size, under which name, and what the report says."""
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer.cli import main
-from codeformer.errors import ExitCode, InputError, OutputError, UsageError
+from codeformer.errors import ExitCode, OutputError, UsageError
 from codeformer.faces.align import TEMPLATE_512
 from codeformer.faces.face import Face
-from codeformer.images.picture import read_picture
-from codeformer.run.inputs import Input
-from codeformer.train.align import Demands, align, check_apart, judge, sharpness
+from codeformer.images.picture import Picture, read_picture, write_picture
+from codeformer.options import AlignOptions, Demands
+from codeformer.train.align import judge, run_align, sharpness
 from codeformer.train.data import read_face
+from tests.run.log import Log
 
 LENIENT = Demands(size=64, min_size=0, min_sharpness=0)
 
@@ -55,8 +57,18 @@ def photograph(path: Path, blur: float = 0, seed: int = 0) -> Path:
     return path
 
 
+def align(
+    inputs: list[Path], out: Path, detector: Faces, demands: Demands, log: Log | None = None, **options: Any
+) -> ExitCode:
+    return run_align(AlignOptions(tuple(inputs), out, demands=demands, **options), log or Log(), detector)
+
+
 def report(out: Path) -> dict:
-    return json.loads((out / "align.json").read_text())["inputs"]
+    return {entry["input"]: entry for entry in json.loads((out / "align.json").read_text())["inputs"]}
+
+
+def count(out: Path, status: str) -> int:
+    return sum(face["status"] == status for entry in report(out).values() for face in entry["faces"])
 
 
 def names(out: Path) -> list[str]:
@@ -112,13 +124,10 @@ def test_the_crop_is_the_photographs_square() -> None:
 def test_small_and_blurred_faces_are_left_out_and_reported(tmp_path: Path) -> None:
     sharp, soft = photograph(tmp_path / "in/sharp.png"), photograph(tmp_path / "in/soft.png", blur=8)
     detector = Faces(landmarks(40, 10, 10), landmarks(200, 150, 50))
-    outcome = align([Input(sharp), Input(soft)], tmp_path / "out", detector, Demands(size=128, min_size=100))
-    assert outcome.exit_code is ExitCode.OK
-    assert {s: outcome.count(s) for s in ("kept", "too small", "too blurred")} == {
-        "kept": 1,
-        "too small": 2,
-        "too blurred": 1,
-    }
+    log = Log()
+    assert align([sharp, soft], tmp_path / "out", detector, Demands(size=128, min_size=100), log) is ExitCode.OK
+    assert [count(tmp_path / "out", status) for status in ("kept", "too small", "too blurred")] == [1, 2, 1]
+    assert "1 face kept; left out: 2 too small faces, 1 too blurred face" in log.lines
     assert names(tmp_path / "out") == ["sharp_02.png"], "faces are numbered from left to right"
     faces = report(tmp_path / "out")[str(sharp)]["faces"]
     assert [f["file"] for f in faces] == [None, "sharp_02.png"] and faces[1]["sharpness"] > 80
@@ -130,20 +139,20 @@ def test_small_and_blurred_faces_are_left_out_and_reported(tmp_path: Path) -> No
 def test_equal_names_do_not_overwrite_each_other_also_in_a_later_run(tmp_path: Path) -> None:
     paths = [photograph(tmp_path / name, seed=i) for i, name in enumerate(["a/x.png", "b/x.png", "b/X.jpg", "c/x.png"])]
     out, detector = tmp_path / "out", Faces(landmarks(200, 50, 50))
-    align([Input(p) for p in paths[:2]], out, detector, LENIENT)
+    align(paths[:2], out, detector, LENIENT)
     first = {p.name: p.read_bytes() for p in out.glob("*.png")}
-    align([Input(p) for p in paths[2:]], out, detector, LENIENT)
+    align(paths[2:], out, detector, LENIENT)
     assert len(names(out)) == 4 and len({n.lower() for n in names(out)}) == 4
     assert all((out / name).read_bytes() == data for name, data in first.items())
     assert len(report(out)) == 4, "the report keeps earlier runs"
-    align([Input(p) for p in reversed(paths)], out, detector, LENIENT)
+    align(paths[::-1], out, detector, LENIENT)
     assert len(names(out)) == 4, "repeated, every photograph has its own name again"
     assert all((out / name).read_bytes() == data for name, data in first.items())
 
 
 def test_a_strangers_picture_in_the_folder_is_safe(tmp_path: Path) -> None:
     stranger = photograph(tmp_path / "out/x_01.png", seed=9).read_bytes()
-    align([Input(photograph(tmp_path / "in/x.png"))], tmp_path / "out", Faces(landmarks(200, 50, 50)), LENIENT)
+    align([photograph(tmp_path / "in/x.png")], tmp_path / "out", Faces(landmarks(200, 50, 50)), LENIENT)
     assert (tmp_path / "out/x_01.png").read_bytes() == stranger and len(names(tmp_path / "out")) == 2
 
 
@@ -151,12 +160,10 @@ def test_a_strangers_picture_in_a_subfolder_is_safe_too(tmp_path: Path) -> None:
     out, detector = tmp_path / "out", Faces(landmarks(200, 50, 50))
     stranger = photograph(out / "album/1_01.png", seed=9).read_bytes()
     photograph(out / "album_2/own.png", seed=8)
-    inputs = [
-        Input(photograph(tmp_path / f"in/{name}"), PurePosixPath(name).parent) for name in ("album/1.jpg", "1.jpg")
-    ]
-    inputs.append(Input(photograph(tmp_path / "in/album.jpg")))
+    for name in ("album/1.jpg", "1.jpg", "album.jpg"):
+        photograph(tmp_path / "in" / name)
     for _ in range(2):
-        align(inputs, out, detector, LENIENT)
+        align([tmp_path / "in"], out, detector, LENIENT, recursive=True, resume=False)
         assert (out / "album/1_01.png").read_bytes() == stranger
         ours = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
         assert ours == ["1_01.png", "album/1_01.png", "album/1_2_01.png", "album_01.png", "album_2/own.png"]
@@ -166,86 +173,124 @@ def test_a_strangers_picture_in_a_subfolder_is_safe_too(tmp_path: Path) -> None:
 def test_faces_of_a_photograph_that_can_no_longer_be_read_stay(tmp_path: Path, loss: str) -> None:
     path, out, detector = photograph(tmp_path / "x.png"), tmp_path / "out", Faces(landmarks(200, 50, 50))
     other = photograph(tmp_path / "y.png", seed=1)
-    align([Input(path), Input(other)], out, detector, LENIENT)
+    align([path, other], out, detector, LENIENT)
     before, face = report(out)[str(path)]["faces"], (out / "x_01.png").read_bytes()
     if loss == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:300])
     for _ in range(2):
-        outcome = align([Input(path), Input(other)], out, detector, LENIENT)
-        assert outcome.exit_code is ExitCode.SOME_FAILED and outcome.count("kept") == 1, "it says what it did itself"
+        assert align([path, other], out, detector, LENIENT) is ExitCode.SOME_FAILED
         assert (out / "x_01.png").read_bytes() == face and report(out)[str(path)]["faces"] == before
-    align([Input(photograph(path))], out, detector, Demands(size=64, min_size=300))
+    align([photograph(path)], out, detector, Demands(size=64, min_size=300))
     assert names(out) == ["y_01.png"], "read again, it is judged again"
 
 
 def test_a_repeated_run_removes_faces_that_no_longer_pass(tmp_path: Path) -> None:
     path, out, detector = photograph(tmp_path / "x.png"), tmp_path / "out", Faces(landmarks(200, 50, 50))
-    align([Input(path)], out, detector, LENIENT)
+    align([path], out, detector, LENIENT)
     assert names(out) == ["x_01.png"]
-    align([Input(path)], out, detector, Demands(size=64, min_size=300))
+    align([path], out, detector, Demands(size=64, min_size=300))
     assert names(out) == []
 
 
-def test_a_killed_run_can_be_repeated_without_doubles(tmp_path: Path) -> None:
+def test_a_killed_run_can_be_repeated_without_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [photograph(tmp_path / f"in/{i}.png", seed=i) for i in range(3)]
     out, detector = tmp_path / "out", Faces(landmarks(200, 50, 50))
 
     class Killed(BaseException):
         pass
 
-    calls = []
-
-    def stop() -> None:
-        calls.append(1)
-        if len(calls) == 2:
+    def stop(picture: Picture, path: Path, **options: Any) -> None:
+        write_picture(picture, path, **options)
+        if path.name == "1_01.png":
             raise Killed
 
-    early = tmp_path / "out/align.json"
-    with pytest.raises(Killed):
-        align([Input(p) for p in paths], out, detector, LENIENT, progress=stop)
-    entries = json.loads(early.read_text())
-    assert [e["status"] for e in entries["inputs"].values()] == ["done", "done", "pending"]
-    for entry in entries["inputs"].values():  # as after kill -9: the names are known, what was written is not
-        entry |= {"status": "pending", "faces": []}
-    early.write_text(json.dumps(entries))
-    align([Input(p) for p in paths], out, detector, LENIENT)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("codeformer.train.align.write_picture", stop)
+        align(paths, out, detector, LENIENT)
+    assert {Path(path).name: entry["status"] for path, entry in report(out).items()} == {
+        "0.png": "done",
+        "1.png": "pending",
+    }
+    first = (out / "0_01.png").stat().st_mtime_ns
+    assert align(paths, out, detector, LENIENT) is ExitCode.OK
     assert names(out) == ["0_01.png", "1_01.png", "2_01.png"]
+    assert (out / "0_01.png").stat().st_mtime_ns == first, "what was done is not done again"
 
 
 def test_a_damaged_file_stops_nobody_else(tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.png", photograph(tmp_path / "good.png")
     bad.write_bytes(good.read_bytes()[:500])
-    outcome = align([Input(bad), Input(good)], tmp_path / "out", Faces(landmarks(200, 50, 50)), LENIENT)
-    assert outcome.exit_code is ExitCode.SOME_FAILED and names(tmp_path / "out") == ["good_01.png"]
-    assert "bad.png" in report(tmp_path / "out")[str(bad)]["error"]
-    only = align([Input(bad)], tmp_path / "out2", Faces(), LENIENT)
-    assert only.exit_code is ExitCode.BAD_INPUT
+    code = align([bad, good], tmp_path / "out", Faces(landmarks(200, 50, 50)), LENIENT)
+    assert code is ExitCode.SOME_FAILED and names(tmp_path / "out") == ["good_01.png"]
+    assert "bad.png" in report(tmp_path / "out")[str(bad)]["error"]["message"]
+    assert align([bad], tmp_path / "out2", Faces(), LENIENT) is ExitCode.BAD_INPUT
 
 
 def test_sixteen_bits_and_webp(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 65536, (300, 400, 3), np.uint16))
     demands = Demands(size=64, min_size=0, min_sharpness=0, ext="webp", quality=100)
-    align([Input(path)], tmp_path / "out", Faces(landmarks(200, 50, 50)), demands)
+    align([path], tmp_path / "out", Faces(landmarks(200, 50, 50)), demands)
     assert read_picture(tmp_path / "out/deep_01.webp").rgb.dtype == np.uint8
 
 
-def test_a_report_that_is_none_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_photograph_is_aligned_again_only_when_something_changed(tmp_path: Path) -> None:
+    paths = [photograph(tmp_path / f"in/{i}.png", seed=i) for i in range(2)]
+    out, detector, log = tmp_path / "out", Faces(landmarks(200, 50, 50)), Log()
+
+    def done_before(**options: Any) -> int:
+        assert align(paths, out, detector, options.pop("demands", LENIENT), log, **options) is ExitCode.OK
+        return int(json.loads((out / "align.json").read_text())["summary"]["done_before"])
+
+    assert [done_before(), done_before(), done_before(resume=False)] == [0, 2, 0]
+    assert any("2 were done already" in line for line in log.lines)
+    (out / "1_01.png").unlink()
+    assert done_before() == 1
+    photograph(paths[0], seed=7)
+    assert done_before() == 1
+    assert done_before(demands=Demands(size=32, min_size=0, min_sharpness=0)) == 0
+
+
+def test_a_report_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """It had its inputs in an object, by path, and no fingerprints."""
+    paths, out = [photograph(tmp_path / f"in/{name}/x.png") for name in "ab"], tmp_path / "out"
+    for stem in ("x_2", "x"):
+        photograph(out / f"{stem}_01.png", seed=3)
+        photograph(out / f"{stem}_02.png", seed=4)
+    entries = {
+        str(path): {
+            "stem": stem,
+            "status": "done",
+            "faces": [{"status": "kept", "file": f"{stem}_0{i}.png"} for i in (1, 2)],
+            "warnings": [],
+        }
+        for path, stem in zip(paths, ("x_2", "x"), strict=True)
+    }
+    (out / "align.json").write_text(json.dumps({"format": 1, "demands": {}, "inputs": entries}, indent=1))
+    paths[1].unlink()
+    assert align(paths, out, Faces(landmarks(200, 50, 50)), LENIENT) is ExitCode.SOME_FAILED
+    assert names(out) == ["x_01.png", "x_02.png", "x_2_01.png"], "every name stays, the second face is gone"
+    assert [face["file"] for face in report(out)[str(paths[1])]["faces"]] == ["x_01.png", "x_02.png"]
+
+
+def test_a_strangers_report_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     path = photograph(tmp_path / "x.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/align.json").write_text("[]")
-    with pytest.raises(InputError, match=r"align\.json"):
-        align([Input(path)], tmp_path / "out", Faces(), LENIENT)
+    with pytest.raises(OutputError, match=r"align\.json"):
+        align([path], tmp_path / "out", Faces(), LENIENT)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OutputError, match="file"):
-        align([Input(path)], tmp_path / "file", Faces(), LENIENT)
+        align([path], tmp_path / "file/out", Faces(), LENIENT)
+    with pytest.raises(UsageError, match="is a file"):
+        align([path], tmp_path / "file", Faces(), LENIENT)
 
 
 def test_inputs_from_the_output_folder_and_impossible_demands(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another folder"):
-        check_apart([Input(tmp_path / "out" / "deeper" / "x.png")], tmp_path / "out")
+        align([photograph(tmp_path / "out/deeper/x.png")], tmp_path / "out", Faces(), LENIENT)
     for wrong in ({"size": 1}, {"min_size": -1}, {"threshold": 2}, {"ext": "jpg"}, {"quality": 0}):
         with pytest.raises(UsageError):
             Demands(**wrong)
@@ -266,11 +311,11 @@ def test_the_command(astronaut: np.ndarray, tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr()
     assert (
         said.out.strip() == str(out / "align.json")
-        and "1 faces too small" in said.err
+        and "1 too small face" in said.err
         and "no face was kept" in said.err
     )
     assert main([*words, "100"]) == 0
-    assert "1 faces kept" in capsys.readouterr().err
+    assert "1 face kept" in capsys.readouterr().err
     (face,) = [f for entry in report(out).values() for f in entry["faces"]]
     assert face["file"] == "deeper/eileen_01.png" and 140 < face["side"] < 200
     crop, _ = read_face(out / face["file"], 128)
