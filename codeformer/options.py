@@ -49,6 +49,10 @@ def _folder(path: Path | None) -> None:
     _require(path is None or not is_file(path), "--output_path", f"is a file, not a folder: {path}")
 
 
+def _max_pixels(value: int | None) -> None:
+    _require(value is None or value >= 1, "--max_pixels", f"must be auto or at least 1, not {value}")
+
+
 def _quality(value: int) -> None:
     _require(1 <= value <= 100, "--quality", f"must lie in [1, 100], not {value}")
 
@@ -185,8 +189,10 @@ class RunOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     recursive: bool = False
     w_by_model: bool = False
+    max_pixels: int | None = None  # of an input; None: by the machine's memory
 
     def __post_init__(self) -> None:
+        _max_pixels(self.max_pixels)
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
         _folder(self.output.output_path)
 
@@ -207,8 +213,10 @@ class UpscaleOptions:
     ext: Extension = "png"
     quality: int = 95
     resume: bool = True  # False: also what is done already, and over files of the same names
+    max_pixels: int | None = None  # of an input; None: by the machine's memory
 
     def __post_init__(self) -> None:
+        _max_pixels(self.max_pixels)
         _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
         _folder(self.output_path)
         _require(0 < self.upscale <= 16, "--upscale", f"must lie in (0, 16], not {self.upscale:g}")

@@ -61,6 +61,17 @@ def add_input_options(parser: argparse.ArgumentParser, what: str = "pictures or 
     )
 
 
+def add_max_pixels_option(parser: argparse.ArgumentParser) -> None:
+    """Add --max_pixels to a command that reads pictures."""
+    parser.add_argument(
+        "--max_pixels",
+        type=number_or("auto"),
+        default=None,
+        metavar="auto|N",
+        help="refuse pictures of more pixels (default: auto, what fits into this machine's memory with its result)",
+    )
+
+
 def add_weights_folder_option(parser: argparse.ArgumentParser) -> None:
     """Add --weights_dir to a command that looks after the weights folder itself."""
     parser.add_argument(
@@ -227,6 +238,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
     add_input_options(parser)
     add_recursive_option(parser)
+    add_max_pixels_option(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
     add_model_options(parser)
     add_face_options(parser)
@@ -273,5 +285,10 @@ def run_options(args: argparse.Namespace) -> RunOptions:
     if args.draw_box and args.aligned:
         raise UsageError("--draw_box needs whole pictures: aligned crops have no boxes")
     return RunOptions(
-        tuple(args.input_path), face_work(args), output, args.recursive, w_by_model=args.fidelity_weight is None
+        tuple(args.input_path),
+        face_work(args),
+        output,
+        args.recursive,
+        w_by_model=args.fidelity_weight is None,
+        max_pixels=args.max_pixels,
     )

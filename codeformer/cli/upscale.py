@@ -10,6 +10,7 @@ from codeformer.cli.options import (
     add_device_options,
     add_format_options,
     add_input_options,
+    add_max_pixels_option,
     add_message_options,
     add_recursive_option,
     add_resume_options,
@@ -28,6 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_input_options(parser)
     add_recursive_option(parser)
+    add_max_pixels_option(parser)
     parser.add_argument("-o", "--output_path", type=Path, required=True, metavar="FOLDER", help="where results go")
     parser.add_argument("-s", "--upscale", type=float, default=4.0, metavar="S", help="factor (default: %(default)g)")
     parser.add_argument("--model", default="realesrgan", metavar="realesrgan|FILE", help="default: %(default)s")
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         ext=args.ext,
         quality=args.quality,
         resume=args.resume,
+        max_pixels=args.max_pixels,
     )
     from codeformer.run.upscale import run_upscale
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from codeformer.errors import InputError, OutOfMemoryError
 from codeformer.files.atomic import reason, shown
+from codeformer.files.opening import open_regular
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
+from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.png import png_is_deep, read_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import read_tiff
@@ -25,38 +27,45 @@ from codeformer.images.value import Picture
 
 _pillow_limit_lock = threading.Lock()
 _HUGE = 80_000_000  # pixels; below Pillow's own limit
+_LARGEST_TEXT = 1 << 26  # bytes of a colour profile or a text inside a PNG file
+_STRIP_PIXELS = 1 << 22  # converted at a time: bounds the memory beside the picture
 
 
-def read_picture(path: Path | str, *, max_pixels: int = 500_000_000) -> Picture:
+def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     """Read a picture of any common format (recognised by its content); of an animation, the first frame.
 
-    Raises InputError, whose one line names the file and the way out, for whatever cannot be read: missing, a folder,
-    unreadable, empty, cut off, damaged, not a picture, more than ``max_pixels`` pixels, or without the extra it needs.
+    Args:
+        path: the file.
+        max_pixels: the most pixels that it may have; None for what the memory of this machine holds.
+
+    Raises:
+        InputError: it cannot be read: missing, a folder, unreadable, empty, cut off, damaged, not a picture, too many
+            pixels, or without the extra it needs. The one line names the file and the way out.
+        OutOfMemoryError: there is not enough memory for it.
     """
     path = Path(path)
     name = shown(path)
     try:
         with _open(path, name) as file:
-            return _read(file, path, name, max_pixels)
+            return _read(file, path, name, most_pixels() if max_pixels is None else max_pixels)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory for a picture of this size; shrink it first") from error
 
 
 def _open(path: Path, name: str) -> BinaryIO:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            if not os.access(path, os.R_OK | os.X_OK):
-                raise InputError(f"{name}: is a folder that may not be listed; check its permissions")
-            raise InputError(f"{name}: is a folder, not a picture")
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{name}: is not a regular file; save the picture into a file first")
-        return path.open("rb")
+        return open_regular(path)
+    except IsADirectoryError as error:
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise InputError(f"{name}: is a folder that may not be listed; check its permissions") from error
+        raise InputError(f"{name}: is a folder, not a picture") from error
     except FileNotFoundError as error:
         raise InputError(f"{name}: no such file") from error
     except PermissionError as error:
         raise InputError(f"{name}: may not be read; check its permissions") from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EINVAL:
+            raise InputError(f"{name}: {reason(error)}; save the picture into a file first") from error
         raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
 
 
@@ -79,7 +88,14 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
-                f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first"
+                f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first, or raise "
+                "--max_pixels if the memory suffices"
+            )
+        least = least_bytes(kind, head, image)
+        if os.fstat(file.fileno()).st_size < least:
+            raise InputError(
+                f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
+                "download it again"
             )
         if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
             notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
@@ -91,6 +107,10 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first") from error
     except Exception as error:  # decoders raise anything at all on damaged files
+        if kind == "PNG" and "Decompressed data too large" in str(error):
+            raise InputError(
+                f"{name}: holds a colour profile or a text of more than {_LARGEST_TEXT >> 20} MB; save it without"
+            ) from error
         raise InputError(
             f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again"
         ) from error
@@ -108,13 +128,18 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
 
 @contextmanager
 def _unlimited_pillow() -> Iterator[None]:
-    """Pillow's own bomb check is a setting of the whole process; ours, ``max_pixels``, takes its place."""
+    """Pillow's own limits are settings of the whole process; ours take their place.
+
+    ``max_pixels`` stands for its check of bombs. Its limit for texts, which also holds for PNG's colour profile, is
+    1 MB, and large profiles have more.
+    """
     with _pillow_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _LARGEST_TEXT
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limit, text
 
 
 _Pixels = tuple[np.ndarray, "np.ndarray | None", bool, int]
@@ -150,12 +175,23 @@ def _pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, name: st
     if image.info.get("bit_depth", 8) > 8:
         notes.append(f"its {image.info['bit_depth']} bits a channel are read as 8")
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
-    grey = mode in ("1", "L", "LA", "La")
-    if transparent:
-        rgb, alpha = np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
-        return rgb, alpha, grey, orientation
-    return pixels, None, grey, orientation
+    rgb, alpha = _in_strips(image, transparent)
+    return rgb, alpha, mode in ("1", "L", "LA", "La"), orientation
+
+
+def _in_strips(image: Image.Image, transparent: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB and, if it is ``transparent``, alpha: converted strip by strip, so that no second copy is ever whole."""
+    width, height = image.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if transparent else None
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        strip = np.asarray(image.crop((0, top, width, bottom)).convert("RGBA" if transparent else "RGB"))
+        rgb[top:bottom] = strip[..., :3]
+        if alpha is not None:
+            alpha[top:bottom] = strip[..., 3]
+    return rgb, alpha
 
 
 def _to_srgb(image: Image.Image, name: str) -> Image.Image:

@@ -14,6 +14,7 @@ from typing import Any
 
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.files.digest import sha256_of
+from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
 from codeformer.options import OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, choose_model, open_engine, settle_w
@@ -75,7 +76,9 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
             opened = engine or open_engine(task, options.work)
             header.update(header_of(task, settings, model, model_hash, opened) | {"started": header["started"]})
             tally.start_work()
-            pictures = (Job(job, partial(read_picture, job.item.path)) for job in chain([first], jobs))
+            most = options.max_pixels or most_pixels(options.work.canvas.upscale)
+            read = partial(read_picture, max_pixels=most)
+            pictures = (Job(job, partial(read, job.item.path)) for job in chain([first], jobs))
             for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
                 outcome = _outcome(result, written, options.output, task)
                 if outcome.record is not None:

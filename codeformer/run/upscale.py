@@ -10,6 +10,7 @@ from codeformer import __version__
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
+from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_picture
 from codeformer.options import UpscaleOptions
 from codeformer.run.inputs import assign_names, find_inputs
@@ -106,7 +107,7 @@ def _enlarge(
     What is there and is no earlier result of this input belongs to somebody else: UsageError.
     """
     item = job.item
-    picture = read_picture(item.path)
+    picture = read_picture(item.path, max_pixels=options.max_pixels or most_pixels(options.upscale))
     name = f"{item.stem}{final_ending(options.ext, picture)}"
     path = report.root / name
     known = report.known.get(item.key)

@@ -581,7 +581,7 @@ def test_permission_errors_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def denied(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     assert "permissions" in refusal(path)
 
 

@@ -39,9 +39,11 @@ def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     `size` is (height, width) of the picture. Raises InputError for a file that cannot be read, for a mask of another
     size (naming both) and for one without any white.
     """
+    from codeformer.images.limits import most_pixels
     from codeformer.images.picture import read_picture
 
-    picture = read_picture(path)
+    # What the picture was allowed to have, the mask may have too.
+    picture = read_picture(path, max_pixels=max(size[0] * size[1], most_pixels()))
     mask = _brightness(picture)
     if mask.shape != size:
         raise InputError(
