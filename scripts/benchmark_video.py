@@ -29,9 +29,10 @@ from codeformer.faces.align import crop_face, face_transform
 from codeformer.faces.paste import geometric_mask
 from codeformer.images.picture import read_picture
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
+from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.tasks.table import TASKS
-from codeformer.video.segment import MODES, Seen, detect, paste, restore_stretch
+from codeformer.video.segment import MODES, Seen, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Frame
 
 SIDE = 192  # of a degraded frame
@@ -144,8 +145,10 @@ def run_mode(clip: Clip, seen: Sequence[Seen], engine: Engine, mode: str) -> tup
     """The restored faces in face coordinates, and seconds per frame."""
     start = time.perf_counter()
     results = []
-    for done, matrix in zip(restore_stretch(seen, 0, len(seen), engine, MODES[mode]), clip.matrices, strict=True):
-        results.append(crop_face(paste(done, engine), matrix, FACE))
+    clock = Clock()
+    frames = restore_stretch(seen, 0, len(seen), engine, MODES[mode], clock)
+    for done, matrix in zip(frames, clip.matrices, strict=True):
+        results.append(crop_face(paste(done, engine, clock), matrix, FACE))
     return results, (time.perf_counter() - start) / len(seen)
 
 
@@ -177,7 +180,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, Any]]:
     picture = read_picture(args.picture).rgb if args.picture else portrait()
-    found = detect(Frame(0, 0, 1, picture), None, engine).faces
+    found = find_in_frame(Frame(0, 0, 1, picture), None, engine).faces
     if len(found) != 1:
         sys.exit(f"the portrait must show one face, not {len(found)}")
     landmarks = np.asarray(found[0].landmarks, dtype=np.float64)
@@ -189,7 +192,7 @@ def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, An
     for strength in args.strength:
         for name in args.clips:
             clip = make_clip(name, picture, landmarks, args.frames, strength)
-            seen = [detect(Frame(i, i, 1, frame), None, engine) for i, frame in enumerate(clip.frames)]
+            seen = [find_in_frame(Frame(i, i, 1, frame), None, engine) for i, frame in enumerate(clip.frames)]
             base: dict[str, float] | None = None
             strip = []
             for mode in args.modes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from codeformer.errors import UsageError, WeightsError
 from codeformer.files.digest import sha256_of
 from codeformer.options import FaceWork, ModelOptions
+from codeformer.pipeline.compose import Composition
 from codeformer.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _PUBLISHED = {(1024, 4): "restore", (1024, 3): "colorize", (512, 3): "inpaint"}
 
 @dataclass(frozen=True, eq=False)
 class Engine:
-    """The loaded networks, the task and the options. Stages only read it.
+    """The loaded networks, the task and the options. The steps only read it.
 
     ``model`` is the weights file and ``model_hash`` its SHA-256; ``adain`` says whether the network was trained to have
     AdaIN before its decoder; ``notes`` are lines for the user about the choice.
@@ -43,6 +44,19 @@ class Engine:
     adain: bool = False
     notes: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
+
+    @property
+    def composition(self) -> Composition:
+        """What restored faces are composed with."""
+        return Composition(
+            task=self.task,
+            parser=self.parser,
+            background=self.background,
+            face_upsampler=self.face_upsampler,
+            upscale=self.work.canvas.upscale,
+            aligned=self.work.faces.aligned,
+            draw_box=self.work.canvas.draw_box,
+        )
 
 
 def open_engine(task: Task, work: FaceWork) -> Engine:

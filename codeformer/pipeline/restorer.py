@@ -31,7 +31,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ca
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedFaces:
     """Faces between encoder and decoder, on the restorer's device.
 
     ``lq_feat`` (B, C, h, w), ``features`` the CFT features by grid size, ``logits`` (B, h*w, codebook_size) float32.
@@ -44,10 +44,21 @@ class Encoded:
     def __len__(self) -> int:
         return int(self.lq_feat.shape[0])
 
-    def select(self, index: int | slice) -> Encoded:
+    def select(self, index: int | slice) -> EncodedFaces:
         """Some of the faces, as views."""
         part = slice(index, index + 1) if isinstance(index, int) else index
-        return Encoded(self.lq_feat[part], {k: v[part] for k, v in self.features.items()}, self.logits[part])
+        return EncodedFaces(self.lq_feat[part], {k: v[part] for k, v in self.features.items()}, self.logits[part])
+
+    @staticmethod
+    def join(parts: Sequence[EncodedFaces]) -> EncodedFaces:
+        """Return the faces of several batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return EncodedFaces(
+            torch.cat([p.lq_feat for p in parts]),
+            {k: torch.cat([p.features[k] for p in parts]) for k in parts[0].features},
+            torch.cat([p.logits for p in parts]),
+        )
 
 
 class FaceRestorer:
@@ -85,18 +96,11 @@ class FaceRestorer:
 
         return self._batched(run, crops)
 
-    def encode(self, crops: Sequence[np.ndarray]) -> Encoded:
+    def encode(self, crops: Sequence[np.ndarray]) -> EncodedFaces:
         """The first half of :meth:`restore`: features and code logits. All crops stay on the device together."""
-        parts = self._batched(lambda part: [self._encode(part)], crops)
-        if len(parts) == 1:
-            return parts[0]
-        return Encoded(
-            torch.cat([p.lq_feat for p in parts]),
-            {k: torch.cat([p.features[k] for p in parts]) for k in parts[0].features},
-            torch.cat([p.logits for p in parts]),
-        )
+        return EncodedFaces.join(self._batched(lambda part: [self._encode(part)], crops))
 
-    def decode(self, encoded: Encoded, codes: Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
+    def decode(self, encoded: EncodedFaces, codes: Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
         """The second half of :meth:`restore`, with ``codes`` (B, h*w) int64 chosen by the caller."""
 
         def run(part: Sequence[int]) -> list[np.ndarray]:
@@ -106,16 +110,16 @@ class FaceRestorer:
 
         return self._batched(run, range(len(encoded)))
 
-    def _encode(self, crops: Sequence[np.ndarray], *, exact: bool = False) -> Encoded:
+    def _encode(self, crops: Sequence[np.ndarray], *, exact: bool = False) -> EncodedFaces:
         with torch.inference_mode():
             x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
             x = x.to(self.device, torch.float32) * 2 - 1
             with self._autocast(exact):
                 lq_feat, features = self.net.encode_features(x)
-            return Encoded(lq_feat, features, self.net.predict_logits(lq_feat.float()))
+            return EncodedFaces(lq_feat, features, self.net.predict_logits(lq_feat.float()))
 
     def _decode(
-        self, encoded: Encoded, codes: Tensor | None, w: float, adain: bool, again: Callable[[int], Encoded]
+        self, encoded: EncodedFaces, codes: Tensor | None, w: float, adain: bool, again: Callable[[int], EncodedFaces]
     ) -> list[np.ndarray]:
         """Without ``codes``, the likeliest ones. ``again(i)`` gives face i for a second try in fp32."""
         with torch.inference_mode():
@@ -135,7 +139,7 @@ class FaceRestorer:
             pixels = (out.clamp(-1, 1) + 1) * 0.5
             return list(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
-    def _generate(self, encoded: Encoded, codes: Tensor, w: float, adain: bool, *, exact: bool = False) -> Tensor:
+    def _generate(self, encoded: EncodedFaces, codes: Tensor, w: float, adain: bool, *, exact: bool = False) -> Tensor:
         if exact or self.precision == "fp32":
             features = {k: v.float() for k, v in encoded.features.items()}
             return self.net.decode_codes(codes, encoded.lq_feat.float(), features, w, adain).float()

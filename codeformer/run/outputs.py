@@ -12,8 +12,8 @@ import numpy as np
 
 from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, replace_rgb, to_uint16, write_picture
 from codeformer.options import OutputOptions
+from codeformer.pipeline.compose import as_picture
 from codeformer.pipeline.pictures import Result
-from codeformer.pipeline.stages import as_picture
 from codeformer.run.inputs import COMPARE, CROPPED, FINAL, RESTORED
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from codeformer import __version__
+from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.digest import sha256_of
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import OutputOptions
+from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine, choose_model, open_engine
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
@@ -28,11 +30,10 @@ from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan
 from codeformer.video.mux import Clip, mux
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
-from codeformer.video.pixels import Pixels
 from codeformer.video.reader import measured_duration, open_film
-from codeformer.video.segment import MODES, Done, Steadiness, detect, paste, restore_stretch
+from codeformer.video.segment import MODES, Done, Steadiness, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Film
-from codeformer.video.stretches import Clock, restored_frames
+from codeformer.video.stretches import restored_frames
 from codeformer.video.summary import StretchNotes, join_tracks, total
 from codeformer.video.work import WorkFolder, fingerprint, work_folder
 
@@ -212,7 +213,7 @@ def _restore_rest(
                     if writer is None:
                         continue
                     complete, writer = writer, None  # an interruption from here on does not close it twice
-                    with clock.timed("encode"):
+                    with clock.timed("write"):
                         complete.close()
                     records.append(
                         {**notes.record(), "duration": last_duration, "until": until, **(step.closing or {})}
@@ -221,7 +222,7 @@ def _restore_rest(
                     notes = StretchNotes()
                     continue
                 frame = step.done.frame
-                with clock.timed("encode"):
+                with clock.timed("write"):
                     writer = writer or SegmentWriter(work.unfinished(step.stretch), plan.encoding)
                     if step.rgb is not None:
                         shown = writer.convert(step.rgb)
@@ -301,7 +302,7 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
     console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on from there")
 
 
-def _save_frame(folder: Path, index: int, rgb: Pixels | None) -> None:
+def _save_frame(folder: Path, index: int, rgb: Rgb | None) -> None:
     target = folder / f"{index + 1:08}.png"
     if rgb is None:
         write_atomic(target, (folder / f"{index:08}.png").read_bytes())
@@ -366,10 +367,10 @@ def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
             bar.update()
             if frame is None:
                 continue
-            seen = detect(frame, None, engine)
-            done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"]))
-            before = paste(Done(done.frame), engine)
-            both = np.concatenate([before, paste(done, engine)], axis=1)
+            seen = find_in_frame(frame, None, engine)
+            done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"], Clock()))
+            before = paste(Done(done.frame), engine, Clock())
+            both = np.concatenate([before, paste(done, engine, Clock())], axis=1)
             write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png")
             written += 1
     if not written:

@@ -8,20 +8,23 @@ was interrupted before it or not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from codeformer.arrays import Crop, Rgb
 from codeformer.faces.choose import choose
-from codeformer.faces.find import Face
+from codeformer.faces.face import Face
 from codeformer.images.picture import Picture
-from codeformer.pipeline import stages
+from codeformer.pipeline.batches import in_batches
+from codeformer.pipeline.clock import Clock
+from codeformer.pipeline.compose import compose
+from codeformer.pipeline.crops import AlignedFace, align, find
 from codeformer.pipeline.engine import Engine
 from codeformer.tasks.base import Study
 from codeformer.video import temporal
-from codeformer.video.pixels import Pixels
 from codeformer.video.source import Frame
 from codeformer.video.tracking import (
     Scene,
@@ -35,7 +38,7 @@ from codeformer.video.tracking import (
     smooth_landmarks,
 )
 
-T = TypeVar("T")
+_WINDOW = 16  # frames that wait for a full batch
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,10 @@ class _Item:
     position: int
     repeats: list[Frame] = field(default_factory=list)  # frames equal to this one, shown after it
     tracked: list[Tracked] = field(default_factory=list)
-    cuts: list[stages.Cut] = field(default_factory=list)
+    aligned: list[AlignedFace] = field(default_factory=list)
     encoded: list[Any] = field(default_factory=list)
     logits: list[Any] = field(default_factory=list)  # outlive ``encoded``, whose features are large
-    restored: list[np.ndarray] = field(default_factory=list)
+    restored: list[Crop] = field(default_factory=list)
     codes: list[Any] = field(default_factory=list)
 
 
@@ -90,18 +93,23 @@ class Done:
     """A frame of the stretch with its restored faces, ready to be pasted. ``same``: show the one before again."""
 
     frame: Frame
-    cuts: tuple[stages.Cut, ...] = ()
-    restored: tuple[np.ndarray, ...] = ()
+    aligned: tuple[AlignedFace, ...] = ()
+    restored: tuple[Crop, ...] = ()
     tracked: tuple[Tracked, ...] = ()
     same: bool = False
 
 
 def restore_stretch(
-    frames: Iterable[Seen], first: int, last: int, engine: Engine, steady: Steadiness
+    frames: Iterable[Seen], first: int, last: int, engine: Engine, steady: Steadiness, clock: Clock
 ) -> Iterator[Done]:
-    """Frames ``first`` to ``last - 1`` with their faces restored, in order.
+    """Yield the frames ``first`` to ``last - 1`` with their faces restored, in order.
 
-    ``frames``: those and up to ``steady.reach`` before and after, in order.
+    Args:
+        frames: those and up to ``steady.reach`` before and after, in order.
+        first, last: the stretch.
+        engine: the networks and options.
+        steady: how far each frame looks around.
+        clock: gets the time of aligning.
     """
 
     def wanted(item: _Item, margin: int) -> bool:
@@ -110,15 +118,15 @@ def restore_stretch(
         return end >= first - margin and item.seen.frame.index < last + margin
 
     items = _tracked(_distinct(frames), steady)
-    items = (_cut(item, engine) if wanted(item, steady.crops + steady.codes) else item for item in items)
+    items = (_aligned(item, engine, clock) if wanted(item, steady.crops + steady.codes) else item for item in items)
     if steady.crops:
-        items = _with_neighbours(items, steady.crops, _steady_crops)
+        items = _with_neighbours(items, steady.crops, _with_steady_crops)
     items = _encoded(items, engine, lambda item: wanted(item, steady.codes))
-    items = _with_neighbours(items, steady.codes, _choose_codes)
+    items = _with_neighbours(items, steady.codes, _with_codes)
     items = _decoded((item for item in items if wanted(item, 0)), engine)
     for item in items:
         frame = item.seen.frame
-        result = (tuple(item.cuts), tuple(item.restored), tuple(item.tracked))
+        result = (tuple(item.aligned), tuple(item.restored), tuple(item.tracked))
         shown = False
         for one in (frame, *item.repeats):
             if first <= one.index < last:
@@ -149,8 +157,8 @@ def _tracked(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
     count = 0
     ready = 0  # items at the window's beginning that were handed out; they stay as neighbours
     for item in items:
-        scene, cut = next_scene(scene, item.seen.frame.rgb)
-        if cut:
+        scene, new = next_scene(scene, item.seen.frame.rgb)
+        if new:
             trails = []
         window.append(item)
         by_position = {other.position: other for other in window}
@@ -198,17 +206,19 @@ def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
     return replace(item, tracked=result)
 
 
-def _cut(item: _Item, engine: Engine) -> _Item:
-    """The crops of the item's chosen faces."""
-    picture = Picture(item.seen.frame.rgb)
-    faces = [one.face for one in item.tracked]
-    height, width = picture.rgb.shape[:2]
-    numbers = choose(faces, engine.work.faces, width, height)
-    cuts = stages.cut(engine, Study(picture), faces, numbers)
-    return replace(item, cuts=cuts)
+def _aligned(item: _Item, engine: Engine, clock: Clock) -> _Item:
+    """Return the item with the crops of its chosen faces."""
+    with clock.timed("align"):
+        study = Study(Picture(item.seen.frame.rgb))
+        faces = [one.face for one in item.tracked]
+        height, width = study.picture.rgb.shape[:2]
+        numbers = choose(faces, engine.work.faces, width, height)
+        return replace(item, aligned=align(study, faces, numbers, engine.task, engine.restorer.size))
 
 
-def _with_neighbours(items: Iterable[_Item], radius: int, work: Any) -> Iterator[_Item]:
+def _with_neighbours(
+    items: Iterable[_Item], radius: int, work: Callable[[_Item, Sequence[_Item]], _Item]
+) -> Iterator[_Item]:
     """``work(item, neighbours)`` for each item, ``neighbours`` being up to ``radius`` items before and after it."""
     window: deque[_Item] = deque()
     ready = 0
@@ -226,69 +236,60 @@ def _with_neighbours(items: Iterable[_Item], radius: int, work: Any) -> Iterator
         ready += 1
 
 
-def _partners(item: _Item, neighbours: Sequence[_Item], cut: stages.Cut) -> list[tuple[_Item, int]]:
-    """Where the same track's face lies in the neighbours: (item, index of its cut)."""
-    track = item.tracked[cut.number - 1].track
+def _partners(item: _Item, neighbours: Sequence[_Item], one: AlignedFace) -> list[tuple[_Item, int]]:
+    """Return where the same track's face lies in the neighbours: (item, index among its aligned faces)."""
+    track = item.tracked[one.number - 1].track
     return [
         (other, index)
         for other in neighbours
-        for index, theirs in enumerate(other.cuts)
+        for index, theirs in enumerate(other.aligned)
         if other.tracked[theirs.number - 1].track == track
     ]
 
 
-def _steady_crops(item: _Item, neighbours: Sequence[_Item]) -> _Item:
-    """The crops that the network gets, with the noise of single frames averaged away."""
-    cuts = []
-    for cut in item.cuts:
-        others = [other.cuts[index].crop.pixels for other, index in _partners(item, neighbours, cut)]
-        cuts.append(replace(cut, source=temporal.steady_crop(cut.crop.pixels, others)))
-    return replace(item, cuts=cuts)
+def _with_steady_crops(item: _Item, neighbours: Sequence[_Item]) -> _Item:
+    """Return the item with crops for the network from which the noise of single frames is averaged away."""
+    result = []
+    for one in item.aligned:
+        others = [other.aligned[index].crop.pixels for other, index in _partners(item, neighbours, one)]
+        result.append(replace(one, source=temporal.steady_crop(one.crop.pixels, others)))
+    return replace(item, aligned=result)
 
 
-def _batches(items: Iterable[_Item], faces: int, window: int) -> Iterator[list[_Item]]:
-    """Groups of items that fill a batch; an item without faces waits for nobody."""
-    group: list[_Item] = []
-    for item in items:
-        group.append(item)
-        total = sum(len(one.cuts) for one in group)
-        if total == 0 or total >= faces or len(group) >= window:
-            yield group
-            group = []
-    if group:
-        yield group
+def _in_batches(items: Iterable[_Item], faces: int) -> Iterator[list[_Item]]:
+    return in_batches(items, lambda item: len(item.aligned), faces, lambda group: len(group) >= _WINDOW)
 
 
-def _encoded(items: Iterable[_Item], engine: Engine, wanted: Any) -> Iterator[_Item]:
+def _encoded(items: Iterable[_Item], engine: Engine, wanted: Callable[[_Item], bool]) -> Iterator[_Item]:
     restorer = engine.restorer
-    for group in _batches(items, restorer.batch_size, 16):
-        chosen = [(item, cut) for item in group if wanted(item) for cut in item.cuts]
+    for group in _in_batches(items, restorer.batch_size):
+        chosen = [(item, one) for item in group if wanted(item) for one in item.aligned]
         if chosen:
-            encoded = restorer.encode([cut.source for _, cut in chosen])
+            encoded = restorer.encode([one.source for _, one in chosen])
             for index, (item, _) in enumerate(chosen):
                 item.encoded.append(encoded.select(index))
                 item.logits.append(encoded.logits[index])
         yield from group
 
 
-def _choose_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
-    """The codes of each face: the likeliest over its track's neighbouring frames."""
-    codes, cuts = [], []
-    for number, cut in enumerate(item.cuts):
-        partners = _partners(item, neighbours, cut)
+def _with_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
+    """Return the item with the codes of its faces: the likeliest over each track's neighbouring frames."""
+    codes, aligned = [], []
+    for number, one in enumerate(item.aligned):
+        partners = _partners(item, neighbours, one)
         # Whether a face has colour must not change from frame to frame either
-        votes = [cut.crop.grey, *(other.cuts[index].crop.grey for other, index in partners)]
-        cuts.append(replace(cut, crop=replace(cut.crop, grey=2 * sum(votes) > len(votes))))
+        votes = [one.crop.grey, *(other.aligned[index].crop.grey for other, index in partners)]
+        aligned.append(replace(one, crop=replace(one.crop, grey=2 * sum(votes) > len(votes))))
         if number >= len(item.logits):
             continue
         logits, weights = [item.logits[number]], [1.0]
         for other, index in partners:
             if index < len(other.logits):
                 logits.append(other.logits[index])
-                weights.append(temporal.alikeness(cut.crop.pixels, other.cuts[index].crop.pixels))
+                weights.append(temporal.alikeness(one.crop.pixels, other.aligned[index].crop.pixels))
         average = temporal.average_logits(logits, weights) if len(logits) > 1 else logits[0]
         codes.append(average.argmax(-1))
-    result = replace(item, codes=codes, cuts=cuts)
+    result = replace(item, codes=codes, aligned=aligned)
     item.encoded = []  # from here on it is a neighbour only
     return result
 
@@ -296,45 +297,31 @@ def _choose_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
 def _decoded(items: Iterable[_Item], engine: Engine) -> Iterator[_Item]:
     import torch
 
-    from codeformer.pipeline.restorer import Encoded
+    from codeformer.pipeline.restorer import EncodedFaces
 
-    for group in _batches(items, engine.restorer.batch_size, 16):
-        chosen = [(item, index) for item in group for index in range(len(item.cuts))]
+    for group in _in_batches(items, engine.restorer.batch_size):
+        chosen = [(item, index) for item in group for index in range(len(item.aligned))]
         if chosen:
-            parts = [item.encoded[index] for item, index in chosen]
-            together = Encoded(
-                torch.cat([part.lq_feat for part in parts]),
-                {key: torch.cat([part.features[key] for part in parts]) for key in parts[0].features},
-                torch.cat([part.logits for part in parts]),
-            )
+            together = EncodedFaces.join([item.encoded[index] for item, index in chosen])
             codes = torch.stack([item.codes[index] for item, index in chosen])
             outputs = engine.restorer.decode(together, codes, w=engine.work.w, adain=engine.adain)
             for (item, index), output in zip(chosen, outputs, strict=True):
-                item.restored.append(engine.task.finish(item.cuts[index].crop, output))
+                item.restored.append(engine.task.finish(item.aligned[index].crop, output))
         for item in group:
             yield replace(item, encoded=[], codes=[])
 
 
-def detect(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
-    """The faces of a frame; a frame equal to the one before has the same."""
+def find_in_frame(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
+    """Return the frame with its faces; a frame equal to the one before has the same."""
     if frame.same and before is not None:
         return Seen(frame, before.faces)
-    return Seen(frame, tuple(stages.look(engine, Study(Picture(frame.rgb)))))
+    faces = find(Study(Picture(frame.rgb)), engine.detector, engine.work.faces)
+    return Seen(frame, tuple(faces))
 
 
-def paste(done: Done, engine: Engine) -> Pixels:
-    """The frame at the output's scale with its faces in place: (H, W, 3) of the film's depth."""
-    picture = Picture(done.frame.rgb)
-    height, width = picture.rgb.shape[:2]
-    canvas = stages.background(engine, picture)
-    if not done.cuts:
-        result = canvas
-    else:
-        masks = stages.masks(engine, done.cuts, done.restored)
-        scale = (canvas.rgb.shape[1] / width, canvas.rgb.shape[0] / height)
-        crops, matrices, _ = stages.upsample_faces(engine, done.cuts, done.restored, scale)
-        result = stages.compose(canvas, crops, matrices, masks)
-    if engine.work.canvas.draw_box:
-        faces = [one.face for one in done.tracked]
-        result = stages.draw_boxes(result, faces, engine.work.canvas, (width, height))
-    return result.rgb
+def paste(done: Done, engine: Engine, clock: Clock) -> Rgb:
+    """Return the frame at the output's scale with its faces in place: (H, W, 3) of the film's depth."""
+    faces = [one.face for one in done.tracked]
+    study = Study(Picture(done.frame.rgb))
+    picture, _ = compose(study, faces, done.aligned, done.restored, engine.composition, clock)
+    return picture.rgb

@@ -1,40 +1,22 @@
-"""The stages of a film in their threads: read, detect, restore, paste; frames come out in order, stretch by stretch."""
+"""The steps of a film in their threads: read, find, restore, paste; frames come out in order, stretch by stretch."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
+from codeformer.arrays import Rgb
+from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
-from codeformer.video.pixels import Pixels
-from codeformer.video.read_ahead import ahead
-from codeformer.video.segment import Done, Seen, Steadiness, detect, paste, restore_stretch
+from codeformer.pipeline.read_ahead import items_ahead
+from codeformer.video.segment import Done, Seen, Steadiness, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Film, Frame
 
-T = TypeVar("T")
-
 _QUEUE = 2  # frames between two threads
-
-
-class Clock:
-    """Seconds by stage; each stage runs in one thread."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's time to the stage's."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +29,7 @@ class Step:
 
     stretch: int
     done: Done | None
-    rgb: Pixels | None = None
+    rgb: Rgb | None = None
     closing: dict[str, Any] | None = None
 
 
@@ -56,16 +38,16 @@ def restored_frames(
 ) -> Generator[Step, None, None]:
     """The film from the stretch ``first_stretch`` on, each of ``length`` frames.
 
-    What a stage raises is raised here. Close the generator to stop the threads.
+    What a step raises is raised here. Close the generator to stop the threads.
     """
-    return ahead(_pasted(film, engine, steady, length, first_stretch, clock), _QUEUE)
+    return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock), _QUEUE)
 
 
 def _pasted(
     film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
 ) -> Iterator[Step]:
     fresh = True  # the first frame of a stretch is always given: its encoder has seen none
-    with closing(ahead(_restored(film, engine, steady, length, first_stretch, clock), _QUEUE)) as steps:
+    with closing(items_ahead(_restored(film, engine, steady, length, first_stretch, clock), _QUEUE)) as steps:
         for step in steps:
             if step.done is None:
                 fresh = True
@@ -74,9 +56,7 @@ def _pasted(
                 yield step
             else:
                 fresh = False
-                with clock.timed("paste"):
-                    rgb = paste(step.done, engine)
-                yield Step(step.stretch, step.done, rgb)
+                yield Step(step.stretch, step.done, paste(step.done, engine, clock))
 
 
 def _restored(
@@ -84,14 +64,14 @@ def _restored(
 ) -> Iterator[Step]:
     begin = max(0, first_stretch * length - steady.reach)
     with (
-        closing(ahead(_read(film, begin, clock), _QUEUE)) as frames,
-        closing(ahead(_detected(frames, engine, clock), _QUEUE)) as seen,
+        closing(items_ahead(_read(film, begin, clock), _QUEUE)) as frames,
+        closing(items_ahead(_found(frames, engine, clock), _QUEUE)) as seen,
     ):
-        window = _Window(_timed(seen, clock, "wait for frames"), steady.reach)
+        window = _Window(clock.over("wait for frames", seen), steady.reach)
         for number in count(first_stretch):
             first, last = number * length, (number + 1) * length
-            stretch = restore_stretch(window.around(first, last), first, last, engine, steady)
-            for done in _timed(stretch, clock, "restore", without="wait for frames"):
+            stretch = restore_stretch(window.around(first, last), first, last, engine, steady, clock)
+            for done in clock.over("restore", stretch):
                 yield Step(number, done)
             if not window.more(last):
                 end = {"problems": list(film.problems), "ended_early": film.ended_early}
@@ -126,24 +106,12 @@ class _Window:
 
 
 def _read(film: Film, first: int, clock: Clock) -> Iterator[Frame]:
-    return _timed(film.frames(first), clock, "read")
+    return clock.over("read", film.frames(first))
 
 
-def _detected(frames: Iterator[Frame], engine: Engine, clock: Clock) -> Iterator[Seen]:
+def _found(frames: Iterator[Frame], engine: Engine, clock: Clock) -> Iterator[Seen]:
     before: Seen | None = None
     for frame in frames:
-        with clock.timed("detect"):
-            before = detect(frame, before, engine)
+        with clock.timed("find"):
+            before = find_in_frame(frame, before, engine)
         yield before
-
-
-def _timed(items: Iterator[T], clock: Clock, stage: str, without: str = "") -> Iterator[T]:
-    """The same items; the time they take counts for ``stage``, less what counts for ``without`` meanwhile."""
-    while True:
-        other, start = clock.seconds.get(without, 0.0), time.perf_counter()
-        item = next(items, None)
-        spent = time.perf_counter() - start - (clock.seconds.get(without, 0.0) - other)
-        clock.seconds[stage] = clock.seconds.get(stage, 0.0) + spent
-        if item is None:
-            return
-        yield item

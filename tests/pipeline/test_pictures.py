@@ -48,7 +48,7 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> None:
         ys, xs = np.nonzero((rgb == (top, 0, 0)).all(axis=2))
         return sorted((face_at(float(x), float(y)) for x, y in zip(xs, ys, strict=True)), key=lambda f: f.centre)
 
-    monkeypatch.setattr("codeformer.pipeline.stages.find_faces", find)
+    monkeypatch.setattr("codeformer.pipeline.crops.find_faces", find)
 
 
 def scene(*marks: tuple[int, int], size: tuple[int, int] = (160, 200), seed: int = 0) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_results_come_in_order_and_an_error_stays_with_its_picture(engine: Engin
     ]  # fmt: skip
     assert "surprise" in str(results[5].error)
     assert all((r.output is None) == (r.error is not None) for r in results)
-    assert {"read", "detect", "align", "restore", "paste"} <= results[0].seconds.keys()
+    assert {"read", "find", "align", "restore", "parse", "upsample", "paste"} == results[0].seconds.keys()
 
 
 def test_faces_of_several_pictures_share_a_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

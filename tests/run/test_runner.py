@@ -252,7 +252,7 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> None:
         ys, xs = np.nonzero((rgb == (255, 0, 0)).all(axis=2))
         return [face_at(float(x), float(y)) for x, y in sorted(zip(xs, ys, strict=True))]
 
-    monkeypatch.setattr("codeformer.pipeline.stages.find_faces", find)
+    monkeypatch.setattr("codeformer.pipeline.crops.find_faces", find)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from codeformer.cli.console import Console
 from codeformer.faces.find import Face
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine
-from codeformer.pipeline.restorer import Encoded
+from codeformer.pipeline.restorer import EncodedFaces
 from codeformer.tasks.table import TASKS
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions
@@ -67,14 +67,14 @@ class InvertingRestorer:
         self.pause = pause
         self.faces = 0
 
-    def encode(self, crops: list[np.ndarray]) -> Encoded:
+    def encode(self, crops: list[np.ndarray]) -> EncodedFaces:
         x = torch.from_numpy(np.stack(crops))  # (B, S, S, 3)
         grey = x.mean(3).reshape(len(crops), 16, 4, 16, 4).mean((2, 4)).reshape(len(crops), 256)
         centres = torch.linspace(0, 1, 8)
         logits = -((grey[..., None] - centres) ** 2) * 200
-        return Encoded(x, {"4": x}, logits)
+        return EncodedFaces(x, {"4": x}, logits)
 
-    def decode(self, encoded: Encoded, codes: torch.Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
+    def decode(self, encoded: EncodedFaces, codes: torch.Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
         self.faces += len(encoded)
         time.sleep(self.pause * len(encoded))
         tint = codes.reshape(-1, 16, 1, 16, 1).expand(-1, 16, 4, 16, 4).reshape(-1, SIZE, SIZE, 1) / 64

@@ -20,10 +20,10 @@ import pytest
 
 from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, InputError, OutputError, UsageError
+from codeformer.pipeline.read_ahead import items_ahead
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
-from codeformer.video.read_ahead import ahead
 from codeformer.video.work import WorkFolder
 from tests.video.clips import click_times, clicks, decode, make_film, pattern, times
 from tests.video.fakes import engine_for, options_for, square_face
@@ -273,11 +273,11 @@ def test_threads_pass_errors_on_and_stop() -> None:
     closed: list[bool] = []
     taken = []
     with pytest.raises(InputError, match="broken"):
-        for number in ahead(numbers(), 1):
+        for number in items_ahead(numbers(), 1):
             taken.append(number)
     assert taken == [0, 1, 2] and closed == [True]
     closed.clear()
-    stream = ahead(numbers(), 1)
+    stream = items_ahead(numbers(), 1)
     assert next(stream) == 0
     stream.close()
     assert closed == [True]

@@ -1,0 +1,139 @@
+"""From the network's output to the finished picture, for pictures and for a film's frames: parse, upsample, paste."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from codeformer.arrays import Crop, Mask, Pixels
+from codeformer.faces.align import scaled, transform_points
+from codeformer.faces.boxes import draw_boxes
+from codeformer.faces.face import Face
+from codeformer.faces.paste import coverage, geometric_mask, paste_faces
+from codeformer.images.picture import Picture, replace_rgb
+from codeformer.pipeline.clock import Clock
+from codeformer.pipeline.crops import AlignedFace
+from codeformer.tasks.base import Study, Task
+
+if TYPE_CHECKING:
+    from codeformer.faces.parsing import Parser
+    from codeformer.upsampling.upsampler import Upsampler
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """What restored faces are composed with.
+
+    Attributes:
+        task: has the last word on each face's mask and on the picture.
+        parser: sees which pixels are the face; None: its landmarks say where it is.
+        background: enlarges the picture; None for Lanczos.
+        face_upsampler: enlarges the faces where that shows; None for none.
+        upscale: the result's scale.
+        aligned: the whole picture is one aligned crop.
+        draw_box: whether to draw the faces' boxes and numbers.
+    """
+
+    task: Task
+    parser: Parser | None = None
+    background: Upsampler | None = None
+    face_upsampler: Upsampler | None = None
+    upscale: float = 1.0
+    aligned: bool = False
+    draw_box: bool = False
+
+
+def compose(
+    study: Study,
+    faces: Sequence[Face],
+    aligned: Sequence[AlignedFace],
+    restored: Sequence[Crop],
+    how: Composition,
+    clock: Clock,
+) -> tuple[Picture, list[str]]:
+    """Return the finished picture, and notes for the user.
+
+    Args:
+        study: the picture as the task wants it.
+        faces: all its faces, left to right, for the boxes.
+        aligned: the faces that were worked on; without any, the picture is enlarged only.
+        restored: what the task made of the network's output for them.
+        how: the networks and numbers.
+        clock: gets the time of each step.
+    """
+    before = study.picture
+    if how.aligned and not how.task.in_place:
+        with clock.timed("paste"):
+            return replace(as_picture(before, restored[0]), exif=before.exif), []
+    size = (before.rgb.shape[1], before.rgb.shape[0])
+    with clock.timed("parse"):
+        masks = _masks(aligned, restored, how)
+    with clock.timed("upsample"):
+        if not how.aligned:
+            before = _background(before, how)
+        height, width = before.rgb.shape[:2]
+        scale = (width / size[0], height / size[1])
+        matrices = [scaled(one.matrix, scale) for one in aligned]
+        crops = list(restored)
+        notes: list[str] = []
+        if how.face_upsampler is not None:
+            from codeformer.upsampling.upsampler import upsample_faces  # imports torch
+
+            crops, matrices, notes = upsample_faces(crops, matrices, how.face_upsampler)
+    with clock.timed("paste"):
+        after = before
+        if crops:
+            after = replace_rgb(before, paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned))
+        covered = partial(coverage, (width, height), crops, matrices, masks, whole=how.aligned)
+        result, more = how.task.complete(study, before, after, covered)
+        notes += [f"face {one.number}: {remark}" for one in aligned if (remark := how.task.remark(one.crop))]
+        if how.draw_box:
+            result = replace_rgb(result, draw_boxes(result.rgb, faces, size))
+    return result, notes + more
+
+
+def as_picture(picture: Picture, crop: Crop) -> Picture:
+    """Return a crop as a picture with the depth and colour profile of the one that it was cut from."""
+    top = np.iinfo(picture.rgb.dtype).max
+    pixels = np.rint(np.clip(crop, 0, 1) * np.float32(top)).astype(picture.rgb.dtype)
+    return Picture(pixels, icc=picture.icc, format=picture.format, grey=picture.grey, path=picture.path)
+
+
+def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Composition) -> list[Mask]:
+    """Return where each face is pasted: by the parser where it sees a face, else by the landmarks."""
+    parsed = how.parser(list(restored)) if how.parser and not how.aligned and aligned else None
+    result = []
+    for index, one in enumerate(aligned):
+        size = one.crop.pixels.shape[0]
+        if one.face is None:
+            mask = np.ones((size, size), dtype=np.float32)
+        else:
+            mask = geometric_mask(transform_points(one.face.landmarks, one.matrix), size)
+            if parsed is not None and parsed[index].max() > 0.5:
+                mask = parsed[index]
+        result.append(how.task.paste_mask(one.crop, mask))
+    return result
+
+
+def _background(picture: Picture, how: Composition) -> Picture:
+    """Return the picture at the result's scale, its alpha too."""
+    if how.background is not None:
+        from codeformer.upsampling.upsampler import upsample_picture  # imports torch
+
+        return upsample_picture(picture, how.background, how.upscale)
+    height, width = picture.rgb.shape[:2]
+    size = (max(1, round(width * how.upscale)), max(1, round(height * how.upscale)))
+    alpha = None if picture.alpha is None else _lanczos(picture.alpha, *size)
+    return replace_rgb(picture, _lanczos(picture.rgb, *size), alpha)
+
+
+def _lanczos(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Return the pixels at another size; the same array where nothing changes."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LANCZOS4)

@@ -1,0 +1,118 @@
+"""From a picture to what the network gets: find its faces, and align the crops of those that are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from codeformer.arrays import Crop, Matrix, Rgb
+from codeformer.errors import InputError
+from codeformer.faces.align import crop_face, face_transform, scaled
+from codeformer.faces.choose import face_by_hand
+from codeformer.faces.find import Detector, Face, find_faces
+from codeformer.images.colour import is_grey
+from codeformer.options import FaceOptions
+from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
+from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFace:
+    """One face on its way to the network.
+
+    Attributes:
+        number: its place among the picture's faces, from 1, left to right.
+        face: where it is in the picture; None for an aligned crop.
+        matrix: (2, 3), the picture to the crop.
+        crop: what the task sees of it.
+        source: (S, S, 3), what the network gets.
+    """
+
+    number: int
+    face: Face | None
+    matrix: Matrix
+    crop: FaceCrop
+    source: Crop
+
+
+def find(study: Study, detector: Detector | None, options: FaceOptions) -> list[Face]:
+    """Return all faces of a picture, left to right: detected, or given by hand.
+
+    Where none is seen and a mask says what is to be filled, that may be what hides them: then they are searched with a
+    guess in its place.
+
+    Raises:
+        InputError: a face by hand lies outside of the picture.
+    """
+    if options.landmarks:
+        return _by_hand(options, study.picture.rgb)
+    if detector is None:
+        return []
+    seen = study.picture.rgb if study.seen is None else study.seen
+    faces = find_faces(seen, detector, threshold=options.det_threshold, min_size=options.min_face_size)
+    if not faces and study.seen is None and study.mask is not None:
+        seen = uncovered(study.picture.rgb, study.mask)
+        faces = find_faces(seen, detector, threshold=options.det_threshold, min_size=options.min_face_size)
+    return faces
+
+
+def _by_hand(options: FaceOptions, rgb: Rgb) -> list[Face]:
+    faces = [face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
+    height, width = rgb.shape[:2]
+    for face in faces:
+        x, y = face.landmarks.mean(axis=0)
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            raise InputError(f"--landmarks: a face around ({x:.0f}, {y:.0f}) lies outside of {width} x {height} pixels")
+    return sorted(faces, key=lambda face: face.centre)
+
+
+def align(
+    study: Study, faces: Sequence[Face], numbers: set[int], task: Task, size: int, *, aligned: bool = False
+) -> list[AlignedFace]:
+    """Return the crops of the chosen faces that the task wants to work on.
+
+    Args:
+        study: the picture as the task wants it.
+        faces: all faces of the picture, left to right.
+        numbers: which of them are chosen, from 1.
+        task: decides what the network gets of each crop, and whether the crop needs anything.
+        size: the crops' side.
+        aligned: the whole picture is one aligned crop; ``faces`` and ``numbers`` do not count.
+
+    Raises:
+        InputError: landmarks that are no face's.
+    """
+    rgb = study.picture.rgb
+    places: list[tuple[int, Face | None, Matrix]]
+    if aligned:
+        whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+        places = [(1, None, scaled(whole, (rgb.shape[1] / size, rgb.shape[0] / size)))]
+    else:
+        chosen = [(number, face) for number, face in enumerate(faces, 1) if number in numbers]
+        places = [(number, face, face_transform(face.landmarks, size)) for number, face in chosen]
+    masks: Sequence[CropMasks | None] = [None] * len(places)
+    if study.mask is not None:
+        masks = masks_of_crops(study.mask, [matrix for _, _, matrix in places], size, whole=aligned)
+    result = []
+    for (number, face, matrix), own in zip(places, masks, strict=True):
+        pixels = _whole_crop(rgb, size) if face is None else crop_face(rgb, matrix, size)
+        crop = FaceCrop(pixels, study.picture.grey or is_grey(without_hole(pixels, own)), own)
+        source = task.prepare(crop)
+        if source is not None:
+            source = np.ascontiguousarray(source, dtype=np.float32)
+            result.append(AlignedFace(number, face, matrix, crop, source))
+    return result
+
+
+def _whole_crop(rgb: Rgb, size: int) -> Crop:
+    """Return a whole picture as a crop; bit for bit where it has that size."""
+    height, width = rgb.shape[:2]
+    pixels = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+    if (height, width) == (size, size):
+        return pixels
+    shrinks = min(height, width) >= size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.clip(cv2.resize(pixels, (size, size), interpolation=method), 0, 1)

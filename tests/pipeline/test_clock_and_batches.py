@@ -1,0 +1,103 @@
+"""The clock, the batches and the thread that works ahead: what pictures and films share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codeformer.pipeline.batches import in_batches
+from codeformer.pipeline.clock import Clock
+from codeformer.pipeline.read_ahead import calls_ahead, items_ahead
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A stopwatch that the test moves on: its only element is the time."""
+    now = [0.0]
+    monkeypatch.setattr("codeformer.pipeline.clock.time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_step_inside_of_another_counts_for_itself_alone(ticks: list[float]) -> None:
+    clock = Clock()
+    with clock.timed("restore"):
+        ticks[0] += 1
+        with clock.timed("align"):
+            ticks[0] += 10
+        with clock.timed("align"):
+            ticks[0] += 20
+            with clock.timed("read"):
+                ticks[0] += 100
+        ticks[0] += 2
+    with clock.timed("restore"):
+        ticks[0] += 5
+    assert clock.seconds == {"align": 30, "read": 100, "restore": 8}
+
+
+def test_the_step_that_failed_is_known_and_its_time_counts(ticks: list[float]) -> None:
+    clock = Clock()
+    with pytest.raises(ValueError), clock.timed("paste"):
+        ticks[0] += 3
+        raise ValueError
+    assert clock.step == "paste" and clock.seconds == {"paste": 3}
+
+
+def test_waiting_for_items_counts_and_working_on_them_does_not(ticks: list[float]) -> None:
+    def source() -> Iterator[int]:
+        for i in range(3):
+            ticks[0] += 1
+            yield i
+
+    clock = Clock()
+    for _ in clock.over("read", source()):
+        ticks[0] += 50
+    assert clock.seconds == {"read": 3}
+
+
+@given(st.lists(st.integers(0, 6), max_size=30), st.integers(1, 8), st.integers(1, 5))
+def test_batches_are_full_or_have_a_reason(faces: list[int], wanted: int, most: int) -> None:
+    groups = list(in_batches(faces, lambda count: count, wanted, lambda group: len(group) >= most))
+    assert [one for group in groups for one in group] == faces
+    for group in groups:
+        assert len(group) <= most and sum(group[:-1]) < wanted
+        assert all(sum(group[: i + 1]) for i in range(len(group) - 1)), "what waits for nothing goes on at once"
+    for group in groups[:-1]:
+        assert sum(group) >= wanted or len(group) == most or sum(group) == 0
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_no_more_is_made_than_was_asked_for(depth: int) -> None:
+    made = []
+    results = calls_ahead((lambda i=i: made.append(i) or i for i in range(100)), depth)  # type: ignore[misc]
+    assert next(results) == 0
+    assert [next(results) for _ in range(4)] == [1, 2, 3, 4]
+    results.close()
+    assert len(made) <= 5 + depth
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("codeformer-ahead")]
+
+
+def test_an_error_comes_in_its_place_and_the_source_is_closed() -> None:
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from (1, 2)
+            raise ValueError("third")
+        finally:
+            closed.set()
+
+    stream = items_ahead(source(), 2)
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(ValueError, match="third"):
+        next(stream)
+    assert closed.is_set()
+
+    closed.clear()
+    stream = items_ahead(source(), 2)
+    next(stream)
+    stream.close()
+    assert closed.is_set()
