@@ -7,7 +7,7 @@ from typing import Any
 
 from codeformer.video.segment import Done
 
-Record = dict[str, Any]
+Track = dict[str, Any]
 
 
 class StretchNotes:
@@ -15,7 +15,7 @@ class StretchNotes:
 
     def __init__(self) -> None:
         self.frames = self.repeated = self.faces = self.bridged = 0
-        self._tracks: dict[int, Record] = {}
+        self._tracks: dict[int, Track] = {}
         self._places: list[list[float]] = []  # [frame, track, x, y] of the faces in the latest frame
 
     def add(self, done: Done) -> None:
@@ -40,8 +40,8 @@ class StretchNotes:
             entry["end"] = [round(x, 1), round(y, 1)]
             entry["size"] = round(max(one.face.width, one.face.height), 1)
 
-    def record(self) -> Record:
-        """As JSON."""
+    def record(self) -> dict[str, Any]:
+        """Return the notes as JSON."""
         tracks = [{**entry, "score": round(entry["score"], 3)} for entry in self._tracks.values()]
         return {
             "frames": self.frames,
@@ -52,16 +52,16 @@ class StretchNotes:
         }
 
 
-def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Record]:
+def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
     """The tracks of the whole film from those of its stretches, numbered by first appearance.
 
     A track that ends with a stretch goes on in the next one with the face that begins nearest to where it ended.
     """
-    result: list[Record] = []
-    open_tracks: list[Record] = []
+    result: list[Track] = []
+    open_tracks: list[Track] = []
     start = 0
     for stretch in stretches:
-        fresh: list[Record] = []
+        fresh: list[Track] = []
         for entry in stretch["tracks"]:
             before = _continued(entry, open_tracks) if entry["first"] == start else None
             if before is None:
@@ -88,7 +88,7 @@ def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Record]:
     ]
 
 
-def _continued(entry: Record, candidates: Iterable[Record]) -> Record | None:
+def _continued(entry: Track, candidates: Iterable[Track]) -> Track | None:
     near = [
         (abs(c["end"][0] - entry["at"][0]) + abs(c["end"][1] - entry["at"][1]), i, c) for i, c in enumerate(candidates)
     ]
