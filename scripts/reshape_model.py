@@ -1,6 +1,7 @@
 """Change a model's file between and after training runs, as ``weights/TRAINING.md`` tells.
 
     python scripts/reshape_model.py deepen IN.safetensors OUT.safetensors --res_blocks 4 1 1 1
+    python scripts/reshape_model.py refine IN.safetensors OUT.safetensors --channels 32 16
     python scripts/reshape_model.py scale IN.safetensors OUT.safetensors --factor 0.8 [--set KEY=VALUE]...
 
 ``deepen`` adds residual blocks to the levels of encoder and generator. What they add starts at 0, so the new network
@@ -44,10 +45,7 @@ def deepen(net: CodeFormer, res_blocks: Sequence[int]) -> CodeFormer:
             raise UsageError(f"--res_blocks: the level of {grid} x {grid} has attention and CFT, it must stay at {old}")
     deeper = CodeFormer.from_config(replace(net.config, res_blocks=tuple(res_blocks)))
     parts = {"encoder": (1, 5), "generator": (4, 2)}
-    for name, module in net.named_children():
-        if name not in parts:
-            deeper.get_submodule(name).load_state_dict(module.state_dict())
-    deeper.load_state_dict({"position_emb": net.position_emb}, strict=False)
+    keep(net, deeper, apart=tuple(f"{name}.blocks." for name in parts))
     for name, (head, tail) in parts.items():
         known = places(net.get_submodule(f"{name}.blocks"), head, tail)
         for place, block in places(deeper.get_submodule(f"{name}.blocks"), head, tail).items():
@@ -56,6 +54,29 @@ def deepen(net: CodeFormer, res_blocks: Sequence[int]) -> CodeFormer:
             else:
                 silence(block)
     return deeper.eval().requires_grad_(False)
+
+
+def refine(net: CodeFormer, channels: Sequence[int]) -> CodeFormer:
+    """Return `net` with convolutions of `channels` at the picture's own grid: the same function at first.
+
+    Raises:
+        UsageError: it has them already, or `channels` or its stem do not allow them.
+    """
+    if net.config.refine:
+        raise UsageError(f"refine: the network has a refinement of {' '.join(map(str, net.config.refine))} already")
+    try:
+        config = replace(net.config, refine=tuple(channels))
+    except ValueError as error:
+        raise UsageError(f"refine: {error}") from error
+    refined = CodeFormer.from_config(config)
+    keep(net, refined)
+    return refined.eval().requires_grad_(False)
+
+
+def keep(old: CodeFormer, new: CodeFormer, apart: tuple[str, ...] = ()) -> None:
+    """Copy the tensors of `old` into `new`, but for those whose name begins with one of `apart`."""
+    state = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith(apart or "\0")}
+    new.load_state_dict(state, strict=False)
 
 
 def places(blocks: nn.Module, head: int, tail: int) -> dict[tuple[Hashable, ...], nn.Module]:
@@ -103,24 +124,15 @@ def scale(net: CodeFormer, factor: float) -> CodeFormer:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("deepen", "add residual blocks"), ("scale", "scale what w blends in")):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("source", type=Path, metavar="IN")
-        command.add_argument("target", type=Path, metavar="OUT")
-        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the metadata")
-        if name == "deepen":
-            command.add_argument("--res_blocks", type=int, nargs="+", required=True, help="of each level, finest first")
-        else:
-            command.add_argument("--factor", type=float, required=True, help="above 0, at most 1")
-    args = parser.parse_args(words)
+    args = parse(words)
     net = load_network(args.source)
     if not isinstance(net, CodeFormer):
         raise WeightsError(f"{args.source}: the autoencoder of stage 1 alone; a CodeFormer is needed")
     metadata = {key: value for key, value in read_metadata(args.source).items() if key != CONFIG_KEY}
     if args.command == "deepen":
         net = deepen(net, args.res_blocks)
+    elif args.command == "refine":
+        net = refine(net, args.channels)
     else:
         if not 0 < args.factor <= 1:
             raise UsageError(f"--factor {args.factor:g}: above 0, at most 1")
@@ -133,6 +145,27 @@ def main(words: Sequence[str] | None = None) -> None:
         metadata[key] = value
     save_network(net, args.target, {key: value for key, value in metadata.items() if value})
     print(args.target)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text)
+        command.add_argument("source", type=Path, metavar="IN")
+        command.add_argument("target", type=Path, metavar="OUT")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the metadata")
+        return command
+
+    deeper = add("deepen", "add residual blocks")
+    deeper.add_argument("--res_blocks", type=int, nargs="+", required=True, help="of each level, finest first")
+    finer = add("refine", "add convolutions at the picture's own grid")
+    finer.add_argument("--channels", type=int, nargs=2, default=(32, 16), metavar=("COARSE", "FINE"))
+    scaled = add("scale", "scale what w blends in")
+    scaled.add_argument("--factor", type=float, required=True, help="above 0, at most 1")
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

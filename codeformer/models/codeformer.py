@@ -212,7 +212,7 @@ class CodeFormer(VQAutoEncoder):
         out = head(x)
         if self.config.pixel_skip and blends:
             out = out + w * self.pixel_skip(features["pixels"], x)
-        return self.generator.unfold(out)
+        return self.generator.finish(out, x)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, w: float = 0, detach_16: bool = True, code_only: bool = False, adain: bool = False

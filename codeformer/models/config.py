@@ -29,6 +29,9 @@ class Config:
         connect_list: grid sizes, as strings, at which CFT blends encoder features in.
         pixel_skip: whether the folded input itself is blended in, gated and scaled by w, at the last convolution:
             CFT at the level of pixels, for networks whose finest grid is coarser than the picture.
+        refine: channels of the convolutions that refine the unfolded picture (``Refine`` in ``vqgan.py``): of the
+            first two, which see half the picture's grid with a stem of 4, and of the third, which sees all of it. None:
+            the picture comes straight out of the folded cells.
     """
 
     img_size: int = 512
@@ -47,6 +50,7 @@ class Config:
     latent_size: int = 256
     connect_list: tuple[str, ...] = ("32", "64", "128", "256")
     pixel_skip: bool = False
+    refine: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("ch_mult", "attn_resolutions", "connect_list"):
@@ -55,6 +59,12 @@ class Config:
             object.__setattr__(self, "res_blocks", tuple(self.res_blocks))
             if len(self.blocks_by_level) != len(self.ch_mult):
                 raise ValueError(f"res_blocks {list(self.blocks_by_level)}: one for each of {len(self.ch_mult)} levels")
+        if self.refine is not None:
+            object.__setattr__(self, "refine", tuple(self.refine))
+            if len(self.refine) != 2 or min(self.refine) < 1:
+                raise ValueError(f"refine {list(self.refine)}: two numbers of channels, such as [32, 16]")
+            if self.stem not in (2, 4, 8):
+                raise ValueError(f"refine needs a stem of 2, 4 or 8, not {self.stem}")
         shrink = self.stem * 2 ** (len(self.ch_mult) - 1)
         if self.img_size % shrink:
             raise ValueError(f"img_size {self.img_size} is not a multiple of {shrink}")

@@ -149,6 +149,36 @@ class Encoder(nn.Module):
         return x
 
 
+class Refine(nn.Module):
+    """Convolutions at the picture's own grid, after the folded cells were unfolded.
+
+    Pixels that come straight out of folded cells repeat the cells' grid, most of all in dark hair and skin. These see
+    the decoder's last features, enlarged, beside the picture, and add what the cells could not draw. They start at
+    zero: a network that gets them answers as before.
+    """
+
+    def __init__(self, channels: int, coarse: int, fine: int, stem: int) -> None:
+        super().__init__()
+        self.doublings = stem.bit_length() - 1  # 1 to 3
+        self.conv1 = nn.Conv2d(channels, coarse, 3, padding=1)
+        self.conv2 = nn.Conv2d(coarse, coarse, 3, padding=1)
+        self.conv3 = nn.Conv2d(coarse, fine, 3, padding=1)
+        self.conv_out = nn.Conv2d(fine + 3, 3, 3, padding=1)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, picture: Tensor, features: Tensor) -> Tensor:
+        """Refine pictures (B, 3, S, S) with the generator's features before its last block, (B, C, S/stem, S/stem)."""
+        x = F.gelu(self.conv1(_double(features)))  # stem 4: (B, coarse, S/2, S/2)
+        x = F.gelu(self.conv2(_double(x) if self.doublings > 2 else x))
+        x = F.gelu(self.conv3(_double(x) if self.doublings > 1 else x))  # (B, fine, S, S)
+        return picture + self.conv_out(torch.cat((x, picture), 1))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
 class Generator(nn.Module):
     """Latent grid to picture: (B, emb_dim, s, s) -> (B, 3, S, S).
 
@@ -179,15 +209,26 @@ class Generator(nn.Module):
                 size *= 2
         blocks += [group_norm(channels, groups), nn.Conv2d(channels, 3 * config.stem**2, 3, padding=1)]
         self.blocks = nn.ModuleList(blocks)
+        self.refine = Refine(channels, *config.refine, config.stem) if config.refine else None
 
-    def unfold(self, x: Tensor) -> Tensor:
-        """Undo :meth:`Encoder.fold`."""
-        return F.pixel_shuffle(x, self.stem) if self.stem > 1 else x
+    def finish(self, folded: Tensor, features: Tensor) -> Tensor:
+        """Unfold and refine the picture.
+
+        Args:
+            folded: what the last block gave, (B, 3 stem^2, S/stem, S/stem).
+            features: what the last block saw, (B, C, S/stem, S/stem).
+
+        Returns:
+            the picture, (B, 3, S, S).
+        """
+        picture = F.pixel_shuffle(folded, self.stem) if self.stem > 1 else folded
+        return self.refine(picture, features) if self.refine is not None else picture
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
+        *body, head = self.blocks
+        for block in body:
             x = block(x)
-        return self.unfold(x)
+        return self.finish(head(x), x)
 
 
 class VectorQuantizer(nn.Module):

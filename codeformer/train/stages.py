@@ -177,9 +177,10 @@ def _picture_losses(
 
 
 def _last_layer(net: VQAutoEncoder | CodeFormer, settings: Settings) -> Tensor:
-    """Return the last weight that trains: the generator's last convolution, or CFT's last where that is fixed."""
+    """Return the last weight that trains: the generator's last convolution or CFT's last where that is fixed."""
     if "generator" in settings.train:
-        last: Any = net.generator.blocks[-1]
+        refine = net.generator.refine
+        last: Any = net.generator.blocks[-1] if refine is None else refine.conv_out
     else:
         fuse: Any = _whole(net).fuse_convs_dict
         last = fuse[max(fuse, key=int)].shift[-1]

@@ -83,10 +83,12 @@ COMPACT = [
     replace(SMALL, ch_mult=(1, 1, 2), img_size=48, latent_size=144, connect_list=("24", "48"), n_head=4, n_layers=2),
     replace(SMALL, img_size=64, stem=2, emb_dim=8, dim_embd=48, codebook_size=5, n_head=3, pixel_skip=True),
     replace(SMALL, res_blocks=(3, 1)),
+    replace(SMALL, img_size=128, stem=4, latent_size=256, connect_list=("16",), refine=(6, 4)),
+    replace(SMALL, img_size=128, stem=8, latent_size=64, connect_list=("16",), refine=(6, 4)),
 ]
 
 
-@pytest.mark.parametrize("config", COMPACT, ids=["stem", "levels", "skip", "blocks"])
+@pytest.mark.parametrize("config", COMPACT, ids=["stem", "levels", "skip", "blocks", "refine", "refine 8"])
 def test_networks_of_other_sizes_travel_with_their_config(config: Config, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = CodeFormer.from_config(config).eval()
@@ -103,6 +105,21 @@ def test_networks_of_other_sizes_travel_with_their_config(config: Config, tmp_pa
     assert path.stat().st_size < sum(4 * t.numel() for t in made.state_dict().values())
     for name, tensor in halved.state_dict().items():
         torch.testing.assert_close(tensor, made.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+
+def test_an_autoencoder_is_refined_too() -> None:
+    config = replace(SMALL, img_size=128, stem=4, n_layers=0, connect_list=(), refine=(6, 4))
+    net = VQAutoEncoder.from_config(config)
+    before = net(faces(config))[0]
+    assert before.shape == (1, 3, 128, 128) and net.generator.refine is not None
+    net.generator.refine.conv_out.bias.data.fill_(0.5)
+    torch.testing.assert_close(net(faces(config))[0], before + 0.5)
+
+
+@pytest.mark.parametrize(("stem", "refine", "says"), [(1, (6, 4), "stem of 2, 4 or 8"), (4, (6,), "two numbers")])
+def test_a_refinement_needs_folded_pixels_and_two_numbers(stem: int, refine: tuple[int, int], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(SMALL, img_size=128, stem=stem, latent_size=(64 // stem) ** 2, connect_list=(), refine=refine)
 
 
 def test_a_stage_one_file_is_an_autoencoder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A model's file can grow and be scaled between runs without another answer than it should give."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -68,6 +69,32 @@ def test_a_deeper_network_answers_as_before(script: ModuleType, source: Path, bl
     for w in (0.0, 1.0):
         assert torch.allclose(answer(target, w), answer(source, w), atol=1e-5)
     assert read_metadata(target)["tasks"] == "restore"
+
+
+@pytest.mark.parametrize("stem", [2, 4])
+def test_a_refined_network_answers_as_before_and_can_learn(
+    script: ModuleType, source: Path, stem: int, tmp_path: Path
+) -> None:
+    if stem != SMALL.stem:
+        torch.manual_seed(0)
+        other = CodeFormer.from_config(replace(SMALL, img_size=128, stem=stem))
+        save_network(other, tmp_path / "in.safetensors")
+    target = source.with_name("out.safetensors")
+    script.main(["refine", str(source), str(target), "--channels", "6", "5"])
+    old, new = load_network(source), load_network(target).requires_grad_(True)
+    assert new.config == replace(old.config, refine=(6, 5))
+    face = torch.rand(1, 3, new.config.img_size, new.config.img_size) * 2 - 1
+    for w in (0.0, 1.0):
+        assert torch.equal(new(face, w=w)[0], old(face, w=w)[0])
+    new.generator.refine.conv_out.weight.data.normal_()
+    out = new(face, w=1.0)[0]
+    assert out.shape == face.shape and not torch.allclose(out, old(face, w=1.0)[0], atol=1e-2)
+    out.square().sum().backward()
+    assert all(parameter.grad.any() for parameter in new.generator.refine.parameters())
+    with pytest.raises(UsageError, match="refinement of 6 5 already"):
+        script.main(["refine", str(target), str(source)])
+    deeper = script.deepen(new, (3, 1, 1))
+    assert torch.allclose(deeper(face, w=1.0)[0], out, atol=1e-5)
 
 
 def test_what_was_added_can_learn(script: ModuleType, source: Path) -> None:
