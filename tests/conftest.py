@@ -83,3 +83,24 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, **kwargs)  # type: ignore[call-overload]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of small super-resolution networks by what they are."""
+    from safetensors.torch import save_file
+
+    from tests.upsampling.samples import compact_state, rrdb_state
+
+    folder = tmp_path_factory.mktemp("networks")
+    states = {
+        "nearest": compact_state(),
+        "compact": compact_state(2, zero=False),
+        "rrdb": rrdb_state(),
+        "shuffled": rrdb_state(shuffle=2),
+        "grey": compact_state(channels=1),
+        "same size": compact_state(1),
+    }
+    for name, state in states.items():
+        save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{name}.safetensors")
+    return {name: folder / f"{name}.safetensors" for name in states}

