@@ -17,7 +17,9 @@ class ExitCode(IntEnum):
     WEIGHTS = 4
     OUT_OF_MEMORY = 5
     OUTPUT = 6
+    HANGUP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class CodeFormerError(Exception):

@@ -13,6 +13,7 @@ from codeformer.cli.options import (
     add_recursive_option,
     add_resume_options,
 )
+from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
 from codeformer.options import AlignOptions, Demands
 
@@ -83,5 +84,5 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.train.align import REPORT, run_align
 
     code = run_align(options, Console(quiet=args.quiet, verbose=args.verbose))
-    print(args.output / REPORT)
+    emit(args.output / REPORT)
     return code

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from codeformer.files.atomic import shown
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -38,6 +40,14 @@ class Console:
         if self.verbose and not self.quiet:
             self._write(f"codeformer: {_line(message)}")
 
+    def traceback(self, error: BaseException) -> None:
+        """Say where in the program an unexpected error came up."""
+        import traceback
+
+        for part in traceback.format_exception(error):
+            for line in part.splitlines():
+                self._write(line)
+
     @contextmanager
     def progress(self, total: int, unit: str = "picture") -> Iterator[tqdm]:
         """A progress bar, silent when quiet or when stderr is not a terminal (a log does not want one)."""
@@ -48,6 +58,7 @@ class Console:
             yield bar
 
     def _write(self, message: str) -> None:
+        message = shown(message)  # a file's name, or a server's answer, may hold what steers a terminal
         if "tqdm" in sys.modules:  # a bar may be on the screen: let it step aside
             from tqdm import tqdm
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_weights_folder_option
+from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
 from codeformer.hub import store as hub
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> ExitCode:
             note=console.note,
         )
     for path in paths:
-        print(path)
+        emit(path)
     return ExitCode.OK
 
 

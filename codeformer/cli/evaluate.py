@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_message_options
+from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -118,15 +119,15 @@ def run(args: argparse.Namespace) -> ExitCode:
 
         result = evaluate(net, args.data, question, judges, limit=args.limit, device=device, progress=progress)
 
-    print(
+    emit(
         f"{model}: {args.task}, {_described(question.degradation)}, seed {args.seed}, AdaIN {'on' if adain else 'off'}"
     )
-    print(f"{len(result.faces)} faces of {args.data}, {net.config.img_size} x {net.config.img_size}")
+    emit(f"{len(result.faces)} faces of {args.data}, {net.config.img_size} x {net.config.img_size}")
     if perceptual is not None and (args.perceptual_size or args.perceptual_layers):
         side = args.perceptual_size or net.config.img_size
-        print(f"perceptual distance at {side} x {side} of {', '.join(layers)}")
-    print()
-    print(table(result))
+        emit(f"perceptual distance at {side} x {side} of {', '.join(layers)}")
+    emit()
+    emit(table(result))
     if result.enlarged:
         console.warning(
             f"{len(result.enlarged)} of {len(result.faces)} faces have fewer pixels and were enlarged, "
@@ -134,9 +135,9 @@ def run(args: argparse.Namespace) -> ExitCode:
         )
     rising = result.rising()
     if rising:
-        print()
+        emit()
     for name, rises in rising.items():
-        print(f"{'PSNR' if name == 'psnr' else name} {'rises' if rises else 'does not rise'} from w to w")
+        emit(f"{'PSNR' if name == 'psnr' else name} {'rises' if rises else 'does not rise'} from w to w")
     report = json.dumps(_report(result, model, sha256_of(model), args), indent=1).encode()
     for path in (args.json, args.output_path and args.output_path / "metrics.json"):
         if path:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from codeformer.cli.options import add_weights_folder_option
+from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, WeightsError
 from codeformer.hub import store as hub
 
@@ -32,17 +33,17 @@ def run(args: argparse.Namespace) -> ExitCode:
     carried = (_bundled_row("compact", "restoration"), *(_bundled_row(*special) for special in hub.SPECIAL.items()))
     rows = [*carried, *(_row(presence) for presence in hub.inventory(args.weights_dir))]
     if args.json:
-        print(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": rows}, indent=2))
+        emit(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": rows}, indent=2))
         return ExitCode.OK
     heads = ("name", "group", "MB", "state", "licence", "where")
     cells = [heads, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        emit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in rows:
         if row["problem"]:
-            print(row["problem"])
-    print(f"weights folder: {hub.weights_dir(args.weights_dir)}")
+            emit(row["problem"])
+    emit(f"weights folder: {hub.weights_dir(args.weights_dir)}")
     return ExitCode.OK
 
 

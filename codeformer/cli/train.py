@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from codeformer.cli.options import add_message_options
+from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, OutOfMemoryError, UsageError
 
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> ExitCode:
             f"{way_out} (with --resume if there is a checkpoint)"
         ) from error
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        print(model)
+        emit(model)
     return ExitCode.OK
 
 

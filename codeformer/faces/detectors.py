@@ -6,7 +6,6 @@ RetinaFace: Deng et al., CVPR 2020 (arXiv 1905.00641): anchors of six sizes on t
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codeformer import environment
 from codeformer.arrays import Floats, Landmarks, Matrix, Pixels, Points, Rgb
 from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import crop_scaled, face_transform, inverse, transform_points, warp
@@ -217,11 +217,11 @@ class MobileNetDetector(RetinaFace):
     name = "retinaface_mobile0.25"
 
     def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        import onnxruntime
+        onnxruntime = environment.onnxruntime()  # before the package, which imports it too
         from retinaface.weights import WEIGHTS
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = min(8, _cores())
+        options.intra_op_num_threads = min(8, environment.threads())
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # pictures differ in size
         options.log_severity_level = 3
@@ -273,14 +273,6 @@ class ResNetDetector(RetinaFace):
         with torch.inference_mode():
             loc, conf, points = self._net(torch.from_numpy(x).to(self._device))
         return loc.float().cpu().numpy(), conf.float().cpu().numpy(), points.float().cpu().numpy()
-
-
-def _cores() -> int:
-    """Cores that this process may use: a container's share, not the machine's."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 # ---------------------------------------------------------------------------------------------------------- dlib

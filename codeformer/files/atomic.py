@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,8 +51,16 @@ def unwritable(path: Path, error: BaseException) -> OutputError:
 
 
 def shown(path: Path | str) -> str:
-    """The path in one printable line, whatever bytes its name is made of."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+    """Return the path, or a message with one, in one printable line, whatever bytes the name is made of.
+
+    What steers a terminal or turns the direction of the text is escaped. Spaces of every script stay, and so do the
+    joiners that Persian, the languages of India and emoji are written with.
+    """
+    return "".join(c if _is_shown(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
+def _is_shown(c: str) -> bool:
+    return c.isprintable() or c in "\u200c\u200d" or unicodedata.category(c) == "Zs"
 
 
 def reason(error: BaseException) -> str:

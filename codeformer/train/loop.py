@@ -127,7 +127,7 @@ def train(
             done = step + 1
             reporter.after(step, logs, players, average)
             late = time_limit is not None and time.monotonic() - started > time_limit
-            if world.any(late or interrupt.seen):
+            if world.any(late or interrupt.seen is not None):
                 stopped = "interrupted" if interrupt.seen else "time is up"
             due = stopped or (step + 1) % settings.save_every == 0 or step + 1 == settings.steps
             if due and world.rank == 0:
@@ -140,7 +140,7 @@ def train(
     if stopped and (interrupt.seen or step + 1 < settings.steps):
         log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, step + 1, settings.steps)
         if interrupt.seen:
-            raise KeyboardInterrupt
+            interrupt.pass_on()
     return out / MODEL
 
 
@@ -271,16 +271,17 @@ def export(net: VQAutoEncoder, average: Mapping[str, Tensor], path: Path, settin
 
 
 class Interrupt:
-    """Remember Ctrl-C and SIGTERM until the step is done; the second one acts at once."""
+    """Remember Ctrl-C, SIGTERM and SIGHUP until the step is done; the second one acts at once."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job of `sh`'s
+                    self._before[number] = signal.signal(number, self._handle)
         except ValueError:  # not the main thread: the caller handles signals
             pass
         return self
@@ -289,7 +290,13 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def pass_on(self) -> None:
+        """Let the handlers from before have the signal, now that the work is saved. Raises KeyboardInterrupt."""
+        if self.seen is not None:
+            signal.raise_signal(self.seen)
+        raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: object) -> None:
-        if self.seen:
+        if self.seen is not None:
             raise KeyboardInterrupt
-        self.seen = True
+        self.seen = number

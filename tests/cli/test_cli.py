@@ -175,7 +175,7 @@ def test_out_of_memory_ends_with_5(folder: Path, small_model_path: Path, tmp_pat
 
 def test_help_is_cheap_and_complete() -> None:
     code = (
-        "import sys; from codeformer.cli import build_parser; text = build_parser().format_help()\n"
+        "import sys; from codeformer.cli.parser import build_parser; text = build_parser().format_help()\n"
         "heavy = {'torch', 'cv2', 'PIL', 'av', 'onnxruntime', 'tqdm'} & set(sys.modules)\n"
         "print(text); sys.exit(f'imported: {heavy}' if heavy else 0)"
     )

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeformer.cli import build_parser, normalise
 from codeformer.cli.options import face_work, run_options
+from codeformer.cli.parser import build_parser, normalise
 from codeformer.errors import UsageError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions, OutputOptions, RunOptions
 

@@ -675,7 +675,7 @@ def test_the_commands_list_and_fetch(
 def test_no_other_command_imports_the_network() -> None:
     """``codeformer --help`` and looking for weights bring no HTTP client in."""
     code = (
-        "import sys; from codeformer import hub; from codeformer.cli import build_parser; build_parser();"
+        "import sys; from codeformer import hub; from codeformer.cli.parser import build_parser; build_parser();"
         "hub.inventory(); print([m for m in ('urllib.request', 'torch', 'numpy', 'tqdm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -310,7 +310,7 @@ def test_sigterm_to_all_processes_saves_too(faces: Path, stage1: Path, tmp_path:
         _, said = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130, said
+    assert process.returncode == 143, said
     assert "interrupted" in said and "Traceback" not in said
     assert state_of(tmp_path)["step"] > 3
 

@@ -1,0 +1,127 @@
+"""What libraries should know before they are loaded: no telemetry, and no more threads than there are cores.
+
+They read environment variables when they are imported, so this module imports nothing of weight and is called first. A
+variable that the user has set is left as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+#: Each of these switches off what a library, ours or a companion's, would otherwise report to its makers.
+NO_TELEMETRY = {
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on: events by HTTPS, a device id in the user's cache folder
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def prepare_process() -> None:
+    """Set the environment of a program, before it imports PyTorch: telemetry off, threads that wait without spinning.
+
+    PyTorch's OpenMP threads spin while they wait for each other. That gains 3 % on an idle machine, and on a busy one
+    it takes the cores from whoever has work to do: ``OMP_WAIT_POLICY=PASSIVE`` lets them sleep.
+
+    For programs. A library has no say in its process, so the Python API does nothing of this but :func:`onnxruntime`.
+    """
+    refuse_telemetry()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    count = threads()
+    if count < affinity():  # without a quota PyTorch's own choice, one thread for each physical core, is right
+        os.environ.setdefault("OMP_NUM_THREADS", str(min(count, _physical_cores())))
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))
+
+
+def refuse_telemetry() -> None:
+    """Switch telemetry off in libraries that are not yet loaded."""
+    for name, value in NO_TELEMETRY.items():
+        os.environ.setdefault(name, value)
+
+
+def onnxruntime() -> Any:
+    """Import ONNX Runtime, which then reports nothing to anybody, and return it."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", NO_TELEMETRY["ORT_DISABLE_TELEMETRY"])
+    import onnxruntime as module
+
+    if os.environ["ORT_DISABLE_TELEMETRY"] != "0" and hasattr(module, "disable_telemetry_events"):
+        module.disable_telemetry_events()  # where the caller's program loaded it before us, and on Windows
+    return module
+
+
+def threads() -> int:
+    """Return how many threads a library should use: ``OMP_NUM_THREADS`` if the user has set it, else :func:`cores`."""
+    with suppress(ValueError):
+        count = int(os.environ.get("OMP_NUM_THREADS", ""))
+        if count >= 1:
+            return count
+    return cores()
+
+
+def cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the cores that this process may use: those of its affinity mask, and no more than its cgroup's quota.
+
+    A quota of 1.5 cores counts as 2. ``cgroups`` is where the control groups are mounted, ``membership`` the file that
+    names the process's own.
+    """
+    quotas = list(_quotas(cgroups, membership))
+    return max(1, min([affinity(), *(math.ceil(quota) for quota in quotas)]))
+
+
+def affinity() -> int:
+    """Return the number of logical cores in the process's affinity mask."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """The quotas, in cores, of the process's group and of those above it."""
+    try:
+        lines = membership.read_text().splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 has one tree, version 1 one for each controller. A container may see its own group as the root.
+        root = cgroups / controllers if controllers else cgroups
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder != root and root not in folder.parents:
+                break
+            quota = _quota(folder, version=1 if controllers else 2)
+            if quota is not None:
+                yield quota
+
+
+def _quota(folder: Path, version: int) -> float | None:
+    """One group's quota in cores; None without one."""
+    try:
+        if version == 2:
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        cores = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file; "max"
+        return None
+    return cores if cores > 0 else None
+
+
+def _physical_cores() -> int:
+    """The physical cores behind the affinity mask: two threads on one core do the work of one."""
+    try:
+        mine = os.sched_getaffinity(0)
+        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        return len({Path(topology.format(core)).read_text() for core in mine})
+    except (AttributeError, OSError):
+        return affinity()
