@@ -60,19 +60,56 @@ def split_deep(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, bool]
     return rgb, np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None, False
 
 
-def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks_of(data: bytes, *, damaged: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the (kind, body) of every chunk up to the end or to where the file is cut off.
+
+    Args:
+        data: a PNG file.
+        damaged: go on behind chunks that are damaged, leaving them out, but for picture data, which are yielded as
+            they are; and yield what there is of the last one.
+
+    Raises:
+        ValueError: a chunk is damaged.
+    """
     position = len(SIGNATURE)
-    while position + 12 <= len(data):
+    while position + 12 <= len(data) or (damaged and position + 8 < len(data)):
         (length,) = struct.unpack_from(">I", data, position)
         kind, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
         if position + 12 + length > len(data):
+            if damaged and kind == b"IDAT":
+                yield kind, body
             return
-        if zlib.crc32(kind + body) != struct.unpack_from(">I", data, position + 8 + length)[0]:
+        if zlib.crc32(kind + body) == struct.unpack_from(">I", data, position + 8 + length)[0]:
+            yield kind, body
+        elif not damaged:
             raise ValueError(f"its {kind.decode('latin-1')} part is damaged")
-        yield kind, body
+        elif kind == b"IDAT":
+            yield kind, body
         if kind == b"IEND":
             return
         position += 12 + length
+
+
+def unpacked(data: bytes, most: int) -> bytes:
+    """Return what can be unpacked of a zlib stream, up to ``most`` bytes, before it ends or stops making sense."""
+    squeeze = zlib.decompressobj()
+    out = []
+    left = most
+    step = 4096
+    position = 0
+    while position < len(data) and left > 0:
+        before = squeeze.copy()
+        try:
+            piece = squeeze.decompress(data[position : position + step], left)
+        except zlib.error:
+            if step == 1:
+                break
+            squeeze, step = before, 1  # once more, byte by byte, up to the very place
+            continue
+        out.append(piece)
+        left -= len(piece)
+        position += step
+    return b"".join(out)
 
 
 def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:

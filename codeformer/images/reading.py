@@ -17,8 +17,8 @@ from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from codeformer.errors import InputError, OutOfMemoryError
 from codeformer.files.atomic import reason, shown
 from codeformer.files.opening import open_regular
+from codeformer.images import damage, formats
 from codeformer.images import exif as exif_blocks
-from codeformer.images import formats
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.png import png_is_deep, read_png
 from codeformer.images.profile import space_of
@@ -34,13 +34,17 @@ _STRIP_PIXELS = 1 << 22  # converted at a time: bounds the memory beside the pic
 def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     """Read a picture of any common format (recognised by its content); of an animation, the first frame.
 
+    A damaged or cut off file is read as far as it goes, and the picture's warnings say how much is missing; missing
+    rows are grey.
+
     Args:
         path: the file.
         max_pixels: the most pixels that it may have; None for what the memory of this machine holds.
 
     Raises:
-        InputError: it cannot be read: missing, a folder, unreadable, empty, cut off, damaged, not a picture, too many
-            pixels, or without the extra it needs. The one line names the file and the way out.
+        InputError: the file cannot be read: missing, a folder, unreadable, empty, not a picture, too many pixels,
+            without the extra it needs, or so damaged that less than a quarter of it is left. The one line names the
+            file and the way out.
         OutOfMemoryError: there is not enough memory for it.
     """
     path = Path(path)
@@ -78,42 +82,78 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
         raise InputError(f"{name}: camera raw files are not read; export it as TIFF or JPEG first")
     if not formats.available(kind):
         raise InputError(f"{name}: {kind} needs an extra; install it with: pip install 'codeformer[heif]'")
+    try:
+        return _decoded(file, path, name, kind, max_pixels)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise anything at all on damaged files
+        file.seek(0)
+        mended = damage.mend(kind, file.read(), max_pixels)
+        if mended is None:
+            raise _refusal(name, kind, error) from error
+    _require_enough(mended.share, name, kind)
+    try:
+        return _decoded(io.BytesIO(mended.data), path, name, kind, max_pixels, mended)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise _refusal(name, kind, error) from error
+
+
+def _refusal(name: str, kind: str, error: Exception) -> InputError:
+    if kind == "PNG" and "Decompressed data too large" in str(error):
+        return InputError(
+            f"{name}: holds a colour profile or a text of more than {_LARGEST_TEXT >> 20} MB; save it without"
+        )
+    if isinstance(error, UnidentifiedImageError):
+        return InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first")
+    return InputError(f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again")
+
+
+def _require_enough(share: float, name: str, kind: str) -> None:
+    if share < damage.LEAST:
+        raise InputError(
+            f"{name}: the {kind} file is damaged or cut off, and only {share:.0%} of the picture can be read; "
+            "copy or download it again"
+        )
+
+
+def _decoded(
+    file: BinaryIO, path: Path, name: str, kind: str, max_pixels: int, mended: damage.Mended | None = None
+) -> Picture:
     notes: list[str] = []
     if not formats.suffix_says(path.suffix, kind):
         notes.append(f"is really a {kind} file in spite of its name")
-    try:
-        file.seek(0)
-        with _unlimited_pillow():
-            image = Image.open(file, formats=[kind])
-        width, height = image.size
-        if width * height > max_pixels:
-            raise InputError(
-                f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first, or raise "
-                "--max_pixels if the memory suffices"
-            )
-        least = least_bytes(kind, head, image)
-        if os.fstat(file.fileno()).st_size < least:
-            raise InputError(
-                f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
-                "download it again"
-            )
-        if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
-            notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
-        rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
-        exif = _exif(image, kind)
-        icc = _icc(image, grey, notes)
-    except (InputError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first") from error
-    except Exception as error:  # decoders raise anything at all on damaged files
-        if kind == "PNG" and "Decompressed data too large" in str(error):
-            raise InputError(
-                f"{name}: holds a colour profile or a text of more than {_LARGEST_TEXT >> 20} MB; save it without"
-            ) from error
+    file.seek(0)
+    head = file.read(4096)
+    file.seek(0)
+    with _unlimited_pillow():
+        image = Image.open(file, formats=[kind])
+    width, height = image.size
+    if width * height > max_pixels:
         raise InputError(
-            f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again"
-        ) from error
+            f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink it first, or raise "
+            "--max_pixels if the memory suffices"
+        )
+    least = least_bytes(kind, head, image)
+    if mended is None and os.fstat(file.fileno()).st_size < damage.LEAST * least:
+        raise InputError(
+            f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
+            "download it again"
+        )
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
+        notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
+    rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
+    if kind == "JPEG":
+        file.seek(0)
+        more, share = damage.jpeg_notes(rgb, file.read(), mended is not None)
+        _require_enough(share, name, kind)
+        notes += more
+    elif mended is not None:
+        rgb, alpha = damage.in_grey(rgb, alpha, mended.height)
+        notes.append(mended.note)
+    exif = _exif(image, kind)
+    icc = _icc(image, grey, notes)
     return Picture(
         rgb=_oriented(rgb, orientation),
         alpha=None if alpha is None else _oriented(alpha, orientation),

@@ -505,22 +505,6 @@ def test_camera_raw_is_not_taken_for_its_thumbnail(tmp_path: Path) -> None:
     assert "raw" in refusal(tmp_path / "x.nef")
 
 
-@pytest.mark.parametrize(
-    ("kind", "deep"),
-    [(kind, False) for kind in ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")] + [("PNG", True), ("TIFF", True)],
-)
-def test_cut_off_anywhere_is_refused(tmp_path: Path, kind: str, deep: bool) -> None:
-    path = tmp_path / "x"
-    if kind == "GIF":
-        Image.fromarray(noise()).save(path, "GIF")
-        data = path.read_bytes()
-    else:
-        data = encode_picture(Picture(noise(dtype=np.uint16 if deep else np.uint8)), kind)
-    for length in [*range(1, len(data) - 60, len(data) // 25), len(data) * 9 // 10]:
-        path.write_bytes(data[:length])
-        refusal(path)
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_gives_a_picture_or_a_refusal_never_another_error(tmp_path: Path, data: st.DataObject) -> None:
