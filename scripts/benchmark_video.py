@@ -32,6 +32,7 @@ from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.tasks.table import TASKS
+from codeformer.train.metrics import decibels
 from codeformer.video.segment import MODES, Seen, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Frame
 
@@ -137,7 +138,7 @@ def measure(faces: Sequence[np.ndarray], originals: Sequence[np.ndarray], mask: 
     return {
         "flicker": change(faces) - change(originals),
         "change": change(faces),
-        "psnr": float(np.mean([-10 * np.log10(max(e, 1e-9)) for e in errors])),
+        "psnr": float(np.mean([decibels(error) for error in errors])),
     }
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from codeformer.arrays import Crop, Landmarks, Mask, Matrix, Pixels, Points, Rgb, Samples, Where
 from codeformer.errors import InputError
+from codeformer.images.blend import reflected
 
 # Where FFHQ's alignment puts the eyes, the nose and the mouth's corners in a 512x512 crop (published with
 # facexlib and CodeFormer, whose networks were trained on crops made with it).
@@ -181,7 +182,7 @@ def _region(
     (x0, y0), (columns, rows) = origin, size
     height, width = source.shape[:2]
     xs, ys = np.arange(x0, x0 + columns * block), np.arange(y0, y0 + rows * block)
-    x_index, y_index = (_reflected(xs, width), _reflected(ys, height))
+    x_index, y_index = (reflected(xs, width), reflected(ys, height))
     # A run of neighbours is a view, not a copy
     inside = x0 >= 0 and xs[-1] < width
     unit = _unit(source.dtype)
@@ -209,14 +210,6 @@ def _enlarged(region: Samples, zoom: int, cubic: bool) -> Samples:
     planes = region.reshape(*region.shape[:2], -1)
     large = [Image.fromarray(planes[..., k]).resize(size, Image.Resampling.BICUBIC) for k in range(planes.shape[2])]
     return np.stack([np.asarray(plane) for plane in large], axis=-1).reshape(size[1], size[0], *region.shape[2:])
-
-
-def _reflected(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Indices into an axis of ``length``, reflected at its first and last element as often as it takes."""
-    if length == 1:
-        return np.zeros_like(index)
-    folded = np.abs(index) % (2 * length - 2)
-    return np.minimum(folded, 2 * length - 2 - folded)
 
 
 def _unit(dtype: np.dtype[Any]) -> np.float32:

@@ -8,14 +8,17 @@ The transform is linear, so brightness can be kept to the last bit that float32 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from codeformer.arrays import Crop, Plane, Rgb, Samples
+
 Kind = Literal["grey", "toned", "colour"]
+
+#: How much each channel of RGB counts for the brightness (BT.601), (3,) float32.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _TO_YCC = np.array(
     [
@@ -37,27 +40,27 @@ _FADED_RANGE = 0.6
 _MAX_GAIN = 3.0
 
 
-def to_ycc(rgb: Array) -> Array:
+def to_ycc(rgb: Samples) -> Samples:
     """RGB (..., 3) in [0, 1] -> Y in [0, 1], Cb and Cr in [-0.5, 0.5], same shape."""
     return (rgb.astype(np.float64) @ _TO_YCC.T).astype(np.float32)
 
 
-def from_ycc(ycc: Array) -> Array:
+def from_ycc(ycc: Samples) -> Samples:
     """The inverse of `to_ycc`; colours outside of RGB's cube come out outside of [0, 1]."""
     return (ycc.astype(np.float64) @ _FROM_YCC.T).astype(np.float32)
 
 
-def luma(rgb: Array) -> Array:
+def luma(rgb: Samples) -> Plane:
     """Brightness Y (H, W) in [0, 1] of RGB (H, W, 3)."""
     return (rgb.astype(np.float64) @ _TO_YCC[0]).astype(np.float32)
 
 
-def to_grey(rgb: Array) -> Array:
+def to_grey(rgb: Samples) -> Samples:
     """The picture without its colour: three equal channels (H, W, 3), each the luma."""
     return np.repeat(luma(rgb)[..., None], 3, axis=-1)
 
 
-def with_chroma(y: Array, chroma: Array) -> Array:
+def with_chroma(y: Plane, chroma: Samples) -> Samples:
     """Join brightness (H, W) with colour (H, W, 2) and return RGB in [0, 1].
 
     Where the pair lies outside of RGB's cube the colour is weakened, pixel by pixel, just as far as it must be:
@@ -72,12 +75,12 @@ def with_chroma(y: Array, chroma: Array) -> Array:
     return np.clip(rgb, 0.0, 1.0).astype(np.float32)  # only rounding is left to cut
 
 
-def keep_luma(original: Array, coloured: Array) -> Array:
+def keep_luma(original: Samples, coloured: Samples) -> Samples:
     """The brightness of `original` with the colour of `coloured`; both (H, W, 3), so is the result."""
     return with_chroma(luma(original), to_ycc(coloured)[..., 1:])
 
 
-def keep_luma_of_changes(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+def keep_luma_of_changes(before: Rgb, after: Rgb) -> Rgb:
     """Where two pictures (H, W, 3), uint8 or uint16, differ, the brightness of the first with the colour of the second.
 
     Elsewhere bit for bit. Brightness is exact but for the rounding of the channels.
@@ -94,7 +97,7 @@ def keep_luma_of_changes(before: NDArray[Any], after: NDArray[Any]) -> NDArray[A
     return result
 
 
-def mix_chroma(original: Array, coloured: Array, strength: float) -> Array:
+def mix_chroma(original: Samples, coloured: Samples, strength: float) -> Samples:
     """`coloured` with only a share of its colour; the brightness of `coloured` stays.
 
     `strength` 1 is all of it, 0 is the colour that `original` had: none for a grey picture, the brown of a sepia one,
@@ -106,7 +109,7 @@ def mix_chroma(original: Array, coloured: Array, strength: float) -> Array:
     return with_chroma(luma(coloured), chroma)
 
 
-def kind_of(rgb: NDArray[Any]) -> Kind:
+def kind_of(rgb: Rgb | Samples) -> Kind:
     """What colour a picture has: "grey" (none), "toned" (one tint that follows the brightness, as sepia) or "colour".
 
     `rgb` is (H, W, 3) uint8, uint16, or float in [0, 1]. Decided on a 48-pixel thumbnail, which averages noise and
@@ -124,7 +127,7 @@ def kind_of(rgb: NDArray[Any]) -> Kind:
     return "toned" if float(np.sqrt((residual**2).sum(axis=1).mean())) < _TONED_RESIDUAL else "colour"
 
 
-def is_grey(rgb: NDArray[Any]) -> bool:
+def is_grey(rgb: Rgb | Samples) -> bool:
     """Whether a picture has no colour but what JPEG leaves behind."""
     return kind_of(rgb) == "grey"
 
@@ -136,16 +139,16 @@ class Tone:
     black: float = 0.0
     white: float = 1.0
 
-    def stretch(self, rgb: Array) -> Array:
+    def stretch(self, rgb: Samples) -> Samples:
         """Spread the range over [0, 1]; brighter and darker pixels are cut off."""
         return np.clip((rgb - self.black) / (self.white - self.black), 0.0, 1.0).astype(np.float32)
 
-    def fade(self, rgb: Array) -> Array:
+    def fade(self, rgb: Samples) -> Samples:
         """Put a picture of full range back into this one."""
         return (rgb * (self.white - self.black) + self.black).astype(np.float32)
 
 
-def tone_of(rgb: Array) -> Tone:
+def tone_of(rgb: Samples) -> Tone:
     """The range of a faded picture (0.5th to 99.5th percentile of the luma); the whole range for any other."""
     black, white = (float(v) for v in np.percentile(luma(rgb), (0.5, 99.5)))
     if white - black >= _FADED_RANGE:
@@ -155,12 +158,12 @@ def tone_of(rgb: Array) -> Tone:
     return Tone(middle - half, middle + half)
 
 
-def before_colorizing(crop: Array) -> Array:
+def before_colorizing(crop: Crop) -> Crop:
     """What the network sees: (S, S, 3) grey over the full range, whatever tint or fading the crop had."""
     return tone_of(crop).stretch(to_grey(crop))
 
 
-def after_colorizing(crop: Array, result: Array, *, luma_of_crop: bool = False, strength: float = 1.0) -> Array:
+def after_colorizing(crop: Crop, result: Crop, *, luma_of_crop: bool = False, strength: float = 1.0) -> Crop:
     """The network's `result` (S, S, 3) for `crop` in the crop's own tone.
 
     A faded crop gets a face of as little contrast as the picture around it, and colour that is weakened by the square

@@ -14,6 +14,7 @@ from codeformer.errors import OutOfMemoryError, OutputError
 from codeformer.files.atomic import reason, shown, write_atomic
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
+from codeformer.images.blend import mix
 from codeformer.images.png import encode_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import encode_tiff
@@ -98,7 +99,7 @@ def _flattened(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The picture as it looks on white paper."""
     top = int(np.iinfo(rgb.dtype).max)
     cover = alpha[..., None].astype(np.float32) / top
-    return np.rint(rgb * cover + top * (1 - cover)).astype(rgb.dtype)
+    return np.rint(mix(top, rgb, cover)).astype(rgb.dtype)
 
 
 def _check_size(kind: str, height: int, width: int) -> None:

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 
 from codeformer import __version__
+from codeformer.arrays import Crop, Rgb
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
+from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
 from codeformer.options import AlignOptions, Demands
 from codeformer.run.inputs import Input, assign_names, find_inputs
@@ -35,9 +37,7 @@ from codeformer.run.runner import (
     run_inputs,
 )
 from codeformer.run.tally import Outcome, Tally, counted
-from codeformer.train.degrade import LUMA
 
-Array = np.ndarray[Any, Any]
 REPORT = "align.json"
 _FORMAT = 2  # of the report; 1 had its inputs in an object, by path
 _ENDINGS = (".png", ".webp")
@@ -58,7 +58,7 @@ class Verdict:
     file: str | None = None
 
 
-def sharpness(crop: Array) -> float:
+def sharpness(crop: Crop) -> float:
     """Return how sharp an aligned face (S, S, 3) in [0, 1] is: the variance of its brightness's Laplacian.
 
     Taken of 8-bit values, at 256 pixels a side whatever S is, in the middle of the crop (eyes, nose, mouth). Faces
@@ -69,7 +69,7 @@ def sharpness(crop: Array) -> float:
     return float(cv2.Laplacian(small[64:224, 64:192] * 255, cv2.CV_32F).var())
 
 
-def judge(rgb: Array, face: Face, demands: Demands) -> tuple[Verdict, Array | None]:
+def judge(rgb: Rgb, face: Face, demands: Demands) -> tuple[Verdict, Crop | None]:
     """Judge one face of a picture; return the verdict and, if the face is kept, its crop, (S, S, 3) in [0, 1]."""
     size = demands.size
     matrix = face_transform(face.landmarks, size)

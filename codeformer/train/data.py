@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from codeformer.arrays import Crop, Floats
 from codeformer.errors import InputError, UsageError
 from codeformer.train.degrade import Degradation, for_task, parse_degradation
 
-Array = np.ndarray[Any, Any]
 DRAWS = 8
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -37,7 +37,7 @@ class Folder:
             return cls(Path(text))
 
 
-def chances_of(folders: Sequence[Folder], counts: Sequence[int]) -> Array:
+def chances_of(folders: Sequence[Folder], counts: Sequence[int]) -> Floats:
     """Return the chance of each folder, by the weights, or without any by the numbers of pictures.
 
     Raises:
@@ -49,7 +49,7 @@ def chances_of(folders: Sequence[Folder], counts: Sequence[int]) -> Array:
     weights = np.array(given or counts, float)
     if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum():
         raise UsageError("--data: weights are numbers from 0 on, and not all 0")
-    chances: Array = weights / weights.sum()
+    chances: Floats = weights / weights.sum()
     return chances
 
 
@@ -67,7 +67,7 @@ def list_faces(folder: Path) -> list[Path]:
     return faces
 
 
-def read_face(path: Path, size: int) -> tuple[Array, bool]:
+def read_face(path: Path, size: int) -> tuple[Crop, bool]:
     """Read an aligned face as (size, size, 3) float32 RGB in [0, 1], and whether it had that many pixels.
 
     Raises:
@@ -86,7 +86,7 @@ def read_face(path: Path, size: int) -> tuple[Array, bool]:
     if height != size:
         method = cv2.INTER_AREA if height > size else cv2.INTER_CUBIC
         data = cv2.resize(data, (size, size), interpolation=method)
-    return data[..., ::-1].astype(np.float32) / 255, height >= size
+    return data[..., ::-1].astype(np.float32) / np.float32(255), height >= size
 
 
 class Faces(Dataset[dict[str, Any]]):
@@ -148,12 +148,12 @@ class Faces(Dataset[dict[str, Any]]):
         }
 
 
-def to_tensor(face: Array) -> Tensor:
+def to_tensor(face: Crop) -> Tensor:
     """Map (S, S, 3) in [0, 1] to (3, S, S) in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(face.transpose(2, 0, 1))).mul(2).sub(1)
 
 
-def to_picture(face: Tensor) -> Array:
+def to_picture(face: Tensor) -> Crop:
     """Map (3, S, S) in [-1, 1] to (S, S, 3) float32 in [0, 1], clipped."""
     return face.detach().float().clamp(-1, 1).add(1).div(2).permute(1, 2, 0).cpu().numpy()
 

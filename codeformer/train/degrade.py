@@ -12,13 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from codeformer.arrays import Crop, Floats, Mask
 from codeformer.errors import UsageError
 from codeformer.faces.align import TEMPLATE_512
+from codeformer.images.blend import mix
+from codeformer.images.colour import to_grey
 from codeformer.tasks.inpainting.masks import smear
 
-Array = np.ndarray[Any, Any]
 Span = tuple[float, float]
-LUMA: Array = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def parse_degradation(value: str | Mapping[str, Any] | Degradation) -> Degradati
     return DEGRADATIONS[value]
 
 
-def degrade(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
+def degrade(face: Crop, degradation: Degradation, rng: np.random.Generator) -> Crop:
     """Return the low-quality version of a face, of the same size, float32 in [0, 1]."""
     size = face.shape[0]
     small = degrade_small(face, degradation, rng)
     return np.clip(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), 0, 1)
 
 
-def degrade_small(face: Array, degradation: Degradation, rng: np.random.Generator) -> Array:
+def degrade_small(face: Crop, degradation: Degradation, rng: np.random.Generator) -> Crop:
     """Return what :func:`degrade` enlarges at its end: the small picture as JPEG left it, (s, s, 3) in [0, 1]."""
     size = face.shape[0]
     unit = size / 512
@@ -98,17 +99,17 @@ def degrade_small(face: Array, degradation: Degradation, rng: np.random.Generato
     return jpeg(small, round(rng.uniform(*degradation.quality)))
 
 
-def gaussian_blur(face: Array, sigma_x: float, sigma_y: float, angle: float) -> Array:
+def gaussian_blur(face: Crop, sigma_x: float, sigma_y: float, angle: float) -> Crop:
     """Blur with a Gaussian whose axes are turned by `angle` (radians)."""
     if max(sigma_x, sigma_y) < 0.15:
         return face
     if sigma_x == sigma_y:
-        return cv2.GaussianBlur(face, (0, 0), sigma_x, borderType=cv2.BORDER_REFLECT_101)
+        return np.asarray(cv2.GaussianBlur(face, (0, 0), sigma_x, borderType=cv2.BORDER_REFLECT_101), np.float32)
     # Wide kernels are applied at half the resolution: the result is the same to the eye, at a tenth of the cost.
     if min(sigma_x, sigma_y) > 4:
-        half = cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        half = np.asarray(cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32)
         half = gaussian_blur(half, sigma_x / 2, sigma_y / 2, angle)
-        return cv2.resize(half, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(half, face.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     radius = min(20, int(np.ceil(2.5 * max(sigma_x, sigma_y))))
     grid = np.arange(-radius, radius + 1, dtype=np.float64)
     x, y = np.meshgrid(grid, grid)
@@ -116,42 +117,38 @@ def gaussian_blur(face: Array, sigma_x: float, sigma_y: float, angle: float) -> 
     v = y * np.cos(angle) - x * np.sin(angle)
     kernel = np.exp(-0.5 * ((u / max(sigma_x, 0.1)) ** 2 + (v / max(sigma_y, 0.1)) ** 2))
     kernel = (kernel / kernel.sum()).astype(np.float32)
-    return cv2.filter2D(face, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.filter2D(face, -1, kernel, borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
-def motion_blur(face: Array, length: float, angle: float) -> Array:
+def motion_blur(face: Crop, length: float, angle: float) -> Crop:
     """Blur along a straight line of `length` pixels."""
     radius = max(1, min(20, round(length / 2)))
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
     end = (radius * np.cos(angle), radius * np.sin(angle))
     points = [(round(radius - end[0]), round(radius - end[1])), (round(radius + end[0]), round(radius + end[1]))]
     cv2.line(kernel, points[0], points[1], 1.0, lineType=cv2.LINE_AA)
-    return cv2.filter2D(face, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+    blurred = cv2.filter2D(face, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, np.float32)
 
 
-def jpeg(face: Array, quality: int) -> Array:
+def jpeg(face: Crop, quality: int) -> Crop:
     """Compress and decompress; float32 in [0, 1] both ways."""
     pixels = np.clip(face[..., ::-1] * 255, 0, 255).round().astype(np.uint8)
     ok, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise RuntimeError("JPEG compression failed")
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
-    return decoded[..., ::-1].astype(np.float32) / 255
+    return decoded[..., ::-1].astype(np.float32) / np.float32(255)
 
 
-def to_grey(face: Array) -> Array:
-    """Return the BT.601 luma in all three channels."""
-    return np.repeat((face @ LUMA)[..., None], 3, axis=2)
-
-
-def colour_jitter(face: Array, rng: np.random.Generator, strength: float = 0.2) -> Array:
+def colour_jitter(face: Crop, rng: np.random.Generator, strength: float = 0.2) -> Crop:
     """Scale brightness, contrast and each channel a little."""
     gain = 1 + rng.uniform(-strength, strength, 3).astype(np.float32) * 0.5
     contrast, lift = 1 + rng.uniform(-strength, strength), rng.uniform(-strength, strength) * 0.5
     return np.clip(((face - 0.5) * contrast + 0.5 + lift) * gain, 0, 1).astype(np.float32)
 
 
-def random_mask(rng: np.random.Generator, size: int, cover: float = 0.0) -> Array:
+def random_mask(rng: np.random.Generator, size: int, cover: float = 0.0) -> Mask:
     """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, else 0.
 
     With the chance `cover` an ellipse also lies over an eye, the nose or the mouth of an aligned face.
@@ -181,19 +178,19 @@ def random_mask(rng: np.random.Generator, size: int, cover: float = 0.0) -> Arra
     return mask
 
 
-def paint_white(face: Array, mask: Array) -> Array:
+def paint_white(face: Crop, mask: Mask) -> Crop:
     """Return the face with white where the mask is 1: what the inpainting network sees."""
-    return (face * (1 - mask[..., None]) + mask[..., None]).astype(np.float32)
+    return np.asarray(mix(face, 1, mask[..., None]), np.float32)
 
 
 def for_task(
     task: str,
-    face: Array,
+    face: Crop,
     degradation: Degradation,
     rng: np.random.Generator,
     hole: str = "white",
     cover: float = 0.0,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Crop, Crop, Mask]:
     """Return ``(lq, hq, mask)`` of one task: ``restore``, ``colorize`` or ``inpaint``.
 
     The mask is (S, S), 0 but for inpainting. Colorization sees a jittered grey face, half the time degraded as well.
@@ -216,5 +213,5 @@ def for_task(
     raise ValueError(f"unknown task {task!r}")
 
 
-def _pixel(point: Array) -> tuple[int, int]:
+def _pixel(point: Floats) -> tuple[int, int]:
     return int(point[0]), int(point[1])

@@ -8,24 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from codeformer.arrays import Crop, Mask
 from codeformer.errors import RestorationError, UsageError
+from codeformer.images.blend import mix
+from codeformer.images.colour import to_grey
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.tasks.inpainting.masks import smear
+from codeformer.tasks.table import TASKS
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
-from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask, to_grey
+from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask
 from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import Identity, chroma_error, colourfulness, cosine, psnr, ssim
 
-Array = np.ndarray[Any, Any]
 Scores = dict[str, float]
-TASKS = ("restore", "colorize", "inpaint")
 INPUT = "input"
 
 
@@ -77,7 +78,7 @@ class Judges:
     identity: Identity | None = None
     perceptual_side: int | None = None
 
-    def view(self, picture: Array) -> Array:
+    def view(self, picture: Crop) -> Crop:
         """Return a picture (S, S, 3) as the perceptual distance sees it."""
         side = self.perceptual_side or picture.shape[0]
         return picture if side == picture.shape[0] else downsized(picture, side)
@@ -90,17 +91,17 @@ class Sample:
     For inpainting also what is to be filled, ``mask`` (S, S) in [0, 1], and ``around``, what stays where it is 0.
     """
 
-    hq: Array
-    lq: Array
-    answers: Mapping[str, Array]
-    mask: Array | None = None
-    around: Array | None = None
+    hq: Crop
+    lq: Crop
+    answers: Mapping[str, Crop]
+    mask: Mask | None = None
+    around: Crop | None = None
 
-    def finish(self, answer: Array) -> Array:
+    def finish(self, answer: Crop) -> Crop:
         """Return an answer as it is compared: as it is, or for inpainting in the hole alone, as in the product."""
         if self.mask is None or self.around is None:
             return answer
-        return blend(self.around, answer, self.mask)
+        return np.asarray(mix(self.around, answer, self.mask[..., None]), np.float32)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Evaluation:
 
     question: Question
     faces: Mapping[str, Mapping[str, Scores]]
-    sheet: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+    sheet: Mapping[str, Sequence[Crop]] = field(default_factory=dict)
     enlarged: Sequence[str] = ()
 
     @property
@@ -169,7 +170,7 @@ def evaluate(
     device = device or torch.device("cpu")
     net = net.eval().to(device)
     faces: dict[str, dict[str, Scores]] = {}
-    sheet: dict[str, list[Array]] = {}
+    sheet: dict[str, list[Crop]] = {}
     enlarged: list[str] = []
     for done, index in enumerate(chosen, 1):
         name = files[index].relative_to(folder).as_posix()
@@ -196,7 +197,7 @@ def spread(count: int, limit: int | None) -> list[int]:
     return [i * count // limit for i in range(limit)]
 
 
-def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sample:
+def make_sample(face: Crop, question: Question, rng: np.random.Generator) -> Sample:
     """Make the network's input out of a sharp face, and the answers it is compared to.
 
     The input itself is one. For restoration the other is ``bicubic``: the same small picture (blurred, downsampled,
@@ -209,7 +210,7 @@ def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sa
     else:
         small = degrade_small(face, DEGRADATIONS[question.degradation], rng)
         lq, cubic = (
-            np.clip(cv2.resize(small, size, interpolation=method), 0, 1)
+            np.clip(np.asarray(cv2.resize(small, size, interpolation=method), np.float32), 0, 1)
             for method in (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
         )
     if question.task == "restore":
@@ -221,34 +222,29 @@ def make_sample(face: Array, question: Question, rng: np.random.Generator) -> Sa
     painted = smear(lq, mask > 0) if question.hole == "smear" else paint_white(lq, mask)
     eight, hole = (lq * 255).round().astype(np.uint8), (mask > 0).astype(np.uint8)
     filled = cv2.inpaint(eight, hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
-    return Sample(face, painted, {INPUT: painted, "telea": blend(lq, filled, mask)}, mask, lq)
+    return Sample(
+        face, painted, {INPUT: painted, "telea": np.asarray(mix(lq, filled, mask[..., None]), np.float32)}, mask, lq
+    )
 
 
-def rulers(sample: Sample, question: Question) -> dict[str, Array]:
+def rulers(sample: Sample, question: Question) -> dict[str, Crop]:
     """Return what other numbers can be held against: the sharp face with no more detail than so many pixels have."""
     return {f"{side} px": sample.finish(shrunk(sample.hq, side)) for side in question.reduced}
 
 
-def shrunk(face: Array, side: int) -> Array:
+def shrunk(face: Crop, side: int) -> Crop:
     """Return a face reduced to `side` x `side` pixels (area) and enlarged to its own size again (bicubic)."""
-    enlarged: Array = cv2.resize(downsized(face, side), face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(enlarged, 0, 1)
+    enlarged = cv2.resize(downsized(face, side), face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(np.asarray(enlarged, np.float32), 0, 1)
 
 
-def downsized(picture: Array, side: int) -> Array:
+def downsized(picture: Crop, side: int) -> Crop:
     """Return a square picture reduced to `side` x `side` pixels, each the mean of those that it covers."""
-    small: Array = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    return small
-
-
-def blend(outside: Array, inside: Array, mask: Array) -> Array:
-    """Return `inside` where the mask is 1, `outside` where it is 0."""
-    mixed: Array = outside * (1 - mask[..., None]) + inside * mask[..., None]
-    return mixed.astype(np.float32)
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 @torch.inference_mode()
-def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, device: torch.device) -> dict[str, Array]:
+def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, device: torch.device) -> dict[str, Crop]:
     """Return the network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
     if not isinstance(net, CodeFormer):
         return {"codes": to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
@@ -263,7 +259,7 @@ def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, dev
 
 @torch.inference_mode()
 def score(
-    sample: Sample, answers: Mapping[str, Array], question: Question, judges: Judges, device: torch.device
+    sample: Sample, answers: Mapping[str, Crop], question: Question, judges: Judges, device: torch.device
 ) -> dict[str, Scores]:
     """Return every answer's scores against the sharp face. For inpainting PSNR and distance look into the hole only."""
     result: dict[str, Scores] = {}

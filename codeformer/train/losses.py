@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.errors import UsageError, WeightsError
-from codeformer.train.degrade import LUMA
+from codeformer.images.colour import LUMA
 
 # torchvision's VGG16 `features`: convolutions by index, and the ReLU that ends each block.
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)

@@ -10,10 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from codeformer.arrays import Crop, Floats, Mask, Rgb
 from codeformer.errors import UsageError
-from codeformer.train.degrade import LUMA
-
-Array = np.ndarray[Any, Any]
+from codeformer.images.colour import LUMA
 
 # Where dlib's own detector finds the face of a crop that is aligned to the FFHQ template, in shares of its side.
 _FACE = (0.215, 0.29, 0.785, 0.86)
@@ -21,7 +20,7 @@ _MAX_PSNR = 100.0
 _EXTRA = "identity similarity needs an extra: pip install 'codeformer[dlib]'"
 
 
-def psnr(a: Array, b: Array, mask: Array | None = None) -> float:
+def psnr(a: Crop, b: Crop, mask: Mask | None = None) -> float:
     """Return the peak signal-to-noise ratio in dB over all three channels, at most 100.
 
     With `mask` (S, S) only the pixels where it is above a half count; without any such pixel the ratio is 100.
@@ -29,11 +28,15 @@ def psnr(a: Array, b: Array, mask: Array | None = None) -> float:
     error = (a.astype(np.float64) - b) ** 2
     if mask is not None:
         error = error[mask > 0.5]
-    mean = float(error.mean()) if error.size else 0.0
-    return min(_MAX_PSNR, -10 * float(np.log10(max(mean, 1e-30))))
+    return decibels(float(error.mean()) if error.size else 0.0)
 
 
-def ssim(a: Array, b: Array) -> float:
+def decibels(error: float) -> float:
+    """Return the peak signal-to-noise ratio in dB, at most 100, of a mean squared error of values in [0, 1]."""
+    return min(_MAX_PSNR, -10 * float(np.log10(max(error, 1e-30))))
+
+
+def ssim(a: Crop, b: Crop) -> float:
     """Return the structural similarity of the two lumas (BT.601), in [-1, 1].
 
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004: an 11 x 11 Gaussian
@@ -41,8 +44,8 @@ def ssim(a: Array, b: Array) -> float:
     """
     x, y = (face.astype(np.float64) @ LUMA.astype(np.float64) for face in (a, b))
 
-    def blur(values: Array) -> Array:
-        return cv2.GaussianBlur(values, (11, 11), 1.5)[5:-5, 5:-5]
+    def blur(values: Floats) -> Floats:
+        return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5), np.float64)[5:-5, 5:-5]
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
@@ -52,19 +55,20 @@ def ssim(a: Array, b: Array) -> float:
     return float((top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
 
 
-def chroma_error(a: Array, b: Array) -> float:
+def chroma_error(a: Crop, b: Crop) -> float:
     """Return the mean distance of the colours in the a*b* plane of CIELAB (D65), brightness left aside; 0 is equal."""
     return float(np.linalg.norm(_chroma(a) - _chroma(b), axis=2).mean())
 
 
-def colourfulness(a: Array, b: Array) -> float:
+def colourfulness(a: Crop, b: Crop) -> float:
     """Return the mean chroma (distance from grey in the a*b* plane) of `a` as a share of `b`'s."""
     own, other = (float(np.linalg.norm(_chroma(face), axis=2).mean()) for face in (a, b))
     return own / max(other, 1e-6)
 
 
-def _chroma(face: Array) -> Array:
-    return cv2.cvtColor(np.ascontiguousarray(face, np.float32), cv2.COLOR_RGB2LAB)[..., 1:]
+def _chroma(face: Crop) -> Floats:
+    lab = cv2.cvtColor(np.ascontiguousarray(face, np.float32), cv2.COLOR_RGB2LAB)
+    return np.asarray(lab, np.float32)[..., 1:]
 
 
 class Identity:
@@ -87,22 +91,22 @@ class Identity:
         self._landmarks: Any = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
         self._network: Any = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
 
-    def place(self, face: Array) -> Any:
+    def place(self, face: Crop) -> Any:
         """Return dlib's landmarks of a sharp aligned face."""
         left, top, right, bottom = (round(share * face.shape[0]) for share in _FACE)
         return self._landmarks(_bytes(face), self._dlib.rectangle(left, top, right, bottom))
 
-    def describe(self, face: Array, place: Any) -> Array:
+    def describe(self, face: Crop, place: Any) -> Floats:
         """Return the 128 numbers that describe the person, float64."""
         return np.array(self._network.compute_face_descriptor(_bytes(face), place))
 
 
-def cosine(a: Array, b: Array) -> float:
+def cosine(a: Floats, b: Floats) -> float:
     """Return the cosine of the angle between two vectors."""
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def _bytes(face: Array) -> Array:
+def _bytes(face: Crop) -> Rgb:
     return np.ascontiguousarray((np.clip(face, 0, 1) * 255).round().astype(np.uint8))
 
 

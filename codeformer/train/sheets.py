@@ -16,9 +16,8 @@ from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade, for_task
 from codeformer.train.losses import PerceptualDistance
+from codeformer.train.metrics import psnr
 from codeformer.train.settings import Settings
-
-Array = np.ndarray[Any, Any]
 
 
 class Validation:
@@ -60,10 +59,10 @@ class Validation:
             net.train()
         scores = {}
         for name, out in outputs.items():
-            scores[f"psnr {name}"] = psnr(out, self.hq)
+            scores[f"psnr {name}"] = mean_psnr(out, self.hq)
             scores[f"perceptual {name}"] = self._distance(out)
         if len(outputs) > 1:
-            scores |= {"psnr lq": psnr(self.lq, self.hq), "perceptual lq": self.before}
+            scores |= {"psnr lq": mean_psnr(self.lq, self.hq), "perceptual lq": self.before}
         if sheet is not None:
             columns = {"LQ": self.lq, **outputs, "HQ": self.hq}
             if self.settings.stage == 1:  # it reproduces the sharp faces
@@ -95,10 +94,9 @@ def _eager() -> AbstractContextManager[Any]:
     return set_stance("force_eager") if set_stance else nullcontext()
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
+def mean_psnr(a: Tensor, b: Tensor) -> float:
     """Return the mean PSNR in dB of pictures (B, 3, S, S) in [-1, 1]."""
-    error = ((a.clamp(-1, 1) - b) / 2).pow(2).mean((1, 2, 3)).clamp_min(1e-10)
-    return float((-10 * torch.log10(error)).mean())
+    return float(np.mean([psnr(to_picture(x), to_picture(y)) for x, y in zip(a, b, strict=True)]))
 
 
 def write_sheet(path: Path, columns: Sequence[Tensor], titles: Sequence[str], cell: int = 256, rows: int = 8) -> None:

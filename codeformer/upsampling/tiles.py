@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Floats = npt.NDArray[np.float32]
+from codeformer.arrays import Pixels, Samples
+from codeformer.images.blend import reflected
 
 _LANCZOS_LOBES = 3
 
@@ -74,21 +73,12 @@ def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def reflected(start: int, size: int, length: int) -> npt.NDArray[np.intp]:
-    """Indices ``start`` .. ``start + size`` into an axis of ``length``, reflected at its ends as often as it takes."""
-    if length == 1:
-        return np.zeros(size, np.intp)
-    period = 2 * length - 2
-    folded = np.arange(start, start + size) % period
-    return np.minimum(folded, period - folded)
-
-
-def raised_cosine(count: int) -> Floats:
+def raised_cosine(count: int) -> Samples:
     """``count`` weights from 0 to 1 at pixel centres; with their mirror image they sum to one."""
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / max(1, count))).astype(np.float32)
 
 
-def _weights(span: Span, scale: int) -> Floats:
+def _weights(span: Span, scale: int) -> Samples:
     weights = np.ones((span.high - span.low) * scale, np.float32)
     if span.rise:
         weights[: span.rise * scale] = raised_cosine(span.rise * scale)
@@ -98,12 +88,12 @@ def _weights(span: Span, scale: int) -> Floats:
 
 
 def upsampled_rows(
-    picture: npt.NDArray[Any],
+    picture: Pixels | Samples,
     rows: list[Span],
     columns: list[Span],
     scale: int,
-    network: Callable[[Floats], Floats],
-) -> Iterator[Floats]:
+    network: Callable[[Samples], Samples],
+) -> Iterator[Samples]:
     """The enlarged picture from top to bottom, in strips (n, W * scale, C) float32.
 
     ``picture``: (H, W, C) uint8, uint16, or float in [0, 1]. ``network``: (h, w, C) float32 in [0, 1] ->
@@ -111,13 +101,14 @@ def upsampled_rows(
     """
     height, width, channels = picture.shape
     unit = np.float32(1.0 / np.iinfo(picture.dtype).max if np.issubdtype(picture.dtype, np.integer) else 1.0)
-    carried: Floats | None = None  # the last rows of the strip above, where it mixes with this one
+    carried: Samples | None = None  # the last rows of the strip above, where it mixes with this one
     for row in rows:
         strip = np.zeros(((row.high - row.low) * scale, width * scale, channels), np.float32)
-        lines = picture[reflected(row.start, row.size, height)]
+        lines = picture[reflected(np.arange(row.start, row.start + row.size), height)]
         inner = slice((row.low - row.start) * scale, (row.high - row.start) * scale)
         for column in columns:
-            tile = lines[:, reflected(column.start, column.size, width)].astype(np.float32) * unit
+            across = reflected(np.arange(column.start, column.start + column.size), width)
+            tile = lines[:, across].astype(np.float32) * unit
             part = network(tile)[inner, (column.low - column.start) * scale : (column.high - column.start) * scale]
             strip[:, column.low * scale : column.high * scale] += part * _weights(column, scale)[None, :, None]
         if carried is not None:
@@ -128,9 +119,7 @@ def upsampled_rows(
         yield strip[: len(strip) - keep]
 
 
-def resized_rows(
-    strips: Iterator[Floats], size: tuple[int, int], wanted: tuple[int, int]
-) -> Iterator[npt.NDArray[np.float32]]:
+def resized_rows(strips: Iterator[Samples], size: tuple[int, int], wanted: tuple[int, int]) -> Iterator[Samples]:
     """Lanczos from ``size`` to ``wanted`` (both (height, width)) of a picture that comes and goes in strips.
 
     Equal to resizing it whole (anti-aliased when it shrinks); holds only the rows that the filter still needs.
@@ -141,7 +130,7 @@ def resized_rows(
         return
     step = height / to_height
     reach = _LANCZOS_LOBES * max(1.0, step) + 1
-    buffer: Floats | None = None
+    buffer: Samples | None = None
     first = 0  # the picture's row that the buffer begins with
     done = 0
     for strip in strips:
@@ -159,7 +148,7 @@ def resized_rows(
         buffer, first = buffer[spare:], first + spare
 
 
-def _lanczos(pixels: Floats, size: tuple[int, int], box: tuple[float, float, float, float]) -> Floats:
+def _lanczos(pixels: Samples, size: tuple[int, int], box: tuple[float, float, float, float]) -> Samples:
     """Pillow's Lanczos of a box of (h, w, C) floats, channel by channel, not rounded and not clipped."""
     if box == (0.0, 0.0, float(size[1]), float(size[0])) and pixels.shape[:2] == size:
         return pixels

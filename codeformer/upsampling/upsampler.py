@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 
+from codeformer.arrays import Crop, Matrix, Pixels, Samples
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
 from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb
 from codeformer.pipeline.restorer import is_out_of_memory, pick_device, pick_precision
 from codeformer.upsampling.networks import Network, find_realesrgan, load_descriptor, prepare
-from codeformer.upsampling.tiles import Floats, plan, resized_rows, upsampled_rows
+from codeformer.upsampling.tiles import plan, resized_rows, upsampled_rows
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -71,8 +72,8 @@ class Upsampler:
         self.tile = _choose_tile(tile, self.device)  # 0: the whole picture
 
     def __call__(
-        self, rgb: npt.NDArray[Any], outscale: float | None = None, alpha: npt.NDArray[Any] | None = None
-    ) -> npt.NDArray[Any]:
+        self, rgb: Pixels | Samples, outscale: float | None = None, alpha: Pixels | None = None
+    ) -> NDArray[Any]:
         """The picture enlarged by ``outscale`` (None: by the network's own factor).
 
         ``rgb``: (H, W, 3) uint8, uint16, or float32 in [0, 1], not empty. Returns (H', W', 3) of the same dtype, with
@@ -95,7 +96,7 @@ class Upsampler:
         opacity = self._enlarge(np.repeat(alpha[..., None], 3, axis=2), wanted)
         return np.concatenate([out, opacity[..., 1:2]], axis=2)  # its channels differ by the network's noise alone
 
-    def _enlarge(self, pixels: npt.NDArray[Any], wanted: tuple[int, int]) -> npt.NDArray[Any]:
+    def _enlarge(self, pixels: Pixels | Samples, wanted: tuple[int, int]) -> NDArray[Any]:
         """(H, W, 3) -> (*wanted, 3) of the same dtype, in smaller tiles if memory runs out."""
         whole = max(pixels.shape[:2]) + 2 * max(_EDGE, self._network.multiple) + self._network.multiple
         while True:
@@ -117,7 +118,7 @@ class Upsampler:
             _log.warning("upsampling: out of memory with tiles of %d pixels; going on with %d", tile, smaller)
             self.tile = smaller
 
-    def _enlarge_in_tiles(self, pixels: npt.NDArray[Any], wanted: tuple[int, int], tile: int) -> npt.NDArray[Any]:
+    def _enlarge_in_tiles(self, pixels: Pixels | Samples, wanted: tuple[int, int], tile: int) -> NDArray[Any]:
         height, width = pixels.shape[:2]
         net = self._network
         rows, columns = (
@@ -135,7 +136,7 @@ class Upsampler:
             done += len(strip)
         return out
 
-    def _run(self, piece: Floats, precision: str) -> Floats:
+    def _run(self, piece: Samples, precision: str) -> Samples:
         """One tile, (h, w, 3) float32 in [0, 1] -> (h * scale, w * scale, 3); again in fp32 if half precision fails."""
         if (piece == piece[:1, :1]).all():  # one colour, as most of an alpha channel: exact, and nothing to invent
             return np.broadcast_to(piece[0, 0], (piece.shape[0] * self.scale, piece.shape[1] * self.scale, 3))
@@ -146,7 +147,7 @@ class Upsampler:
             raise RestorationError(f"upsampling: the output of {self.name} is not finite; its file may be damaged")
         return out
 
-    def _forward(self, piece: Floats, precision: str) -> Floats:
+    def _forward(self, piece: Samples, precision: str) -> Samples:
         with torch.inference_mode():
             x = torch.from_numpy(piece).permute(2, 0, 1)[None].to(self.device)  # (1, 3, h, w), channels last in memory
             with torch.autocast(self.device.type, _DTYPES[precision], enabled=precision != "fp32"):
@@ -184,8 +185,8 @@ def upsample_picture(picture: Picture, upsampler: Upsampler, outscale: float) ->
 
 
 def upsample_faces(
-    crops: Sequence[npt.NDArray[np.float32]], matrices: Sequence[npt.NDArray[np.float64]], upsampler: Upsampler
-) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float64]], list[str]]:
+    crops: Sequence[Crop], matrices: Sequence[Matrix], upsampler: Upsampler
+) -> tuple[list[Crop], list[Matrix], list[str]]:
     """Restored crops made larger where the output shows them larger than they are: (crops, matrices, notes).
 
     ``crops``: (S, S, 3) float32 RGB in [0, 1]. ``matrices``: (2, 3), *output* picture -> crop (``align.scaled`` of the

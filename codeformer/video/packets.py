@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 
 import av
 
+from codeformer.arrays import Rgb
 from codeformer.errors import InputError, OutputError
 from codeformer.video.encoding import Encoding
-from codeformer.video.pixels import Pixels, from_rgb
+from codeformer.video.pixels import from_rgb
 
 _RECORD = struct.Struct("<q?I")  # pts, keyframe, bytes that follow
 
@@ -38,7 +39,7 @@ class SegmentWriter:
         self._path = path
         self.frames = 0
 
-    def convert(self, rgb: Pixels) -> av.VideoFrame:
+    def convert(self, rgb: Rgb) -> av.VideoFrame:
         """The encoder's pixels for an RGB frame: (H, W, 3) uint8 or uint16."""
         encoding = self._encoding
         return from_rgb(rgb, encoding.pix_fmt, encoding.colour, (encoding.width, encoding.height))

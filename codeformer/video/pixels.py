@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[Any]  # (H, W, 3) RGB, uint8 or uint16, full range
+from codeformer.arrays import Rgb
 
 UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
@@ -60,7 +60,7 @@ class Orientation:
     def is_identity(self) -> bool:
         return not (self.transpose or self.flip_x or self.flip_y)
 
-    def apply(self, rgb: Pixels) -> Pixels:
+    def apply(self, rgb: Rgb) -> Rgb:
         """(H, W, 3) as stored -> upright, contiguous."""
         if self.transpose:
             rgb = rgb.transpose(1, 0, 2)
@@ -103,7 +103,7 @@ def bits_of(frame: av.VideoFrame) -> int:
     return max((component.bits for component in frame.format.components), default=8)
 
 
-def to_rgb(frame: av.VideoFrame, colour: Colour) -> Pixels:
+def to_rgb(frame: av.VideoFrame, colour: Colour) -> Rgb:
     """A decoded frame as (H, W, 3) full range RGB: uint8, or uint16 when it has more than 8 bits."""
     bits = bits_of(frame)
     target = "rgb24" if bits <= 8 else "rgb48le"
@@ -116,7 +116,7 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Pixels:
     ).to_ndarray()
 
 
-def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -> av.VideoFrame:
+def from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour, size: tuple[int, int]) -> av.VideoFrame:
     """(H, W, 3) RGB as a frame of ``size`` (width, height), tagged with ``colour``.
 
     From 16 bits to 8 libswscale dithers, so that a smooth sky does not fall into bands.
@@ -152,7 +152,7 @@ def from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour, size: tuple[int, int]) -
 # change of depth and of chroma's grid is not, so these two only leave that to it.
 
 
-def _deep_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Pixels:
+def _deep_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Rgb:
     wide = _regrid(frame, "yuv444p16le", colour)
     yuv = np.stack(_planes(wide), axis=-1).astype(np.float32)
     if frame.format.name.startswith("yuvj") and not _CONVERTS:
@@ -165,7 +165,7 @@ def _deep_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Pixels:
     return np.clip(np.rint(rgb, out=rgb), 0, top).astype(np.uint16 if bits > 8 else np.uint8)
 
 
-def _deep_from_rgb(rgb: Pixels, pix_fmt: str, colour: Colour) -> av.VideoFrame:
+def _deep_from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour) -> av.VideoFrame:
     bits = max(component.bits for component in av.VideoFormat(pix_fmt, 16, 16).components)
     offset, span = _levels(colour, bits)
     matrix = _yuv_from_rgb(colour.matrix) * span[:, None] / np.iinfo(rgb.dtype).max
@@ -210,13 +210,13 @@ def _yuv_from_rgb(matrix: int) -> npt.NDArray[np.float64]:
     return np.stack([luma, (np.array([0, 0, 1]) - luma) / (2 - 2 * blue), (np.array([1, 0, 0]) - luma) / (2 - 2 * red)])
 
 
-def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     """To ``size`` (width, height): Lanczos up, area down."""
     down = size[0] < rgb.shape[1]
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if down else cv2.INTER_LANCZOS4)
 
 
-def fit(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+def fit(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     """Into ``size`` (width, height) with its aspect kept, black beside it: for a film that changes its size midway."""
     height, width = rgb.shape[:2]
     scale = min(size[0] / width, size[1] / height)

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from codeformer.arrays import Rgb
 from codeformer.errors import InputError
 from codeformer.images.picture import SUFFIXES, read_picture
-from codeformer.video.pixels import Colour, Pixels, fit
+from codeformer.video.pixels import Colour, fit
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Frame:
     index: int  # from 0, in the order shown
     pts: int  # ticks of the film's time_base, strictly increasing
     duration: int  # ticks
-    rgb: Pixels
+    rgb: Rgb
     same: bool = False
 
 
@@ -98,7 +99,7 @@ class FrameFolder:
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
         """The frames from index ``first`` on. Raises InputError for a picture that cannot be read."""
-        before: Pixels | None = None
+        before: Rgb | None = None
         self.problems = []
         for index in range(max(0, first - 1), len(self._paths)):
             rgb = read_picture(self._paths[index]).rgb

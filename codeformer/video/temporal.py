@@ -13,9 +13,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Crop = npt.NDArray[np.float32]  # (S, S, 3) RGB in [0, 1]
+from codeformer.arrays import Crop, Plane
 
 _FLOW_SIZE = 256
 _AGREEMENT = 7  # pixels of 512 over which agreement is measured
@@ -60,19 +60,19 @@ def _laid_over(crop: Crop, other: Crop) -> Crop:
     return laid
 
 
-def _grey(image: Crop, size: int) -> npt.NDArray[np.uint8]:
+def _grey(image: Crop, size: int) -> NDArray[np.uint8]:
     small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return np.clip(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) * 255, 0, 255).astype(np.uint8)
 
 
-def _difference(a: Crop, b: Crop) -> npt.NDArray[np.float32]:
+def _difference(a: Crop, b: Crop) -> Plane:
     """Mean squared difference around each pixel."""
     squared = np.square(a - b).mean(axis=2)
     side = 2 * (_AGREEMENT * a.shape[0] // 512 // 2) + 1
     return cv2.GaussianBlur(cv2.blur(squared, (side, side)), (0, 0), max(0.8, side / 3))
 
 
-def _noise_variance(differences: Sequence[npt.NDArray[np.float32]]) -> float:
+def _noise_variance(differences: Sequence[Plane]) -> float:
     """Of one frame: half of what a still pixel differs by between two. Most of a face is still most of the time."""
     half = 0.5 * float(np.median([np.median(difference[::4, ::4]) for difference in differences]))
     return min(max(half, _LEAST_NOISE**2), _MOST_NOISE**2)

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from codeformer.faces.find import Face
-from codeformer.video.pixels import Pixels
+from codeformer.arrays import Floats, Landmarks, Points, Rgb, Samples
+from codeformer.faces.face import Face
 
 _THUMBNAIL = (32, 18)
-_CUT = 0.10  # mean difference of thumbnails in [0, 1] from which a frame may begin another scene
-_CUT_RATIO = 3.0  # ... if it also is this many times the usual difference
+_NEW_SCENE = 0.10  # mean difference of thumbnails in [0, 1] from which a frame may begin another scene
+_NEW_SCENE_RATIO = 3.0  # ... if it also is this many times the usual difference
 _LEAST_OVERLAP = 0.1  # of boxes, for two faces to be one
 _FARTHEST = 0.9  # mean distance of landmarks, in face sizes
 
@@ -39,7 +37,7 @@ class Tracked:
 class Scene:
     """What the next frame is compared with: the last frame's thumbnail and the usual change between frames."""
 
-    thumbnail: npt.NDArray[np.float32]
+    thumbnail: Samples
     usual: float
 
 
@@ -49,23 +47,23 @@ class Trail:
 
     track: int
     face: Face
-    velocity: npt.NDArray[np.float64]  # (2,) pixels per frame
+    velocity: Points  # (2,) pixels per frame
     position: int
 
 
-def thumbnail(rgb: Pixels) -> npt.NDArray[np.float32]:
+def thumbnail(rgb: Rgb) -> Samples:
     """A tiny version of a frame, (18, 32, 3) float32 in [0, 1]."""
     small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
 
 
-def next_scene(before: Scene | None, rgb: Pixels) -> tuple[Scene, bool]:
+def next_scene(before: Scene | None, rgb: Rgb) -> tuple[Scene, bool]:
     """The scene after this frame, and whether the film cut before it."""
     now = thumbnail(rgb)
     if before is None:
         return Scene(now, 0.02), True
     change = float(np.abs(now - before.thumbnail).mean())
-    if change > _CUT and change > _CUT_RATIO * before.usual:
+    if change > _NEW_SCENE and change > _NEW_SCENE_RATIO * before.usual:
         return Scene(now, 0.02), True
     return Scene(now, 0.8 * before.usual + 0.2 * max(change, 0.005)), False
 
@@ -108,9 +106,7 @@ def between(before: Face, after: Face, share: float) -> Face:
     return Face((box[0], box[1], box[2], box[3]), min(before.score, after.score), landmarks.astype(np.float32))
 
 
-def smooth_landmarks(
-    points: npt.NDArray[Any], positions: npt.NDArray[Any], at: float, radius: float
-) -> npt.NDArray[np.float64]:
+def smooth_landmarks(points: Points, positions: Floats, at: float, radius: float) -> Landmarks:
     """(5, 2) landmarks at position ``at`` from those of its neighbours, (N, 5, 2) at ``positions`` (N,).
 
     A local polynomial (quadratic if there are enough neighbours) over both sides, so steady motion and acceleration
@@ -136,13 +132,13 @@ def smooth_landmarks(
     return result.reshape(5, 2)
 
 
-def moved(face: Face, landmarks: npt.NDArray[Any]) -> Face:
+def moved(face: Face, landmarks: Landmarks) -> Face:
     """The face with other landmarks, its box moved along."""
     shift = landmarks.mean(axis=0) - face.landmarks.mean(axis=0)
     return replace(_shifted(face, shift), landmarks=landmarks.astype(np.float32))
 
 
-def _shifted(face: Face, shift: npt.NDArray[Any]) -> Face:
+def _shifted(face: Face, shift: Points) -> Face:
     x0, y0, x1, y1 = face.box
     dx, dy = float(shift[0]), float(shift[1])
     return replace(face, box=(x0 + dx, y0 + dy, x1 + dx, y1 + dy), landmarks=face.landmarks + np.asarray(shift))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_scaled
+from codeformer.images.blend import composite
 from codeformer.tasks.inpainting import masks
 from codeformer.tasks.inpainting.paint import from_paint
 
@@ -246,7 +247,7 @@ def test_composite_is_exact_at_both_ends(seed, dtype):
     rng = np.random.default_rng(seed)
     before, after = (rng.integers(0, np.iinfo(dtype).max, (9, 7, 3), endpoint=True).astype(dtype) for _ in range(2))
     weight = rng.choice([0, 0, 0.3, 1, 1], (9, 7)).astype(np.float32)
-    result = masks.composite(before, after, weight)
+    result = composite(before, after, weight)
     assert result.dtype == dtype
     assert np.array_equal(result[weight == 0], before[weight == 0])
     assert np.array_equal(result[weight == 1], after[weight == 1])
@@ -256,7 +257,7 @@ def test_composite_is_exact_at_both_ends(seed, dtype):
 
 def test_composite_of_a_plane():
     weight = np.array([[0, 1, 0.5]], np.float32)
-    result = masks.composite(np.array([[7, 7, 7]], np.uint8), np.array([[255, 255, 255]], np.uint8), weight)
+    result = composite(np.array([[7, 7, 7]], np.uint8), np.array([[255, 255, 255]], np.uint8), weight)
     assert result.tolist() == [[7, 255, 131]]
 
 

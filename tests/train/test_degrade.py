@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from codeformer.errors import UsageError
 from codeformer.faces.align import TEMPLATE_512
+from codeformer.images.colour import LUMA, to_grey
 from codeformer.train.degrade import (
     DEGRADATIONS,
     HEAVY,
-    LUMA,
     MEDIUM,
     Degradation,
     degrade,
@@ -23,7 +23,6 @@ from codeformer.train.degrade import (
     paint_white,
     parse_degradation,
     random_mask,
-    to_grey,
 )
 from codeformer.train.metrics import psnr
 

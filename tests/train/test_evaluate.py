@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from codeformer.cli import main
 from codeformer.errors import InputError, RestorationError, UsageError
+from codeformer.images.blend import mix
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.load import save_network
@@ -22,7 +23,6 @@ from codeformer.train.evaluate import (
     Evaluation,
     Judges,
     Question,
-    blend,
     evaluate,
     make_sample,
     shrunk,
@@ -346,7 +346,7 @@ def test_what_is_no_folder_of_faces(network: CodeFormer, tmp_path: Path) -> None
 def test_a_perfect_answer_to_inpainting_is_the_original(hole: str) -> None:
     sample = make_sample(face(0), Question("inpaint", "none", hole=hole), np.random.default_rng(4))
     assert sample.mask is not None and sample.around is not None
-    perfect = blend(sample.around, sample.hq, sample.mask)
+    perfect = mix(sample.around, sample.hq, sample.mask[..., None])
     assert np.allclose(perfect, sample.hq, atol=1e-6)
     assert bool((sample.lq[sample.mask == 1] == 1).all()) == (hole == "white")
 

@@ -24,6 +24,7 @@ from codeformer.errors import OutOfMemoryError, RestorationError, UsageError, We
 from codeformer.faces.align import transform_points
 from codeformer.faces.paste import paste_faces
 from codeformer.hub import store as hub
+from codeformer.images.blend import reflected
 from codeformer.images.picture import Picture
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling import networks as super_resolution
@@ -85,7 +86,7 @@ def test_rows_in_strips_resize_as_the_whole_picture_does(
 @pytest.mark.parametrize("length", [1, 2, 3, 7])
 def test_reflection_works_for_axes_shorter_than_the_pad(length: int) -> None:
     expected = np.pad(np.arange(length), (9, 30), mode="reflect")
-    np.testing.assert_array_equal(tiles.reflected(-9, length + 39, length), expected)
+    np.testing.assert_array_equal(reflected(np.arange(-9, length + 30), length), expected)
 
 
 @pytest.mark.parametrize("network", ["rrdb", "shuffled", "compact"])

@@ -166,21 +166,6 @@ def resized(mask: Mask, width: int, height: int) -> Mask:
     return _snapped(np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)), 1e-5)
 
 
-def composite(before: Pixels, after: Pixels, weight: Mask) -> Pixels:
-    """`after` where the weight is 1, `before` where it is 0, both bit for bit; rounded mixtures between.
-
-    Two pictures (H, W, ...) uint8 or uint16 and a mask (H, W); the result has the type of the pictures.
-    """
-    result = before.copy()
-    full = weight >= 1
-    result[full] = after[full]
-    mixed = (weight > 0) & ~full
-    share = weight[mixed].reshape(-1, *([1] * (before.ndim - 2)))
-    blend = before[mixed] * (1 - share) + after[mixed] * share
-    result[mixed] = np.rint(blend).astype(before.dtype)
-    return result
-
-
 def guess_under(rgb: Rgb, mask: Mask, size: int = 512) -> Rgb:
     """The picture with the masked part smeared over from its surroundings, for a face detector to look at.
 

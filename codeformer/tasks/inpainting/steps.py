@@ -14,11 +14,11 @@ import numpy as np
 from codeformer.arrays import Crop, Mask, Matrix, Rgb
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_mask
+from codeformer.images.blend import composite, mix
 from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb
 from codeformer.tasks.base import CropMasks, FaceCrop, Study
 from codeformer.tasks.inpainting.masks import (
-    composite,
     feather,
     from_alpha,
     grow,
@@ -143,7 +143,7 @@ def finish(crop: FaceCrop, output: Crop) -> Crop:
     if crop.grey:
         output = to_grey(output)
     weight = feather(grow((crop.masks.mask > 0).astype(np.float32), 3), 4)[..., None]
-    return np.asarray(crop.pixels * (1 - weight) + output * weight, np.float32)
+    return np.asarray(mix(crop.pixels, output, weight), np.float32)
 
 
 def fill(before: Picture, after: Picture, mask: Mask, covered: Mask) -> tuple[Picture, list[str]]:
