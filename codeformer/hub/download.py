@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import http.client
 import os
+import queue
 import re
 import shutil
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,11 +27,15 @@ from codeformer.errors import WeightsError
 from codeformer.files.atomic import reason, shown, sync_folder, unwritable
 from codeformer.files.digest import sha256_of, sha256_of_open
 from codeformer.files.lock import lock
+from codeformer.files.opening import open_own
 
 _BLOCK = 1 << 18
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 60.0  # seconds; also the most of what a server may ask for
-_ENOUGH = 1 << 20  # bytes that an attempt must bring so that it does not count as a failed one
+_ENOUGH = 1 << 20  # bytes that an attempt must bring beyond all before it so that it does not count as a failed one
+_ROUNDS = 20  # times the attempts that may fail in a row: so many may fail in all
+_SLOWEST = 1000  # bytes in a second: a modem brings more
+_PATIENCE = 4  # times the timeout that a server has for its answer's first lines
 
 
 class Unreachable(WeightsError):
@@ -37,12 +43,19 @@ class Unreachable(WeightsError):
 
 
 class _Retry(Exception):
-    """This attempt failed; another may not. ``pause``: seconds that the server asks for."""
+    """This attempt failed; another may not.
 
-    def __init__(self, what: str, pause: float = 0.0, answered: bool = True) -> None:
+    Attributes:
+        pause: seconds that the server asks for.
+        answered: whether there was a server at all.
+        at_end: whether the server says that its file ends where our part does.
+    """
+
+    def __init__(self, what: str, pause: float = 0.0, answered: bool = True, at_end: bool = False) -> None:
         super().__init__(what)
         self.pause = pause
         self.answered = answered
+        self.at_end = at_end
 
 
 def fetch(
@@ -59,10 +72,24 @@ def fetch(
 ) -> None:
     """Bring the file at ``url`` (http, https or file) to ``target``, if ``size`` (bytes) and ``sha256`` are right.
 
-    ``progress`` gets the number of bytes that are here, which falls when a server makes us start again. ``attempts``
-    failed attempts in a row end it, with growing pauses between them. Several processes may ask for the same file:
-    one fetches, the others wait. Proxies are taken from the environment. Raises WeightsError naming the address and
-    the place (Unreachable if nothing answered), OutputError if the folder cannot be written.
+    Several processes may ask for the same file: one fetches, the others wait. Proxies are taken from the environment.
+    Every attempt ends: by a silence of ``timeout`` seconds, and by a speed below 1 kB a second over as many.
+
+    Args:
+        url: an http, https or file address.
+        target: where the file goes.
+        size: its bytes.
+        sha256: of its bytes, in hexadecimal.
+        progress: gets the number of bytes that are here, which falls when a server makes us start again.
+        note: gets a line about what goes wrong and is tried again.
+        attempts: failed attempts in a row that end it, with growing pauses between them. One that brings a megabyte
+            which no attempt before it brought did not fail.
+        timeout: seconds.
+        sleep: waits between attempts.
+
+    Raises:
+        WeightsError: it cannot be had, naming the address, the reason and the place (Unreachable if nothing answered).
+        OutputError: the folder cannot be written.
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -101,7 +128,8 @@ def _gather(
     sleep: Callable[[float], None],
 ) -> None:
     """Until ``file`` holds the right bytes. Raises WeightsError when that will not happen."""
-    failures, wrong, answered = 0, False, False
+    failures, in_all, wrong, answered = 0, 0, False, False
+    best = _length(file)
     while True:
         before = _length(file)
         try:
@@ -116,8 +144,16 @@ def _gather(
             note(f"{target.name}: the bytes are not the published ones; starting again")
         except _Retry as failure:
             answered = answered or failure.answered
-            failures = 1 if _length(file) - before >= _ENOUGH else failures + 1
-            if failures >= attempts:
+            if failure.at_end and before == best:  # and not: what is here from an earlier run is too long
+                if wrong:
+                    raise WeightsError(
+                        f"{target.name}: the file at {url} has {before} bytes instead of {size}; {_by_hand(target)}"
+                    ) from failure
+                wrong = True
+            now = _length(file)
+            failures, in_all = 1 if now - best >= _ENOUGH else failures + 1, in_all + 1
+            best = max(best, now)
+            if failures >= attempts or in_all >= attempts * _ROUNDS:
                 kind = WeightsError if answered else Unreachable
                 raise kind(f"{target.name}: cannot be fetched from {url} ({failure}); {_by_hand(target)}") from failure
             pause = min(max(0.5 * 2 ** (failures - 1), failure.pause), _LONGEST_PAUSE)
@@ -148,9 +184,11 @@ def _receive(url: str, file: BinaryIO, size: int, progress: Callable[[int], None
             have = 0
         file.seek(have)
         progress(have)
+        read = getattr(response, "read1", response.read)  # what has come, where read() waits until its block is full
+        begun, had = time.monotonic(), have
         while have < size:
             try:
-                block = response.read(min(_BLOCK, size - have))
+                block = read(min(_BLOCK, size - have))
             except (OSError, http.client.HTTPException) as error:
                 file.flush()
                 raise _Retry(f"the connection broke after {have} of {size} bytes ({reason(error)})") from error
@@ -160,6 +198,12 @@ def _receive(url: str, file: BinaryIO, size: int, progress: Callable[[int], None
             file.write(block)
             have += len(block)
             progress(have)
+            passed = time.monotonic() - begun
+            if passed >= timeout and have < size:
+                if have - had < _SLOWEST * passed:
+                    file.flush()
+                    raise _Retry(f"the server sends less than {_SLOWEST} bytes a second, {have} of {size} are here")
+                begun, had = time.monotonic(), have
         if response.read(1):
             file.truncate(0)
             raise _Retry(f"the server sends more than the {size} bytes of the published file")
@@ -170,12 +214,13 @@ def _receive(url: str, file: BinaryIO, size: int, progress: Callable[[int], None
 def _connection(request: urllib.request.Request, file: BinaryIO, timeout: float) -> Iterator[Any]:
     try:
         # An opener of our own reads the environment's proxies now; urlopen's is the process's, made once.
-        response = urllib.request.build_opener().open(request, timeout=timeout)
+        opener = urllib.request.build_opener()
+        response = _within(_PATIENCE * timeout, lambda: opener.open(request, timeout=timeout))
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # our part is longer than the server's file
             file.truncate(0)
-            raise _Retry("the server cannot go on from the part that is here") from error
+            raise _Retry("the server's file ends before the part that is here does", at_end=True) from error
         what = f"HTTP {error.code} {error.reason}".strip()
         if error.code in _RETRY_STATUSES:
             asked = error.headers.get("Retry-After") or ""
@@ -190,12 +235,41 @@ def _connection(request: urllib.request.Request, file: BinaryIO, timeout: float)
         yield response
 
 
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Return what the call returns, or raise TimeoutError when it takes too long.
+
+    A timeout of the socket begins anew with every byte, and looking up a name has none. The thread that is given up
+    ends with its connection, or with the process.
+    """
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            done.put((None, error))
+        else:
+            done.put((result, None))
+            if given_up.is_set():
+                result.close()
+
+    threading.Thread(target=run, name="codeformer-connect", daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        given_up.set()
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return result
+
+
 @contextmanager
 def _only_writer(part: Path, wait: Callable[[], None]) -> Iterator[BinaryIO]:
     """``part``, opened for reading and writing by this process alone (where the system has locks)."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     while True:
-        with os.fdopen(os.open(part, flags, 0o666), "r+b") as file:
+        with os.fdopen(open_own(part, os.O_RDWR), "r+b") as file:
             lock(file, wait)
             if _is_still(part, file):  # whoever held the lock may have renamed the file that we opened
                 yield file

@@ -57,13 +57,19 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
         def answer(self, behaviour: str, start: int) -> None:
             content = server.content
             kind, _, value = behaviour.partition(":")
+            if kind == "trickling lines":
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nServer: ")
+                for _ in range(2000):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+                return
             if kind == "status":
                 self.send_response(int(value))
                 self.send_header("Retry-After", "7")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if kind == "no-range":
+            if kind.startswith("no-range"):
                 start = 0
             if kind == "wrong":
                 content = bytes(reversed(content))
@@ -88,7 +94,7 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             if kind != "endless":
                 self.send_header("Content-Length", str(length))
             self.end_headers()
-            if kind == "cut":
+            if kind.endswith("cut"):
                 body = body[: int(value)]
             if kind == "reset":
                 self.wfile.write(body[: int(value)])
@@ -101,6 +107,12 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body[: int(value)])
                 self.wfile.flush()
                 time.sleep(1.5)
+                return
+            if kind == "trickle":
+                with contextlib.suppress(OSError):
+                    for at in range(len(body)):
+                        self.wfile.write(body[at : at + 1])
+                        time.sleep(0.05)
                 return
             if kind == "slow":
                 for at in range(0, len(body), 20_000):
@@ -260,6 +272,56 @@ def test_attempts_that_bring_a_megabyte_do_not_count_as_failed(server: Server, g
     server.script = [f"cut:{1 << 20}"]
     get(size=8 << 20, sha256=hashlib.sha256(server.content).hexdigest(), attempts=2)
     assert len(server.requests) == 8
+
+
+@pytest.mark.parametrize("missing", [1, 5000])
+def test_a_mirrors_short_file_ends_after_two_readings(server: Server, get: Get, tmp_path: Path, missing: int) -> None:
+    """Each reading brings megabytes, and the attempt after it none: that alternated for ever."""
+    content = bytes(3 << 20)
+    server.content = content[:-missing]
+    with pytest.raises(WeightsError, match=f"has {len(content) - missing} bytes instead of {len(content)}") as caught:
+        get(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    assert [asked for _, asked in server.requests] == [None, f"bytes={len(content) - missing}-"] * 2
+    assert server.url in str(caught.value) and "\n" not in str(caught.value)
+    assert there(tmp_path) == {}
+
+
+def test_a_server_that_never_gets_further_ends_too(server: Server, get: Get, tmp_path: Path) -> None:
+    """Without ranges every attempt brings the same megabytes."""
+    server.content = bytes(4 << 20)
+    server.script = [f"no-range cut:{3 << 20}"]
+    with pytest.raises(WeightsError, match=f"ended after {3 << 20} of {4 << 20} bytes"):
+        get(size=4 << 20, sha256=hashlib.sha256(server.content).hexdigest())
+    assert len(server.requests) == 5
+
+
+def test_many_small_steps_end_too(server: Server, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codeformer.hub.download._ENOUGH", 1)
+    server.script = ["cut:1"]
+    with pytest.raises(WeightsError, match="ended after 40 of"):
+        get(attempts=2)
+    assert len(server.requests) == 40
+
+
+@pytest.mark.parametrize("fault", ["trickle", "trickling lines"])
+def test_a_server_that_trickles_is_given_up(server: Server, get: Get, tmp_path: Path, fault: str) -> None:
+    server.script = [fault]
+    words = "less than 1000 bytes a second" if fault == "trickle" else "no answer within 2 s"
+    with pytest.raises(WeightsError, match=words) as caught:
+        get(attempts=2)
+    assert len(server.requests) == 2 and "\n" not in str(caught.value)
+    server.script = ["trickle", "well"]
+    get()
+    assert there(tmp_path) == {"w.pth": CONTENT}
+
+
+def test_a_planted_part_is_not_written_through(get: Get, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "w.pth.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError, match="link"):
+        get()
+    assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("status", [404, 410, 403, 401])
