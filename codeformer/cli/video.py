@@ -1,4 +1,4 @@
-"""``codeformer video``: arguments become options, options one run for each film."""
+"""``codeformer video``: restore the faces in films."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from codeformer.cli.options import (
     add_resume_options,
     face_work,
 )
-from codeformer.errors import CodeFormerError, ExitCode, UsageError
+from codeformer.errors import ExitCode
 from codeformer.tasks.table import TASKS
-from codeformer.video.options import TEMPORALS, FilmOptions, check_apart, parse_time
+from codeformer.video.options import TEMPORALS, FilmOptions, parse_time
 
 _DESCRIPTION = (
     "Restore the faces in films, with their sound, timing and metadata kept. The same command goes on after a run "
@@ -82,12 +82,10 @@ def _rate(text: str) -> Fraction:
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Work on each film. One that fails does not stop the others; with a single one its error is raised."""
-    inputs: list[Path] = list({os.path.realpath(path): path for path in reversed(args.input_path)}.values())[::-1]
-    if len(inputs) > 1 and args.output_path is not None and args.output_path.suffix and not args.output_path.is_dir():
-        raise UsageError("--output_path: several films need a folder, not one file")
+    """Restore every film. Raises CodeFormerError when nothing can be done at all, or a single film fails."""
+    sources: list[Path] = list({os.path.realpath(path): path for path in reversed(args.input_path)}.values())[::-1]
     first = FilmOptions(
-        source=inputs[0],
+        source=sources[0],
         output=args.output_path,
         work=face_work(args),
         temporal=args.temporal,
@@ -104,28 +102,9 @@ def run(args: argparse.Namespace) -> ExitCode:
         preview=args.preview,
         resume=args.resume,
         stretch=args.stretch,
+        w_by_model=args.fidelity_weight is None,
     )
-    from codeformer.pipeline.engine import choose_model, settle_w
-    from codeformer.video.film import run_film
+    from codeformer.video.films import run_films
 
-    task = TASKS[args.task]
-    w = settle_w(task, choose_model(task, first.work.model)[0], args.fidelity_weight)
-    first = replace(first, work=replace(first.work, w=w))
-
-    console = Console(quiet=args.quiet, verbose=args.verbose)
-    if len(inputs) == 1:
-        return run_film(first, console)
-    films = [replace(first, source=source) for source in inputs]
-    check_apart(films)
-    codes: list[ExitCode] = []
-    for film in films:
-        try:
-            codes.append(run_film(film, console))
-        except CodeFormerError as error:
-            console.error(str(error))
-            codes.append(error.exit_code)
-        if codes[-1] is ExitCode.INTERRUPTED:
-            return ExitCode.INTERRUPTED
-    if all(code is ExitCode.OK for code in codes):
-        return ExitCode.OK
-    return codes[0] if len(set(codes)) == 1 else ExitCode.SOME_FAILED
+    films = [replace(first, source=source) for source in sources]
+    return run_films(films, Console(quiet=args.quiet, verbose=args.verbose))

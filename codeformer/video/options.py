@@ -22,7 +22,10 @@ ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 @dataclass(frozen=True)
 class FilmOptions:
-    """One film to restore. Times are seconds from its beginning."""
+    """One film to restore. Times are seconds from its beginning.
+
+    ``w_by_model`` says that nobody asked for ``work.w``: a weights file that wants another fidelity weight gets it.
+    """
 
     source: Path
     output: Path | None = None  # a file, or a folder; None: results/<name>_<w>
@@ -41,6 +44,7 @@ class FilmOptions:
     preview: int = 0
     resume: bool = True
     stretch: int = 96  # frames that are finished, and kept over a kill, together
+    w_by_model: bool = False
 
     def __post_init__(self) -> None:
         if self.temporal not in TEMPORALS:
@@ -104,6 +108,9 @@ def partial_file(output: Path) -> Path:
 
 def check_apart(films: Sequence[FilmOptions]) -> None:
     """Raise UsageError if a film's results would replace another film of the run, or another one's results."""
+    given = films[0].output
+    if len(films) > 1 and given is not None and given.suffix and not given.is_dir():
+        raise UsageError(f"--output_path {given}: several films need a folder, not one file")
     sources = {identity: film.source for film in films if (identity := file_id(film.source)) is not None}
     taken: dict[str, Path] = {}
     for film in films:

@@ -1,0 +1,53 @@
+"""A run over several films: each is restored by :func:`~codeformer.video.film.run_film`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from codeformer.errors import CodeFormerError, ExitCode, RestorationError
+from codeformer.pipeline.engine import choose_model, settle_w
+from codeformer.run.messages import Messages
+from codeformer.run.runner import conclude, one_by_one, run_inputs
+from codeformer.run.tally import Outcome, Tally
+from codeformer.tasks.table import TASKS
+from codeformer.video.film import run_film
+from codeformer.video.options import FilmOptions, check_apart, output_file
+
+
+def run_films(films: Sequence[FilmOptions], console: Messages) -> ExitCode:
+    """Restore films, and write each with its report.
+
+    A film that fails does not stop the others. Ctrl-C ends the run with ``ExitCode.INTERRUPTED``; what is done of the
+    film at hand is then in ``NAME.partial.EXT``.
+
+    Args:
+        films: what to do. All have the same model, faces and canvas (``work``).
+        console: where the run speaks.
+
+    Raises:
+        UsageError: a film's result would replace another film, or its result.
+        CodeFormerError: nothing can be done: no weights, no such device, or a single film that fails.
+    """
+    task, work = TASKS["restore"], films[0].work
+    model = choose_model(task, work.model)[0]
+    work = replace(work, w=settle_w(task, model, None if films[0].w_by_model else work.w))
+    films = [replace(film, work=work) for film in films]
+    if len(films) == 1:
+        return run_film(films[0], console)
+    check_apart(films)
+
+    def restore(film: FilmOptions) -> Outcome:
+        code = run_film(film, console)
+        if code is ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        return Outcome(film.source, error=None if code is ExitCode.OK else _damaged(film))
+
+    tally = Tally(len(films))
+    do = one_by_one(restore, lambda film, error: Outcome(film.source, error=error), "film")
+    state = run_inputs(films, lambda film: film, do, tally, console, unit=None)  # each film has a bar of its own
+    return conclude(tally, state, console, did="films are done")
+
+
+def _damaged(film: FilmOptions) -> CodeFormerError:
+    return RestorationError(f"{film.source}: is damaged; {output_file(film)} holds what could be decoded")
