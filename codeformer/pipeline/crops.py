@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -38,11 +39,18 @@ class AlignedFace:
     source: Crop
 
 
-def find(study: Study, detector: Detector | None, options: FaceOptions) -> list[Face]:
+def find(study: Study, detector: Detector | None, options: FaceOptions, *, turned_views: bool = True) -> list[Face]:
     """Return all faces of a picture, left to right: detected, or given by hand.
 
     Where none is seen and a mask says what is to be filled, that may be what hides them: then they are searched with a
     guess in its place.
+
+    Args:
+        study: the picture as the task wants it.
+        detector: None finds nothing but faces by hand.
+        options: which faces.
+        turned_views: whether a picture without a sure upright face is looked at from its other sides. A film's
+            frames are not: most frames without a face would cost four looks.
 
     Raises:
         InputError: a face by hand lies outside of the picture.
@@ -52,10 +60,16 @@ def find(study: Study, detector: Detector | None, options: FaceOptions) -> list[
     if detector is None:
         return []
     seen = study.picture.rgb if study.seen is None else study.seen
-    faces = find_faces(seen, detector, threshold=options.det_threshold, min_size=options.min_face_size)
+    search = partial(
+        find_faces,
+        detector=detector,
+        threshold=options.det_threshold,
+        min_size=options.min_face_size,
+        turned_views=turned_views,
+    )
+    faces = search(seen)
     if not faces and study.seen is None and study.mask is not None:
-        seen = uncovered(study.picture.rgb, study.mask)
-        faces = find_faces(seen, detector, threshold=options.det_threshold, min_size=options.min_face_size)
+        faces = search(uncovered(study.picture.rgb, study.mask))
     return faces
 
 

@@ -17,6 +17,7 @@ from codeformer.arrays import Crop, Matrix
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
+from codeformer.faces.find import close_scale, smallest_face
 from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
@@ -31,6 +32,7 @@ _log = logging.getLogger("codeformer")
 
 _WINDOW_PIXELS = 40_000_000  # a window holds no more source pixels than this, but always one picture
 _WINDOW_PICTURES = 32
+_SMALL_FACE = 24.5  # pixels: where smaller faces may be missed, a note says so
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class _Waiting(Generic[K]):
     faces: list[Face] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
     restored: list[Crop] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     error: CodeFormerError | None = None
 
     @contextmanager
@@ -154,6 +157,11 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
             if not options.aligned:
                 item.faces = find(item.study, engine.detector, options)
                 height, width = item.study.picture.rgb.shape[:2]
+                if engine.detector is not None and (least := smallest_face(width, height)) > _SMALL_FACE:
+                    item.notes.append(
+                        f"was searched at {close_scale(width, height):.0%} of its size; faces below about {least:.0f} "
+                        "pixels may be missed: cut the picture into pieces to find them"
+                    )
                 numbers = choose(item.faces, options, width, height)
         with item.clock.timed("align"):
             size = engine.restorer.size
@@ -202,7 +210,7 @@ def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
         picture=picture,
         output=None if item.error else output,
         faces=() if item.error else _face_results(item),
-        notes=(*(picture.warnings if picture else ()), *(study.notes if study else ()), *notes),
+        notes=(*(picture.warnings if picture else ()), *(study.notes if study else ()), *item.notes, *notes),
         seconds=item.clock.seconds,
         error=item.error,
     )

@@ -315,7 +315,7 @@ def find_in_frame(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
     """Return the frame with its faces; a frame equal to the one before has the same."""
     if frame.same and before is not None:
         return Seen(frame, before.faces)
-    faces = find(Study(Picture(frame.rgb)), engine.detector, engine.work.faces)
+    faces = find(Study(Picture(frame.rgb)), engine.detector, engine.work.faces, turned_views=False)
     return Seen(frame, tuple(faces))
 
 

@@ -299,6 +299,16 @@ def test_warnings_of_the_picture_arrive(engine: Engine) -> None:
     assert "first frame only" in result.notes
 
 
+def test_a_picture_that_is_searched_much_smaller_than_it_is_says_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("searched" in note for note in run(engine, Picture(scene()))[0].notes)
+    monkeypatch.setattr("codeformer.pipeline.pictures.smallest_face", lambda width, height: 40.0)
+    monkeypatch.setattr("codeformer.pipeline.pictures.close_scale", lambda width, height: 0.3)
+    (note,) = run(engine, Picture(scene()))[0].notes
+    assert "30%" in note and "below about 40 pixels" in note
+
+
 def test_the_task_decides_when_no_face_is_an_error(engine: Engine) -> None:
     fussy = type("Fussy", (type(TASKS["restore"]),), {"needs_face": True, "prepare": lambda self, crop: None})()
     for picture in (Picture(scene()), Picture(scene((60, 50)))):
