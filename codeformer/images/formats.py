@@ -22,7 +22,7 @@ FORMAT_OF_SUFFIX = {
 }
 WRITABLE_SUFFIXES: frozenset[str] = frozenset(FORMAT_OF_SUFFIX)
 # What a folder scan takes as pictures: lower case, with the dot.
-SUFFIXES: frozenset[str] = WRITABLE_SUFFIXES | {".gif"}
+SUFFIXES: frozenset[str] = WRITABLE_SUFFIXES | {".gif", ".mpo"}
 # These are TIFF files inside, whose first page is a thumbnail: read as TIFF they would give the wrong picture.
 RAW_SUFFIXES = frozenset({".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
 KNOWN = "JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC or AVIF"

@@ -20,6 +20,7 @@ from codeformer.files.opening import open_regular
 from codeformer.images import damage, formats
 from codeformer.images import exif as exif_blocks
 from codeformer.images.limits import least_bytes, most_pixels
+from codeformer.images.metadata import said_by
 from codeformer.images.png import png_is_deep, read_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import read_tiff
@@ -141,8 +142,9 @@ def _decoded(
             f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
             "download it again"
         )
-    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:  # a JPEG's further frames are previews, depth, gain
-        notes.append(f"has {image.n_frames} frames or pages; only the first is used")  # type: ignore[attr-defined]
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        what = "pictures, as of a stereo camera or with a preview" if kind == "JPEG" else "frames or pages"
+        notes.append(f"has {frames} {what}; only the first is used")
     rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
     if kind == "JPEG":
         file.seek(0)
@@ -154,6 +156,8 @@ def _decoded(
         notes.append(mended.note)
     exif = _exif(image, kind)
     icc = _icc(image, grey, notes)
+    said = said_by(image, kind, file, exif)
+    dpi = said.dpi[::-1] if said.dpi and orientation in (5, 6, 7, 8) else said.dpi
     return Picture(
         rgb=_oriented(rgb, orientation),
         alpha=None if alpha is None else _oriented(alpha, orientation),
@@ -162,7 +166,11 @@ def _decoded(
         format=kind,
         grey=grey,
         path=path,
-        warnings=tuple(notes),
+        warnings=(*notes, *said.notes),
+        xmp=said.xmp,
+        iptc=said.iptc,
+        text=said.text,
+        dpi=dpi,
     )
 
 

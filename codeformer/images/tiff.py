@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,8 +166,17 @@ def mend_tiff(data: bytes, max_pixels: int) -> tuple[bytes, int, int] | None:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def encode_tiff(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
-    """``pixels`` (H, W, 1 to 4) uint8 or uint16: grey, grey and alpha, RGB, or RGBA. Deflate with differences."""
+def encode_tiff(
+    pixels: np.ndarray, icc: bytes | None, exif: bytes | None, extras: Mapping[int, tuple[int, Any]] | None = None
+) -> bytes:
+    """Return a TIFF file, deflated with differences.
+
+    Args:
+        pixels: (H, W, 1 to 4) uint8 or uint16: grey, grey and alpha, RGB, or RGBA.
+        icc: an ICC profile.
+        exif: an EXIF block, whose descriptive tags are taken over.
+        extras: further tags, with their types and values.
+    """
     height, width, channels = pixels.shape
     wide = pixels.astype(pixels.dtype.newbyteorder("<"))
     wide[:, 1:] -= wide[:, :-1].copy()
@@ -175,6 +185,9 @@ def encode_tiff(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> by
     if exif:
         for tag, value in exif_blocks.tiff_tags(exif).items():
             table[tag] = value
+    for tag, (kind, value) in (extras or {}).items():
+        table.tagtype[tag] = kind
+        table[tag] = value
     table[TiffImagePlugin.IMAGEWIDTH] = width
     table[TiffImagePlugin.IMAGELENGTH] = height
     table[TiffImagePlugin.BITSPERSAMPLE] = (8 * pixels.dtype.itemsize,) * channels

@@ -16,7 +16,11 @@ class Picture:
     ``rgb`` is (H, W, 3) uint8 or uint16 in display order (EXIF orientation applied), in the colour space of ``icc``
     (sRGB where that is None). ``alpha`` is (H, W) of the same dtype, not premultiplied. ``exif`` begins with the TIFF
     header and says orientation 1. ``grey`` tells that the file had one colour channel. ``format`` is Pillow's name of
-    the format the file really has. Raises ValueError for arrays of another shape or dtype.
+    the format the file really has. ``xmp`` and ``iptc`` are these blocks as bytes, ``text`` pairs of keyword and text
+    (PNG's texts, comments), ``dpi`` pixels per inch, x and y, of the picture as it is.
+
+    Raises:
+        ValueError: arrays of another shape or dtype.
     """
 
     rgb: np.ndarray
@@ -27,6 +31,10 @@ class Picture:
     grey: bool = False
     path: Path | None = None
     warnings: tuple[str, ...] = ()
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype not in (np.uint8, np.uint16):
@@ -38,7 +46,11 @@ class Picture:
 
 
 def replace_rgb(picture: Picture, rgb: np.ndarray, alpha: np.ndarray | None = None) -> Picture:
-    """The picture with other colours, of any size and depth. Its own alpha is resized to fit if none is given."""
+    """Return the picture with other pixels, of any size and depth.
+
+    Its own alpha is resized to fit if none is given, and its resolution changes with its size, so that a print of it
+    keeps its size.
+    """
     if alpha is None and picture.alpha is not None:
         alpha = picture.alpha
         if alpha.shape != rgb.shape[:2]:
@@ -47,7 +59,17 @@ def replace_rgb(picture: Picture, rgb: np.ndarray, alpha: np.ndarray | None = No
             alpha = cv2.resize(alpha, (rgb.shape[1], rgb.shape[0]), interpolation=method)
     if alpha is not None and alpha.dtype != rgb.dtype:
         alpha = to_uint16(alpha) if rgb.dtype == np.uint16 else to_uint8(alpha)
-    return replace(picture, rgb=rgb, alpha=alpha)
+    dpi = picture.dpi
+    if dpi is not None:
+        (old_height, old_width), (height, width) = picture.rgb.shape[:2], rgb.shape[:2]
+        dpi = (dpi[0] * width / old_width, dpi[1] * height / old_height)
+    return replace(picture, rgb=rgb, alpha=alpha, dpi=dpi)
+
+
+def described_as(picture: Picture, source: Picture) -> Picture:
+    """Return ``picture`` with what ``source`` says of itself: the same picture, of another size."""
+    same = replace_rgb(replace(source, alpha=None), picture.rgb)
+    return replace(picture, exif=same.exif, xmp=same.xmp, iptc=same.iptc, text=same.text, dpi=same.dpi)
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:

@@ -15,19 +15,34 @@ from codeformer.files.atomic import reason, shown, write_atomic
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
 from codeformer.images.blend import mix
+from codeformer.images.metadata import Said, fitted_xmp, into_jpeg, into_png, texts_as_tags, tiff_extras
 from codeformer.images.png import encode_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import encode_tiff
 from codeformer.images.value import Picture, to_uint8
 
 _log = logging.getLogger("codeformer")
+_LONGEST_EXIF = 65000  # bytes: JPEG keeps it in one segment
+
+
+_BITS_KEPT = ("PNG", "TIFF")
+_NO_ALPHA = ("JPEG", "BMP")
 
 
 def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
     """Write ``picture`` to ``path`` in the format of its suffix, atomically; folders on the way are made.
 
-    ``quality`` (1 to 100) is for JPEG, WebP (100 is lossless), AVIF and HEIC. A grey picture whose three channels are
-    still equal is written with one channel. Raises OutputError naming the path; the file is then as it was before.
+    A grey picture whose three channels are still equal is written with one channel. What the format cannot hold is
+    logged in one line.
+
+    Args:
+        picture: the picture.
+        path: the file; it may be there.
+        quality: 1 to 100, for JPEG, WebP (100 is lossless), AVIF and HEIC.
+
+    Raises:
+        OutputError: it cannot be written, naming the path; the file is then as it was before.
+        OutOfMemoryError: there is not enough memory.
     """
     path = Path(path)
     name = shown(path)
@@ -37,16 +52,32 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
             f"{name}: cannot write {path.suffix or 'a file without suffix'}; use .png, .jpg, .webp or .tif"
         )
     try:
-        data = encode_picture(picture, kind, quality=quality)
+        data, lost = _encoded(picture, kind, quality)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory to write a picture of this size") from error
     except Exception as error:  # encoders raise anything at all
         raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
     write_atomic(path, data)
+    if lost:
+        _log.warning("%s: %s cannot hold %s; PNG can", name, kind, _listed(lost))
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
-    """The bytes of a file of format ``kind`` (Pillow's name). Raises ValueError and others if that cannot hold it."""
+    """Return the bytes of a file of format ``kind`` (Pillow's name).
+
+    Raises:
+        ValueError: the format cannot hold the picture; encoders raise others, too.
+    """
+    return _encoded(picture, kind, quality)[0]
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str]]:
+    """The file, and what it does not hold of the picture."""
+    lost: list[str] = []
     rgb, alpha = picture.rgb, picture.alpha
     one_channel = picture.grey and bool((rgb[..., :1] == rgb).all())
     icc = picture.icc
@@ -55,30 +86,76 @@ def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
         icc = None
     if icc and space_of(icc) == "RGB ":
         one_channel = False  # a profile for three channels needs three
-    if kind in ("JPEG", "BMP") and alpha is not None:
+    if kind in _NO_ALPHA and alpha is not None:
+        if (alpha != np.iinfo(alpha.dtype).max).any():
+            lost.append("transparency (white instead)")
         rgb, alpha = _flattened(rgb, alpha), None
-    if kind not in ("PNG", "TIFF"):
+    if kind not in _BITS_KEPT:
+        if rgb.dtype == np.uint16:
+            lost.append("16 bits a channel (8 instead)")
         rgb, alpha = to_uint8(rgb), None if alpha is None else to_uint8(alpha)
     if kind == "TIFF" and alpha is not None and rgb.dtype == np.uint16:
         one_channel = False  # 16-bit grey with alpha is a TIFF that hardly any program opens
     colours = rgb[..., :1] if one_channel else rgb
     pixels = np.ascontiguousarray(colours) if alpha is None else np.concatenate([colours, alpha[..., None]], axis=2)
+    exif, said, more = _said(picture, kind)
+    lost += more
     if kind == "TIFF":
-        return encode_tiff(pixels, icc, picture.exif)
+        return encode_tiff(pixels, icc, exif, tiff_extras(said)), lost
     if pixels.dtype == np.uint16:
-        return encode_png(pixels, icc, picture.exif)
+        return into_png(encode_png(pixels, icc, exif), said), lost
     _check_size(kind, *pixels.shape[:2])
-    return _encode_with_pillow(pixels, kind, quality, icc, picture.exif)
+    if kind == "BMP" and icc:
+        lost.append("its ICC profile")
+    data = _encode_with_pillow(pixels, kind, quality, icc, exif, said)
+    if kind == "PNG":
+        data = into_png(data, said)
+    elif kind == "JPEG":
+        data, more = into_jpeg(data, said)
+        lost += more
+    return data, lost
 
 
-def _encode_with_pillow(pixels: np.ndarray, kind: str, quality: int, icc: bytes | None, exif: bytes | None) -> bytes:
+def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
+    """EXIF and the rest of what the file is to say, as the format can, and what it cannot."""
+    height, width = picture.rgb.shape[:2]
+    lost: list[str] = []
+    exif, dpi, text, iptc = picture.exif, picture.dpi, picture.text, picture.iptc
+    if kind == "BMP":
+        blocks = {"EXIF": exif, "XMP": picture.xmp, "IPTC": iptc, "texts": text}
+        return None, Said(dpi=dpi), [f"its {name}" for name, block in blocks.items() if block]
+    if kind not in ("PNG", "JPEG"):
+        exif, left = texts_as_tags(exif, text)
+        if left:
+            lost.append(f"its texts ({', '.join(left)})")
+        text = ()
+    if kind in ("WEBP", "AVIF", "HEIF"):
+        if dpi is not None and exif is None:
+            exif = exif_blocks.with_tags(None, {})
+        if iptc:
+            lost.append("its IPTC")
+        iptc = None
+    if exif is not None:
+        exif = exif_blocks.fitted(exif, width, height, dpi)
+    if kind == "JPEG" and exif is not None and len(exif) > _LONGEST_EXIF:
+        lost.append("its EXIF of more than 64 kB")
+        exif = None
+    xmp = None if picture.xmp is None else fitted_xmp(picture.xmp, width, height, dpi)
+    return exif, Said(xmp, iptc, text, dpi), lost
+
+
+def _encode_with_pillow(
+    pixels: np.ndarray, kind: str, quality: int, icc: bytes | None, exif: bytes | None, said: Said
+) -> bytes:
     if not formats.available(kind):
         raise ValueError("it needs an extra: pip install 'codeformer[heif]'")
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    if exif and kind == "JPEG" and len(exif) > 65000:
-        _log.warning("the EXIF block is too long for a JPEG file; left out")
-    elif exif and kind != "BMP":
+    if exif:
         options["exif"] = exif_blocks.with_prefix(exif) if kind == "JPEG" else exif
+    if said.dpi and kind in ("JPEG", "BMP"):
+        options["dpi"] = tuple(min(65535, max(1, round(value))) for value in said.dpi)
+    if said.xmp and kind in ("WEBP", "AVIF", "HEIF"):
+        options["xmp"] = said.xmp
     if kind == "PNG":
         options["compress_level"] = 4
     elif kind == "JPEG":

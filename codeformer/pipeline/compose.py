@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
 from codeformer.faces.face import Face
 from codeformer.faces.paste import coverage, geometric_mask, paste_faces
-from codeformer.images.picture import Picture, replace_rgb
+from codeformer.images.picture import Picture, described_as, replace_rgb
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.crops import AlignedFace
 from codeformer.tasks.base import Study, Task
@@ -69,7 +69,7 @@ def compose(
     before = study.picture
     if how.aligned and not how.task.in_place:
         with clock.timed("paste"):
-            return replace(as_picture(before, restored[0]), exif=before.exif), []
+            return described_as(as_picture(before, restored[0]), before), []
     size = (before.rgb.shape[1], before.rgb.shape[0])
     with clock.timed("parse"):
         masks = _masks(aligned, restored, how)
