@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.pipeline.restorer import pick_device
     from codeformer.tasks.table import TASKS
     from codeformer.train.data import list_faces
-    from codeformer.train.evaluate import Judges, Question, evaluate, table
-    from codeformer.train.losses import LAYERS, PerceptualDistance
+    from codeformer.train.evaluate import Measures, Question, evaluate, table
+    from codeformer.train.perceptual import LAYERS, PerceptualDistance
 
     list_faces(args.data)  # a wrong folder is said before the networks are loaded
     model, notes = resolve_model(args.model, args.task, args.weights_dir)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     net = load_network(model)
     layers = args.perceptual_layers or tuple(LAYERS)
     perceptual = None if args.no_perceptual else PerceptualDistance(args.perceptual, layers).to(device)
-    judges = Judges(
+    measures = Measures(
         perceptual and perceptual.to(memory_format=channels_last),
         None if args.no_identity else _identity(console),
         args.perceptual_size,
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> ExitCode:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = evaluate(net, args.data, question, judges, limit=args.limit, device=device, progress=progress)
+        result = evaluate(net, args.data, question, measures, limit=args.limit, device=device, progress=progress)
 
     emit(
         f"{model}: {args.task}, {_described(question.degradation)}, seed {args.seed}, AdaIN {'on' if adain else 'off'}"

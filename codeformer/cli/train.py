@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from pathlib import Path
 
 from codeformer.cli.options import add_message_options
@@ -33,7 +34,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--teacher", type=Path, metavar="FILE", help="stage 1's weights, for the codes; in stage 2 by default --init"
     )
     parser.add_argument("--validation", type=Path, metavar="DIR", help="faces for sample sheets and metrics")
-    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="VGG16 features; default: torchvision's")
+    parser.add_argument(
+        "--perceptual",
+        type=Path,
+        metavar="FILE",
+        help="VGG16's features and LPIPS's heads; default: torchvision's and the package lpips's",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
     parser.add_argument("--time_limit", type=duration, metavar="TIME", help="stop cleanly after, e.g., 20m, 3h, 90s")
     parser.add_argument(
@@ -46,9 +52,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Train, and print the weights file's path. Raises CodeFormerError."""
+    started = time.monotonic()  # before PyTorch, whose import takes seconds
     from codeformer.pipeline.restorer import is_out_of_memory
     from codeformer.train.data import Folder
     from codeformer.train.loop import train
+    from codeformer.train.networks import Files
     from codeformer.train.settings import load_settings
 
     settings = load_settings(args.config, args.stage, args.set)
@@ -58,12 +66,9 @@ def run(args: argparse.Namespace) -> ExitCode:
             settings,
             [Folder.parse(text) for text in args.data],
             args.output_path or Path("runs") / f"{name}-stage{args.stage}",
-            validation=args.validation,
-            perceptual=args.perceptual,
-            init=args.init,
-            teacher=args.teacher,
+            files=Files(args.init, args.teacher, args.perceptual, args.validation),
             resume=args.resume,
-            time_limit=args.time_limit,
+            time_limit=args.time_limit and args.time_limit - (time.monotonic() - started),
             device=args.device,
             quiet=args.quiet,
         )

@@ -241,10 +241,14 @@ class VectorQuantizer(nn.Module):
         self.embedding.weight.data.uniform_(-1.0 / codebook_size, 1.0 / codebook_size)
 
     def distances(self, z: Tensor) -> Tensor:
-        """Return squared distances of every cell to every code: (B, C, h, w) -> (B h w, codebook_size)."""
-        flat = z.permute(0, 2, 3, 1).reshape(-1, self.emb_dim)
-        codes = self.embedding.weight
-        return flat.pow(2).sum(1, keepdim=True) + codes.pow(2).sum(1) - 2 * flat @ codes.t()
+        """Return squared distances of every cell to every code: (B, C, h, w) -> (B h w, codebook_size).
+
+        In float32, also under autocast: in bfloat16 one cell in a hundred would take another code.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            flat = z.float().permute(0, 2, 3, 1).reshape(-1, self.emb_dim)
+            codes = self.embedding.weight.float()
+            return flat.pow(2).sum(1, keepdim=True) + codes.pow(2).sum(1) - 2 * flat @ codes.t()
 
     def encode(self, z: Tensor) -> Tensor:
         """Return the nearest codes, (B, h w) int64."""

@@ -28,8 +28,8 @@ class State:
     net: nn.Module
     average: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
-    judge: nn.Module | None
-    judge_optimizer: torch.optim.Optimizer | None
+    discriminator: nn.Module | None
+    discriminator_optimizer: torch.optim.Optimizer | None
     scaler: torch.amp.GradScaler
     codebook: "Codebook"
 
@@ -38,8 +38,8 @@ class State:
         named = {
             "net": self.net,
             "optimizer": self.optimizer,
-            "judge": self.judge,
-            "judge_optimizer": self.judge_optimizer,
+            "discriminator": self.discriminator,
+            "discriminator_optimizer": self.discriminator_optimizer,
             "scaler": self.scaler,
             "codebook": self.codebook,
         }

@@ -23,8 +23,8 @@ from codeformer.tasks.inpainting.masks import smear
 from codeformer.tasks.table import TASKS
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask
-from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import Identity, chroma_error, colourfulness, cosine, psnr, ssim
+from codeformer.train.perceptual import PerceptualDistance
 
 Scores = dict[str, float]
 INPUT = "input"
@@ -68,7 +68,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Judges:
+class Measures:
     """The measures that need a network; None is left out.
 
     With ``perceptual_side`` the perceptual distance looks at every picture reduced to so many pixels a side.
@@ -143,7 +143,7 @@ def evaluate(
     net: CodeFormer | VQAutoEncoder,
     folder: Path,
     question: Question,
-    judges: Judges,
+    measures: Measures,
     *,
     limit: int | None = None,
     device: torch.device | None = None,
@@ -156,13 +156,13 @@ def evaluate(
 
     Raises:
         InputError: no such folder, no pictures, or one that is no square picture.
-        UsageError: a side of the question's ``reduced``, or the judges' ``perceptual_side``, is larger than the
+        UsageError: a side of the question's ``reduced``, or the measures' ``perceptual_side``, is larger than the
             network's.
         RestorationError: the network's output is not finite.
     """
     if any(side > net.config.img_size for side in question.reduced):
         raise UsageError(f"--reduced: at most the {net.config.img_size} pixels that the faces have")
-    if (judges.perceptual_side or 0) > net.config.img_size:
+    if (measures.perceptual_side or 0) > net.config.img_size:
         raise UsageError(f"--perceptual_size: at most the {net.config.img_size} pixels that the faces have")
     files = list_faces(folder)
     chosen = spread(len(files), limit)
@@ -182,7 +182,7 @@ def evaluate(
         for title, answer in answers.items():
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
-        faces[name] = score(sample, answers, question, judges, device)
+        faces[name] = score(sample, answers, question, measures, device)
         if index in shown:
             for title, picture in {**answers, "original": sample.hq}.items():
                 sheet.setdefault(title, []).append(picture)
@@ -259,7 +259,7 @@ def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, dev
 
 @torch.inference_mode()
 def score(
-    sample: Sample, answers: Mapping[str, Crop], question: Question, judges: Judges, device: torch.device
+    sample: Sample, answers: Mapping[str, Crop], question: Question, measures: Measures, device: torch.device
 ) -> dict[str, Scores]:
     """Return every answer's scores against the sharp face. For inpainting PSNR and distance look into the hole only."""
     result: dict[str, Scores] = {}
@@ -268,17 +268,18 @@ def score(
         if question.task == "colorize":
             result[title]["chroma"] = chroma_error(answer, sample.hq)
             result[title]["colour"] = colourfulness(answer, sample.hq)
-    if judges.perceptual is not None:
+    if measures.perceptual is not None:
         mask = None if sample.mask is None else torch.from_numpy(sample.mask)[None, None].to(device)
-        target = judges.perceptual.maps(to_tensor(judges.view(sample.hq))[None].to(device))
+        target = measures.perceptual.vgg(to_tensor(measures.view(sample.hq))[None].to(device))
         for title, answer in answers.items():
-            distance = judges.perceptual.to_maps(to_tensor(judges.view(answer))[None].to(device), target, mask)
+            found = measures.perceptual.vgg(to_tensor(measures.view(answer))[None].to(device))
+            distance = measures.perceptual.between(found, target, mask)
             result[title]["perceptual"] = float(distance)
-    if judges.identity is not None:
-        place = judges.identity.place(sample.hq)
-        person = judges.identity.describe(sample.hq, place)
+    if measures.identity is not None:
+        place = measures.identity.place(sample.hq)
+        person = measures.identity.describe(sample.hq, place)
         for title, answer in answers.items():
-            found = judges.identity.describe(answer, place)
+            found = measures.identity.describe(answer, place)
             result[title]["identity"] = cosine(found, person)
             result[title]["identity_distance"] = float(np.linalg.norm(found - person))
     return result

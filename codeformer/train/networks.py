@@ -14,17 +14,35 @@ from codeformer.models.config import Config
 from codeformer.models.discriminator import PatchDiscriminator
 from codeformer.models.load import load_into, load_network, read_state
 from codeformer.models.vqgan import VQAutoEncoder
+from codeformer.train.adversarial import FeatureDiscriminator
 from codeformer.train.identity import IdentityDistance
-from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import dlib_models
 from codeformer.train.muon import Muon
+from codeformer.train.perceptual import PerceptualDistance
 from codeformer.train.settings import Settings
 
 TRANSFORMER = ("position_emb", "feat_emb", "ft_layers", "idx_pred_layer")
 
 
+@dataclass(frozen=True)
+class Files:
+    """The files and folders that a run takes besides its faces; each may be None.
+
+    Attributes:
+        init: weights to start from, of the stage before.
+        teacher: stage I's weights, whose encoder says the sharp face's codes; in stage II `init` by default.
+        perceptual: VGG16's features and LPIPS's heads, see :class:`PerceptualDistance`; None: torchvision's.
+        validation: a folder of faces for sheets and metrics.
+    """
+
+    init: Path | None = None
+    teacher: Path | None = None
+    perceptual: Path | None = None
+    validation: Path | None = None
+
+
 @dataclass
-class Players:
+class Networks:
     """The networks of a run. ``teacher`` is stage I's encoder and codebook, which say the sharp face's codes."""
 
     net: VQAutoEncoder | CodeFormer
@@ -34,54 +52,70 @@ class Players:
     identity: IdentityDistance | None = None
 
 
-def build(
-    settings: Settings, device: torch.device, *, perceptual: Path | None, init: Path | None, teacher: Path | None
-) -> Players:
+def build(settings: Settings, device: torch.device, files: Files) -> Networks:
     """Build the networks of a stage and load what it starts from.
 
     Raises:
         UsageError: the hyperparameters make no network, of this stage or a later one, or a file is missing.
         WeightsError: a file does not fit.
     """
-    config = settings.network
-    check_network(config)
-    if settings.stage == 1:
-        net: VQAutoEncoder | CodeFormer = VQAutoEncoder.from_config(
-            replace(config, n_layers=0, connect_list=(), pixel_skip=False)
-        )
-        if init:
-            load_into(net, init)
-    else:
-        if init is None:
-            raise UsageError(
-                f"stage {settings.stage} starts from the weights of stage {settings.stage - 1}: --init FILE"
-            )
-        net = CodeFormer.from_config(config)
-        start_identity(net)
-        load_into(net, init, partial=True)
-        check_start(net, init, settings.stage)
-    guide = None
-    if settings.stage > 1 and (settings.cross_entropy or settings.feature):
-        if settings.stage == 3 and teacher is None:
-            raise UsageError(
-                "cross_entropy and feature need the codes of sharp faces, which stage 1's encoder says: --teacher FILE"
-            )
-        source = teacher or init
-        loaded = load_network(source) if source else net
-        guide = VQAutoEncoder.from_config(replace(loaded.config, n_layers=0, connect_list=(), pixel_skip=False))
-        own = guide.state_dict()
-        guide.load_state_dict({n: t for n, t in loaded.state_dict().items() if n in own})
-        guide.requires_grad_(False).eval()
-    needs_pictures = settings.stage != 2
-    vgg = PerceptualDistance(perceptual, settings.perceptual_layers) if needs_pictures and settings.perceptual else None
-    judge = PatchDiscriminator(settings.ndf) if needs_pictures and settings.gan else None
-    person = None
-    if needs_pictures and settings.identity:
-        person = IdentityDistance(dlib_models() / "dlib_face_recognition_resnet_model_v1.dat")
-    for module in (net, guide, judge, vgg, person):
+    check_network(settings.network)
+    net = build_net(settings, files.init)
+    networks = Networks(net, build_teacher(settings, net, files))
+    if settings.stage != 2:
+        if settings.perceptual:
+            networks.perceptual = make_perceptual(settings, files.perceptual)
+        if settings.gan:
+            features = settings.discriminator == "features"
+            networks.discriminator = FeatureDiscriminator() if features else PatchDiscriminator(settings.ndf)
+        if settings.identity:
+            networks.identity = IdentityDistance(dlib_models() / "dlib_face_recognition_resnet_model_v1.dat")
+    for module in vars(networks).values():
         if module is not None:
-            module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Players(net, guide, judge, vgg, person)
+            module.to(device, memory_format=torch.channels_last)
+    return networks
+
+
+def build_net(settings: Settings, init: Path | None) -> VQAutoEncoder | CodeFormer:
+    """Build the network that trains, of the stage before where there is one."""
+    if settings.stage == 1:
+        autoencoder = VQAutoEncoder.from_config(autoencoder_of(settings.network))
+        if init:
+            load_into(autoencoder, init)
+        return autoencoder
+    if init is None:
+        raise UsageError(f"stage {settings.stage} starts from the weights of stage {settings.stage - 1}: --init FILE")
+    net = CodeFormer.from_config(settings.network)
+    start_identity(net)
+    load_into(net, init, partial=True)
+    check_start(net, init, settings.stage)
+    return net
+
+
+def build_teacher(settings: Settings, net: nn.Module, files: Files) -> VQAutoEncoder | None:
+    """Build stage I's encoder and codebook, fixed, where the losses need the sharp face's codes."""
+    if settings.stage == 1 or not (settings.cross_entropy or settings.feature):
+        return None
+    if settings.stage == 3 and files.teacher is None:
+        raise UsageError(
+            "cross_entropy and feature need the codes of sharp faces, which stage 1's encoder says: --teacher FILE"
+        )
+    source = files.teacher or files.init
+    loaded: Any = load_network(source) if source else net
+    teacher = VQAutoEncoder.from_config(autoencoder_of(loaded.config))
+    own = teacher.state_dict()
+    teacher.load_state_dict({n: t for n, t in loaded.state_dict().items() if n in own})
+    return teacher.requires_grad_(False).eval()
+
+
+def autoencoder_of(config: Config) -> Config:
+    """Return the hyperparameters of a network's autoencoder, which stage I trains."""
+    return replace(config, n_layers=0, connect_list=(), pixel_skip=False)
+
+
+def make_perceptual(settings: Settings, weights: Path | None) -> PerceptualDistance:
+    """Build the perceptual distance of the settings."""
+    return PerceptualDistance(weights, settings.perceptual_layers, settings.perceptual_kind)
 
 
 def check_network(config: Config) -> None:
@@ -106,7 +140,7 @@ def check_start(net: CodeFormer, init: Path, stage: int) -> None:
         )
 
 
-def compile_players(players: Players) -> None:
+def compile_networks(networks: Networks) -> None:
     """Let torch.compile translate what a step spends its time in; names and weights stay as they are.
 
     Raises:
@@ -114,16 +148,17 @@ def compile_players(players: Players) -> None:
     """
     if not hasattr(torch.compiler, "set_stance"):  # without it, each validation would be translated anew
         raise UsageError("training settings: compile needs PyTorch 2.6 or newer")
-    net: Any = players.net
+    net: Any = networks.net
     if isinstance(net, CodeFormer):
         for name in ("encode_features", "predict_logits", "decode_latent"):
             setattr(net, name, torch.compile(getattr(net, name)))
     else:
         net.encoder.compile()
         net.generator.compile()
-    for judge in (players.perceptual, players.identity):
-        if judge is not None:
-            judge.compile()
+    if networks.perceptual is not None:
+        networks.perceptual.vgg.compile()
+    if networks.identity is not None:
+        networks.identity.compile()
 
 
 @torch.no_grad()
@@ -156,8 +191,34 @@ def choose_parameters(net: nn.Module, names: Sequence[str]) -> list[nn.Parameter
 
 
 def make_optimizer(net: nn.Module, trained: Sequence[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimizer of the network; codes and positions are tables of vectors, which Muon leaves to AdamW."""
+    """Return the optimizer of the network.
+
+    Codes and positions are tables of vectors, which Muon leaves to AdamW. With ``refine_lr`` the refinement is a group
+    of AdamW's with a rate of its own: ``times`` says how many times the run's.
+    """
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    apart = [p for p in trained if settings.refine_lr and names[id(p)].startswith("generator.refine.")]
+    chosen = {id(p) for p in apart}
+    rest = [p for p in trained if id(p) not in chosen]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trained, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    tables = [p for name, p in net.named_parameters() if name.startswith(("quantize.", "position_emb"))]
-    return Muon(trained, settings.lr, settings.betas, settings.weight_decay, tables=tables, scale=settings.muon_scale)
+        optimizer = torch.optim.AdamW(rest, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    else:
+        tables = [p for name, p in net.named_parameters() if name.startswith(("quantize.", "position_emb"))]
+        optimizer = Muon(
+            rest, settings.lr, settings.betas, settings.weight_decay, tables=tables, scale=settings.muon_scale
+        )
+    if apart:
+        optimizer.add_param_group({"params": apart, "times": settings.refine_lr / settings.lr})
+    return optimizer
+
+
+def make_discriminator_optimizer(discriminator: nn.Module | None, settings: Settings) -> torch.optim.Optimizer | None:
+    """Return the optimizer of the discriminator, AdamW, at its own rate or at the network's."""
+    if discriminator is None:
+        return None
+    rate = settings.discriminator_lr or settings.lr
+    optimizer = torch.optim.AdamW(
+        discriminator.parameters(), rate, betas=settings.discriminator_betas, weight_decay=0.0
+    )
+    optimizer.param_groups[0]["times"] = rate / settings.lr
+    return optimizer

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codeformer.train import checkpoint
-from codeformer.train.networks import Players
+from codeformer.train.networks import Files, Networks
 from codeformer.train.processes import World
 from codeformer.train.settings import Settings
 from codeformer.train.sheets import Validation
@@ -19,28 +20,36 @@ from codeformer.train.sheets import Validation
 class Reporter:
     """Progress bar, scalars, sheets and validation, on the first process."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        out: Path,
-        world: World,
-        validation: Path | None,
-        perceptual: Path | None,
-        first: int,
-        quiet: bool,
-    ) -> None:
-        self.settings, self.out, self.main = settings, out, world.rank == 0
-        self.bar = tqdm(total=settings.steps, initial=first, unit="step", disable=quiet or not self.main)
+    def __init__(self, settings: Settings, out: Path, world: World, files: Files, first: int, quiet: bool) -> None:
+        self.settings, self.out, self.main, self.quiet = settings, out, world.rank == 0, quiet
         self.scalars = _summary_writer(out, first) if self.main else None
         self.means: dict[str, list[float]] = {}
-        self.validation = (
-            Validation(settings, validation, perceptual, world.device) if self.main and validation else None
-        )
-        self.clock, self.since = time.monotonic(), first
+        self.validation = Validation(settings, files, world.device) if self.main and files.validation else None
+        self.bar: tqdm[Any] | None = None
+        self.clock, self.since = 0.0, first
 
-    def after(self, step: int, logs: Mapping[str, Tensor], players: Players, average: Mapping[str, Tensor]) -> None:
+    def start(self, step: int) -> None:
+        """Begin the bar and the clock, when the first batch is there: loading networks and faces is no training."""
+        if self.bar is None and self.main:
+            total = self.settings.steps
+            self.bar = tqdm(total=total, initial=step, unit="step", smoothing=0, disable=self.quiet)
+            self.clock = time.monotonic()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stop the clock while something other than training is done."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self.clock += spent
+            if self.bar is not None and not self.bar.disable:
+                self.bar.start_t += spent
+
+    def after(self, step: int, logs: Mapping[str, Tensor], networks: Networks, average: Mapping[str, Tensor]) -> None:
         """Report on a step that is done."""
-        if not self.main:
+        if self.bar is None:
             return
         self.bar.update()
         for name, value in logs.items():
@@ -59,13 +68,15 @@ class Reporter:
             for name, every in (("sheet", self.settings.sheet_every), ("validate", self.settings.validate_every))
         }
         if self.validation is not None and any(due.values()):
-            scores = self.validation(
-                players.net, average, self.out / "sheets" / f"{done:07d}.png" if due["sheet"] else None
-            )
-            checkpoint.append_scalars(self.out, done, scores)
-            self._write(done, scores)
-            if not self.bar.disable:
-                self.bar.write(f"step {done}: {'  '.join(f'{k} {v:.4g}' for k, v in scores.items())}", file=sys.stderr)
+            with self.pause():
+                sheet = self.out / "sheets" / f"{done:07d}.png" if due["sheet"] else None
+                self._validated(done, self.validation(networks.net, average, sheet))
+
+    def _validated(self, done: int, scores: Mapping[str, float]) -> None:
+        checkpoint.append_scalars(self.out, done, scores)
+        self._write(done, scores)
+        if self.bar is not None and not self.bar.disable:
+            self.bar.write(f"step {done}: {'  '.join(f'{k} {v:.4g}' for k, v in scores.items())}", file=sys.stderr)
 
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:
         if self.scalars is not None:
@@ -74,7 +85,8 @@ class Reporter:
 
     def close(self) -> None:
         """End the bar and the scalars' file."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
         if self.scalars is not None:
             self.scalars.close()
 

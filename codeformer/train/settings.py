@@ -2,9 +2,10 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +20,49 @@ else:
 PRECISIONS = ("fp32", "bf16", "fp16")
 _KINDS: Mapping[Any, Any] = {int: (int, "a whole number"), float: ((int, float), "a number")}
 MODULES = ("encoder", "quantize", "generator", "transformer", "fuse")
+# What the discriminator of features sees. VGG's last block takes steps of 16 pixels: it knows faces, not hair and skin.
+FEATURE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "stage": (1, 2, 3),
+    "precision": PRECISIONS,
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("constant", "cosine"),
+    "hole": ("white", "smear"),
+    "discriminator": ("patch", "features"),
+    "perceptual_kind": ("lpips", "vgg"),
+}
+_POSITIVE = (
+    *("steps", "batch_size", "accumulate", "lr", "ndf", "pixel_reduced", "adaptive_limit"),
+    *("log_every", "sheet_every", "validate_every", "save_every", "validation"),
+)
+_NOT_NEGATIVE = ("seed", "workers", "warmup", "clip", "refine_lr", "discriminator_lr", "gan_start", "gan_warmup")
+Check = tuple[str, bool, str]  # a setting, whether it is right, and what is wrong otherwise
 
 
 @dataclass(frozen=True)
 class Settings:
     """One stage of one run. A weight of 0 switches a loss off, and what only it needs is not built.
 
+    ``docs/training.md`` explains every setting in a table; here stands what type and default do not say.
+
     Attributes:
         network: the network's hyperparameters.
         stage: 1 the codebook, 2 the Transformer, 3 CFT.
-        steps: optimizer steps; batch_size: faces a step, over all processes and accumulated parts; accumulate: parts
-            that a process's share is computed in.
-        optimizer: of the network, ``adamw`` or ``muon`` (see :class:`Muon`, with its `scale` as muon_scale); the
-            discriminator's is AdamW.
-        lr, betas, weight_decay, warmup (steps), schedule (``constant`` or ``cosine`` to a twentieth): of both.
-        clip: greatest gradient norm, 0 for none. ema: decay of the averaged weights.
-        precision: of the forward pass. compile: whether torch.compile translates networks and losses first.
-        seed: everything random follows from it. workers: loading processes.
-        degradations: names or tables of ranges; hole: what inpainting sees where it fills, ``white`` or ``smear``;
-            cover: chance that the hole covers an eye, the nose or the mouth; tasks: chance of each.
-        train: which of encoder, quantize, generator, transformer, fuse train.
-        fidelity: the w of stage III: a number, or a list of numbers and ``"any"`` (uniform in [0, 1]), each as likely.
-        adain: whether stage III decodes with AdaIN. straight_through: whether the pictures' losses also train the
-            codes' logits, through the softmax (not in the paper, which keeps the Transformer fixed then).
-        pixel, perceptual, identity, gan, codebook, cross_entropy, feature: weights of the losses; identity is the
-            squared distance of dlib's descriptions of the person (stage I and III).
-        grid: weight of :func:`grid_pattern`, summed over the network's grids but the coarsest (stage I and III).
-        face_parts: extra weight of the pixel loss on eyes, nose and mouth.
-        adaptive: whether the GAN's weight is scaled by the ratio of gradients. gan_start: its first step.
-        hole_weight: extra weight of the pixel loss where inpainting fills. colour_weight: how often the error of colour
-            counts in colorization and inpainting, which invent it, against once for the luma.
-        perceptual_layers, perceptual_crop: VGG layers, and the side of the random square it sees (0: everything);
-            perceptual_scales: chances that the square is cut from the face at whole, half and quarter size.
-        vq_start: first step of stage I that quantizes; the codebook is then placed by k-means on the latents.
-        codebook_decay: above 0, the codes are moving averages of their latents instead of descending the codebook loss.
-        revive: every so many steps codes that are hardly chosen are moved onto latents of the batch; 0: never.
-        ndf: width of the discriminator.
-        log_every, sheet_every, validate_every, save_every: steps.
-        validation: faces a validation looks at.
+        batch_size: faces a step, over all processes and accumulated parts.
+        accumulate: parts that a process's share of the batch is computed in.
+        optimizer: of the network, ``adamw`` or ``muon`` (:class:`Muon`); the discriminator's is AdamW.
+        refine_lr, discriminator_lr: rates of their own for the refinement and the discriminator; 0 is `lr`.
+        schedule: ``constant`` or ``cosine`` to a twentieth, of all rates.
+        ema, ema_warmup: decay of the averaged weights, and whether it begins lower.
+        degradations: names or tables of ranges, see :mod:`codeformer.train.degrade`.
+        fidelity: the w of stage III: numbers, and ``"any"`` for uniform in [0, 1], each as likely.
+        straight_through: whether the pictures' losses also train the codes' logits, through the softmax.
+        detach_features: whether the pictures' losses stop before the features that CFT blends in.
+        pixel_reduced: by how much faces are reduced before the L1 loss compares them.
+        discriminator: ``patch``, which sees faces, or ``features``, which sees what the perceptual loss sees.
+        perceptual_kind: ``lpips`` or ``vgg``, see :class:`PerceptualDistance`.
+        perceptual_crop: side of the random square that VGG sees; 0: the whole face.
+        perceptual_scales: chances that the square is cut from the face at whole, half and quarter size.
     """
 
     network: Config = field(default_factory=Config)
@@ -67,12 +73,14 @@ class Settings:
     optimizer: str = "adamw"
     muon_scale: float = 0.2
     lr: float = 1e-4
+    refine_lr: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     warmup: int = 0
     schedule: str = "constant"
     clip: float = 0.0
     ema: float = 0.995
+    ema_warmup: bool = True
     precision: str = "fp32"
     compile: bool = False
     seed: int = 0
@@ -85,7 +93,9 @@ class Settings:
     fidelity: tuple[Any, ...] = (1.0,)
     adain: bool = False
     straight_through: bool = False
+    detach_features: bool = False
     pixel: float = 1.0
+    pixel_reduced: int = 1
     perceptual: float = 1.0
     identity: float = 0.0
     grid: float = 0.0
@@ -96,8 +106,14 @@ class Settings:
     face_parts: float = 0.0
     hole_weight: float = 3.0
     colour_weight: float = 1.0
+    discriminator: str = "patch"
+    discriminator_lr: float = 0.0
+    discriminator_betas: tuple[float, float] = (0.9, 0.99)
     adaptive: bool = True
+    adaptive_limit: float = 1.0
     gan_start: int = 0
+    gan_warmup: int = 0
+    perceptual_kind: str = "lpips"
     perceptual_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
     perceptual_crop: int = 0
     perceptual_scales: tuple[float, ...] = (0.5, 0.5, 0.0)
@@ -112,55 +128,50 @@ class Settings:
     validation: int = 16
 
     def __post_init__(self) -> None:
-        def check(ok: bool, text: str) -> None:
+        for name, ok, text in chain(self._types(), self._choices(), self._ranges()):
             if not ok:
-                raise UsageError(f"training settings: {text}")
+                raise UsageError(f"training settings: {name}{text}")
 
+    def _types(self) -> Iterator[Check]:
         for f in fields(self):
             value, default = getattr(self, f.name), f.default
             kind, name = _KINDS.get(f.type, (type(default) if isinstance(default, (bool, str, tuple)) else object, ""))
             right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-            check(right, f"{f.name} must be {name or f'like {default!r}'}, not {value!r}")
-        check(self.stage in (1, 2, 3), f"stage must be 1, 2 or 3, not {self.stage}")
-        check(self.steps > 0 and self.batch_size > 0 and self.accumulate > 0, "steps, batch_size, accumulate: positive")
-        check(self.precision in PRECISIONS, f"precision must be one of {', '.join(PRECISIONS)}")
-        for name in ("log_every", "sheet_every", "validate_every", "save_every", "validation"):
-            check(getattr(self, name) > 0, f"{name} must be positive")
-        check(self.hole in ("white", "smear"), "hole must be white or smear")
-        check(self.optimizer in ("adamw", "muon"), "optimizer must be adamw or muon")
-        check(self.schedule in ("constant", "cosine"), "schedule must be constant or cosine")
-        check(not self.grid or bool(self.network.square_sides), "grid needs a network of more grids than one")
-        check(0 <= self.ema < 1, "ema must be in [0, 1)")
-        check(self.seed >= 0 and self.workers >= 0, "seed and workers: whole numbers from 0 on")
-        check(
-            bool(self.train) and set(self.train) <= set(MODULES),
-            f"train: one or more of {', '.join(MODULES)}",
-        )
-        check(bool(self.degradations), "degradations: one or more")
-        check(isinstance(self.tasks, Mapping), "tasks: a table of chances, such as {restore=1, inpaint=0.5}")
-        check(set(self.tasks) <= {"restore", "colorize", "inpaint"}, "tasks: unknown name")
+            yield f.name, right, f" must be {name or f'like {default!r}'}, not {value!r}"
+
+    def _choices(self) -> Iterator[Check]:
+        for name, allowed in _CHOICES.items():
+            yield name, getattr(self, name) in allowed, f" must be {' or '.join(map(str, allowed))}"
+        yield "train", bool(self.train) and set(self.train) <= set(MODULES), f": one or more of {', '.join(MODULES)}"
+        yield "tasks", isinstance(self.tasks, Mapping), ": a table of chances, such as {restore=1, inpaint=0.5}"
+        yield "tasks", set(self.tasks) <= {"restore", "colorize", "inpaint"}, ": unknown name"
         shares = list(self.tasks.values())
-        check(
-            all(isinstance(share, int | float) and 0 <= share < math.inf for share in shares) and sum(shares) > 0,
-            "tasks: chances from 0 on, not all 0",
-        )
-        check(
-            0 <= self.perceptual_crop <= self.network.img_size // 2,
-            f"perceptual_crop: at most {self.network.img_size // 2}, half of img_size (0: the whole face)",
-        )
-        check(
-            len(self.perceptual_scales) == 3
-            and min(self.perceptual_scales) >= 0
-            and self.perceptual_scales[0] > 0
-            and self.perceptual_scales[1] > 0,
-            "perceptual_scales: three chances, of which the first two are above 0",
-        )
-        check(0 <= self.cover <= 1, "cover must be in [0, 1]")
-        check(
-            bool(self.fidelity)
-            and all(w == "any" or (isinstance(w, int | float) and 0 <= w <= 1) for w in self.fidelity),
-            "fidelity: numbers in [0, 1] or 'any'",
-        )
+        numbers = all(isinstance(share, int | float) and 0 <= share < math.inf for share in shares)
+        yield "tasks", numbers and sum(shares) > 0, ": chances from 0 on, not all 0"
+        numbers = all(w == "any" or (isinstance(w, int | float) and 0 <= w <= 1) for w in self.fidelity)
+        yield "fidelity", bool(self.fidelity) and numbers, ": numbers in [0, 1] or 'any'"
+        yield "degradations", bool(self.degradations), ": one or more"
+        if self.gan and self.discriminator == "features" and self.stage != 2:
+            seen = bool(self.perceptual and self.perceptual_crop)
+            yield "discriminator", seen, ": features needs perceptual and perceptual_crop above 0, whose VGG it sees"
+            yield "discriminator", not self.adaptive, ": features has no adaptive weight; set adaptive=false"
+            layers = set(FEATURE_LAYERS) <= set(self.perceptual_layers)
+            yield "discriminator", layers, f": features needs perceptual_layers {', '.join(FEATURE_LAYERS)}"
+
+    def _ranges(self) -> Iterator[Check]:
+        for name in _POSITIVE:
+            yield name, getattr(self, name) > 0, " must be positive"
+        for name in _NOT_NEGATIVE:
+            yield name, getattr(self, name) >= 0, " must not be negative"
+        yield "grid", not self.grid or bool(self.network.square_sides), " needs a network of more grids than one"
+        yield "ema", 0 <= self.ema < 1, " must be in [0, 1)"
+        yield "cover", 0 <= self.cover <= 1, " must be in [0, 1]"
+        most = self.network.img_size // 2
+        right = 0 <= self.perceptual_crop <= most
+        yield "perceptual_crop", right, f": at most {most}, half of img_size (0: the whole face)"
+        scales = self.perceptual_scales
+        right = len(scales) == 3 and min(scales) >= 0 and scales[0] > 0 and scales[1] > 0
+        yield "perceptual_scales", right, ": three chances, of which the first two are above 0"
 
 
 def preset_names() -> list[str]:
@@ -178,22 +189,13 @@ def load_settings(preset: str, stage: int, changes: Sequence[str] = ()) -> Setti
     Raises:
         UsageError: no such preset, no TOML, an unknown key, or a value out of range.
     """
-    if preset.endswith(".toml"):
-        try:
-            text = Path(preset).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{preset}: cannot be read: {error.strerror}") from error
-    elif preset in preset_names():
-        text = (resources.files("codeformer.train.presets") / f"{preset}.toml").read_text(encoding="utf-8")
-    else:
-        raise UsageError(f"--config {preset}: no such preset (there are {', '.join(preset_names())}, or FILE.toml)")
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(_read_preset(preset))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{preset}: not TOML: {error}") from error
     network = data.pop("network", {})
-    stages = {n: data.pop(f"stage{n}", {}) for n in (1, 2, 3)}
-    values: dict[str, Any] = {**data, **stages[stage], "stage": stage}
+    by_stage = {n: data.pop(f"stage{n}", {}) for n in (1, 2, 3)}
+    values: dict[str, Any] = {**data, **by_stage[stage], "stage": stage}
     for change in changes:
         key, found, value = change.partition("=")
         if not found:
@@ -214,6 +216,17 @@ def load_settings(preset: str, stage: int, changes: Sequence[str] = ()) -> Setti
         return replace(Settings(network=config), **values)
     except TypeError as error:
         raise UsageError(f"{preset}: {error}") from error
+
+
+def _read_preset(preset: str) -> str:
+    if preset.endswith(".toml"):
+        try:
+            return Path(preset).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{preset}: cannot be read: {error.strerror}") from error
+    if preset in preset_names():
+        return (resources.files("codeformer.train.presets") / f"{preset}.toml").read_text(encoding="utf-8")
+    raise UsageError(f"--config {preset}: no such preset (there are {', '.join(preset_names())}, or FILE.toml)")
 
 
 def _value(text: str) -> Any:

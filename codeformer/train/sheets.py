@@ -15,19 +15,20 @@ from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.degrade import DEGRADATIONS, degrade, for_task
-from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import psnr
+from codeformer.train.networks import Files, make_perceptual
 from codeformer.train.settings import Settings
 
 
 class Validation:
     """A few faces, made into the inputs of the run's likeliest task once, that it is measured on as it goes."""
 
-    def __init__(self, settings: Settings, folder: Path, perceptual: Path | None, device: torch.device) -> None:
-        files = list_faces(folder)
-        files = files[:: max(1, len(files) // settings.validation)][: settings.validation]
-        size = settings.network.img_size
-        faces = [read_face(path, size)[0] for path in files]
+    def __init__(self, settings: Settings, files: Files, device: torch.device) -> None:
+        if files.validation is None:
+            raise ValueError("a validation needs faces")
+        paths = list_faces(files.validation)
+        paths = paths[:: max(1, len(paths) // settings.validation)][: settings.validation]
+        faces = [read_face(path, settings.network.img_size)[0] for path in paths]
         self.device, self.settings = device, settings
         self.hq = torch.stack([to_tensor(face) for face in faces])
         name = "medium" if settings.stage == 3 else "heavy"
@@ -40,8 +41,8 @@ class Validation:
             else:
                 lq.append(for_task(task, face, degradation, rng, settings.hole, settings.cover)[0])
         self.lq = torch.stack([to_tensor(face) for face in lq])
-        self.perceptual = PerceptualDistance(perceptual, settings.perceptual_layers).to(device)
-        self.before = self._distance(self.lq)
+        self.perceptual = make_perceptual(settings, files.perceptual).to(device) if settings.perceptual else None
+        self.before = self._scores("lq", self.lq)
 
     @torch.inference_mode()
     def __call__(
@@ -57,12 +58,11 @@ class Validation:
         finally:
             net.load_state_dict(kept)
             net.train()
-        scores = {}
+        scores: dict[str, float] = {}
         for name, out in outputs.items():
-            scores[f"psnr {name}"] = mean_psnr(out, self.hq)
-            scores[f"perceptual {name}"] = self._distance(out)
+            scores |= self._scores(name, out)
         if len(outputs) > 1:
-            scores |= {"psnr lq": mean_psnr(self.lq, self.hq), "perceptual lq": self.before}
+            scores |= self.before
         if sheet is not None:
             columns = {"LQ": self.lq, **outputs, "HQ": self.hq}
             if self.settings.stage == 1:  # it reproduces the sharp faces
@@ -80,12 +80,13 @@ class Validation:
             for w in fidelities
         }
 
-    def _distance(self, out: Tensor) -> float:
-        with torch.inference_mode():
-            pairs = zip(out.clamp(-1, 1), self.hq, strict=True)
-            return float(
-                np.mean([self.perceptual(a[None].to(self.device), b[None].to(self.device)).item() for a, b in pairs])
-            )
+    @torch.inference_mode()
+    def _scores(self, name: str, out: Tensor) -> dict[str, float]:
+        scores = {f"psnr {name}": mean_psnr(out, self.hq)}
+        if self.perceptual is not None:
+            pairs = ((a[None].to(self.device), b[None].to(self.device)) for a, b in zip(out, self.hq, strict=True))
+            scores[f"perceptual {name}"] = float(np.mean([self.perceptual(a.clamp(-1, 1), b).item() for a, b in pairs]))
+        return scores
 
 
 def _eager() -> AbstractContextManager[Any]:

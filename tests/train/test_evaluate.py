@@ -21,7 +21,7 @@ from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import read_face, to_picture, to_tensor
 from codeformer.train.evaluate import (
     Evaluation,
-    Judges,
+    Measures,
     Question,
     evaluate,
     make_sample,
@@ -29,8 +29,8 @@ from codeformer.train.evaluate import (
     spread,
     table,
 )
-from codeformer.train.losses import PerceptualDistance
 from codeformer.train.metrics import chroma_error, colourfulness, cosine, psnr, ssim
+from codeformer.train.perceptual import PerceptualDistance
 
 SMALL = Config(
     img_size=64,
@@ -138,7 +138,7 @@ def test_perceptual_distance_to_known_maps_and_inside_a_mask(vgg: Path) -> None:
     distance = PerceptualDistance(vgg, ["relu1_2"])
     a, b = (to_tensor(face(i))[None] for i in (1, 2))
     whole = distance(a, b)
-    assert torch.equal(distance.to_maps(a, distance.maps(b)), whole) and whole > 0
+    assert torch.equal(distance.between(distance.vgg(a), distance.vgg(b)), whole) and whole > 0
     assert distance(b, b).item() == pytest.approx(0, abs=1e-6)
     changed = b.clone()
     changed[..., :32] = a[..., :32]
@@ -175,11 +175,11 @@ def test_identity_tells_a_blurred_face_from_another_person(astronaut: np.ndarray
 def test_the_degraded_set_is_fixed_by_its_seed_and_a_limit_takes_a_part_of_it(
     network: CodeFormer, folder: Path
 ) -> None:
-    every = evaluate(network, folder, Question(), Judges())
-    again = evaluate(network, folder, Question(), Judges())
-    some = evaluate(network, folder, Question(), Judges(), limit=2)
+    every = evaluate(network, folder, Question(), Measures())
+    again = evaluate(network, folder, Question(), Measures())
+    some = evaluate(network, folder, Question(), Measures(), limit=2)
     assert not every.enlarged
-    other = evaluate(network, folder, Question(seed=1), Judges())
+    other = evaluate(network, folder, Question(seed=1), Measures())
     assert every.faces == again.faces and len(every.faces) == 5 and "more/4.png" in every.faces
     assert dict(some.faces) == {name: every.faces[name] for name in ("0.png", "2.png")}
     assert all(every.faces[name]["input"] != other.faces[name]["input"] for name in every.faces)
@@ -213,7 +213,7 @@ def test_a_shrunk_face_is_made_of_the_means_of_its_squares(seed: int, factor: in
 @pytest.mark.parametrize("task", ["restore", "inpaint"])
 def test_rulers_are_measured_like_the_network(network: CodeFormer, folder: Path, task: str) -> None:
     question = Question(task, "medium", fidelities=(1.0,), reduced=(8, 32))
-    result = evaluate(network, folder, question, Judges(), limit=2)
+    result = evaluate(network, folder, question, Measures(), limit=2)
     means = result.means
     assert list(means) == ["input", "bicubic" if task == "restore" else "telea", "8 px", "32 px", "w=1"]
     assert means["8 px"]["psnr"] < means["32 px"]["psnr"]
@@ -222,14 +222,14 @@ def test_rulers_are_measured_like_the_network(network: CodeFormer, folder: Path,
         mask = make_sample(read_face(folder / "0.png", 64)[0], question, np.random.default_rng((0, 0))).mask
         assert mask is not None and np.array_equal(ruler[mask == 0], ours[mask == 0]), "only the hole differs"
     with pytest.raises(UsageError, match="--reduced: at most the 64 pixels"):
-        evaluate(network, folder, replace(question, reduced=(65,)), Judges(), limit=1)
+        evaluate(network, folder, replace(question, reduced=(65,)), Measures(), limit=1)
 
 
 @pytest.mark.parametrize("task", ["restore", "inpaint"])
 def test_the_perceptual_distance_of_reduced_pictures(network: CodeFormer, folder: Path, vgg: Path, task: str) -> None:
     distance = PerceptualDistance(vgg, ["relu1_2"])
     question = Question(task, "medium", fidelities=(1.0,))
-    result = evaluate(network, folder, question, Judges(distance, perceptual_side=32), limit=1, rows=1)
+    result = evaluate(network, folder, question, Measures(distance, perceptual_side=32), limit=1, rows=1)
     ours, original = (
         to_tensor(result.sheet[title][0].reshape(32, 2, 32, 2, 3).mean((1, 3)))[None] for title in ("w=1", "original")
     )
@@ -237,7 +237,7 @@ def test_the_perceptual_distance_of_reduced_pictures(network: CodeFormer, folder
     hole = None if mask is None else torch.from_numpy(mask)[None, None]
     assert result.means["w=1"]["perceptual"] == pytest.approx(float(distance(ours, original, hole)), rel=1e-4)
     with pytest.raises(UsageError, match="--perceptual_size: at most the 64 pixels"):
-        evaluate(network, folder, question, Judges(distance, perceptual_side=65), limit=1)
+        evaluate(network, folder, question, Measures(distance, perceptual_side=65), limit=1)
 
 
 def test_tasks_ask_what_they_are_for() -> None:
@@ -251,7 +251,7 @@ def test_tasks_ask_what_they_are_for() -> None:
 
 
 def test_the_answers_are_what_the_published_signature_gives(network: CodeFormer, folder: Path) -> None:
-    result = evaluate(network, folder, Question(fidelities=(0.0, 1.0), adain=True), Judges(), limit=1)
+    result = evaluate(network, folder, Question(fidelities=(0.0, 1.0), adain=True), Measures(), limit=1)
     sharp = read_face(folder / "0.png", 64)[0]
     low = make_sample(sharp, Question(), np.random.default_rng((0, 0))).lq
     for w in (0.0, 1.0):
@@ -261,8 +261,8 @@ def test_the_answers_are_what_the_published_signature_gives(network: CodeFormer,
 
 
 def test_inpainting_is_scored_inside_the_hole_and_the_rest_stays(network: CodeFormer, folder: Path, vgg: Path) -> None:
-    judges = Judges(PerceptualDistance(vgg, ["relu1_2"]))
-    result = evaluate(network, folder, Question("inpaint", "none"), judges, limit=1)
+    measures = Measures(PerceptualDistance(vgg, ["relu1_2"]))
+    result = evaluate(network, folder, Question("inpaint", "none"), measures, limit=1)
     filled, sharp = result.sheet["w=1"][0], result.sheet["original"][0]
     painted = result.sheet["input"][0]
     outside = (painted == sharp).all(axis=2)
@@ -274,7 +274,7 @@ def test_inpainting_is_scored_inside_the_hole_and_the_rest_stays(network: CodeFo
 def test_an_autoencoder_reproduces_the_sharp_face(folder: Path) -> None:
     torch.manual_seed(0)
     net = VQAutoEncoder.from_config(replace(SMALL, n_layers=0, connect_list=()))
-    result = evaluate(net, folder, Question(), Judges(), limit=2)
+    result = evaluate(net, folder, Question(), Measures(), limit=2)
     assert list(result.means) == ["input", "bicubic", "codes"] and result.rising() == {}
 
 
@@ -311,7 +311,7 @@ def test_an_output_that_is_not_finite_is_an_error(folder: Path) -> None:
     net = CodeFormer.from_config(SMALL).eval().requires_grad_(False)
     net.generator.blocks[0].bias.fill_(float("nan"))
     with pytest.raises(RestorationError, match=r"0\.png.*w=0.*not finite"):
-        evaluate(net, folder, Question(), Judges())
+        evaluate(net, folder, Question(), Measures())
 
 
 def test_faces_that_had_to_be_enlarged_are_named(
@@ -322,7 +322,7 @@ def test_faces_that_had_to_be_enlarged_are_named(
         picture = cv2.imread(str(folder / "0.png"))
         assert picture is not None
         cv2.imwrite(str(tmp_path / "faces" / name), cv2.resize(picture, (side, side)))
-    assert evaluate(network, tmp_path / "faces", Question(), Judges()).enlarged == ["small.png"]
+    assert evaluate(network, tmp_path / "faces", Question(), Measures()).enlarged == ["small.png"]
     save_network(network, tmp_path / "net.safetensors", {"stage": "3", "adain": "false"}, half=False)
     words = ["evaluate", "--model", tmp_path / "net.safetensors", "--data", tmp_path / "faces", "--w", 1]
     words += ["--no_perceptual", "--no_identity", "--json", tmp_path / "m.json"]
@@ -334,12 +334,12 @@ def test_faces_that_had_to_be_enlarged_are_named(
 
 def test_what_is_no_folder_of_faces(network: CodeFormer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        evaluate(network, tmp_path / "nothing", Question(), Judges())
+        evaluate(network, tmp_path / "nothing", Question(), Measures())
     with pytest.raises(InputError, match="no pictures"):
-        evaluate(network, tmp_path, Question(), Judges())
+        evaluate(network, tmp_path, Question(), Measures())
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((8, 16, 3), np.uint8))
     with pytest.raises(InputError, match=r"wide\.png.*not square.*codeformer align"):
-        evaluate(network, tmp_path, Question(), Judges())
+        evaluate(network, tmp_path, Question(), Measures())
 
 
 @pytest.mark.parametrize("hole", ["white", "smear"])
@@ -371,7 +371,7 @@ def test_the_command_prints_the_table_and_writes_json_and_sheet(
         3,
     ) and report["adain"] is False
     assert report["fidelities"] == [0, 1] and set(report["means"]) == {"input", "bicubic", "w=0", "w=1"}
-    expected = evaluate(network, folder, Question(seed=5, fidelities=(0, 1)), Judges(), limit=3).means
+    expected = evaluate(network, folder, Question(seed=5, fidelities=(0, 1)), Measures(), limit=3).means
     assert report["means"]["w=1"]["psnr"] == pytest.approx(expected["w=1"]["psnr"], abs=1e-3)
     assert f"{expected['bicubic']['psnr']:.2f}" in printed and "3 faces" in printed
     sheet = cv2.imread(str(tmp_path / "out" / "sheet.png"))

@@ -29,24 +29,17 @@ from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.load import load_network, read_metadata
 from codeformer.models.vqgan import VQAutoEncoder
-from codeformer.train import checkpoint, stages
+from codeformer.train import checkpoint, loop, objectives, picture_losses
+from codeformer.train.adversarial import adaptive_weight
 from codeformer.train.codebook import Codebook
+from codeformer.train.crops import choose_squares, cut_all
 from codeformer.train.data import Faces, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
-from codeformer.train.loop import learning_rate, train
-from codeformer.train.losses import (
-    PerceptualDistance,
-    adaptive_weight,
-    by_sharpness,
-    grid_pattern,
-    part_region,
-    pixel_loss,
-    random_crops,
-    soften,
-    stress_colour,
-)
-from codeformer.train.networks import Players, build
+from codeformer.train.losses import grid_pattern, part_region, pixel_loss, soften, stress_colour
+from codeformer.train.networks import Files, Networks, build
+from codeformer.train.perceptual import PerceptualDistance
 from codeformer.train.settings import Settings, load_settings, preset_names
 from codeformer.train.sheets import Validation
+from codeformer.train.step import learning_rate
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -105,15 +98,22 @@ def stage2(stage1: Path, faces: Path, vgg: Path) -> Path:
     return run_stage(2, faces, vgg, stage1.parent / "two", "--init", stage1 / "model.safetensors", "--set", tasks)
 
 
+def train(settings: Settings, data: list[Folder], out: Path, **options: Any) -> Path:
+    """Run `loop.train`, whose files are given by name among the options."""
+    files = Files(**{f.name: options.pop(f.name) for f in fields(Files) if f.name in options})
+    return loop.train(settings, data, out, files=files, **options)
+
+
 def run_stage(stage: int, faces: Path, vgg: Path, out: Path, *more: str | Path) -> Path:
     """Train a stage of the tiny preset with 20 steps, and return its folder."""
     words = ["train", "--stage", stage, "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", out]
-    assert main([str(word) for word in [*words, "--quiet", "--device", "cpu", *more]]) == 0
+    words += ["--set", "perceptual=1.0", "--quiet", "--device", "cpu"]
+    assert main([str(word) for word in [*words, *more]]) == 0
     return out
 
 
 def tiny(stage: int, **changes: Any) -> Settings:
-    return replace(load_settings("tiny", stage), **changes)
+    return replace(load_settings("tiny", stage), **{"perceptual": 1.0, **changes})
 
 
 def state_of(out: Path) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def assert_close(one: Path, other: Path, loose: float) -> None:
     """
     a, b = state_of(one), state_of(other)
     assert a["step"] == b["step"]
-    for name in ("optimizer", "judge_optimizer"):
+    for name in ("optimizer", "discriminator_optimizer"):
         if name not in a:
             continue
         means = {index: moments["exp_avg"] for index, moments in a[name]["state"].items()}
@@ -155,7 +155,7 @@ def assert_close(one: Path, other: Path, loose: float) -> None:
             y = b[name]["state"][index]["exp_avg"]
             scale = max(float(x.abs().max()), floor)
             assert float((x - y).abs().max()) < loose * scale, f"{name} {index}: {float((x - y).abs().max()) / scale}"
-    for name in ("net", "average", *(["judge"] if "judge" in a else [])):
+    for name in ("net", "average", *(["discriminator"] if "discriminator" in a else [])):
         for key, x in a[name].items():
             if key.endswith(".k.bias"):
                 continue
@@ -173,7 +173,7 @@ def test_stage_one_makes_an_autoencoder_and_reports_on_the_way(stage1: Path) -> 
     assert [line["step"] for line in lines] == [5, 10, 10, 15, 20, 20]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
     assert "codebook" not in lines[0] and {"codebook", "perplexity", "perceptual"} <= set(lines[1])
-    assert "judge" not in lines[1] and {"judge", "gan"} <= set(lines[3]), "the GAN starts at step 10"
+    assert "discriminator" not in lines[1] and {"discriminator", "gan"} <= set(lines[3]), "the GAN starts at step 10"
     assert {"psnr codes", "perceptual codes"} <= set(lines[2])
     assert lines[3]["pixel"] < lines[0]["pixel"], "20 steps learn something"
     sheet = cv2.imread(str(stage1 / "sheets" / "0000020.png"))
@@ -237,7 +237,7 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
     train(todo, data, tmp_path / "parts", resume=True, **options)
     assert_equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
     assert state_of(tmp_path / "whole").keys() >= {"net", "average", "optimizer", "codebook", "step"}
-    assert ("judge" in state_of(tmp_path / "whole")) == (stage != 2)
+    assert ("discriminator" in state_of(tmp_path / "whole")) == (stage != 2)
     assert_equal(*(load_network(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "parts")))
     done = train(todo, data, tmp_path / "parts", resume=True, **options)
     assert done == tmp_path / "parts" / "model.safetensors", "nothing is left to do, and the file is there"
@@ -278,14 +278,14 @@ def test_a_time_limit_stops_cleanly_and_can_be_resumed(
 def test_ctrl_c_finishes_the_step_and_saves(
     faces: Path, stage1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true_stage = stages.STAGES[2]
+    true_stage = objectives.OBJECTIVES[2]
 
-    def pressed(players: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
+    def pressed(networks: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return true_stage(players, batch, settings, step, reduce)
+        return true_stage(networks, batch, settings, step, reduce)
 
-    monkeypatch.setitem(stages.STAGES, 2, pressed)
+    monkeypatch.setitem(objectives.OBJECTIVES, 2, pressed)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     init = stage1 / "model.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -364,6 +364,7 @@ def test_two_processes_are_one_with_the_joint_batch(faces: Path, vgg: Path, tmp_
     changes = ["steps=3", "gan_start=0", "vq_start=0", "revive=0", "clip=1.0", "codebook_decay=0.9"]
     run_stage(1, faces, vgg, tmp_path / "one", "--set", *changes)
     words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "two"]
+    changes.append("perceptual=1.0")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "codeformer", *map(str, words), "--quiet", "--device", "cpu", "--set", *changes]
     done = subprocess.run(
@@ -387,7 +388,7 @@ def test_processes_stay_the_same_when_codes_are_placed_and_revived(faces: Path, 
         "loop.update_average = spy\n"
         "sys.exit(main(sys.argv[2:]))\n"
     )
-    changes = ["steps=8", "vq_start=2", "revive=2", "gan=0", "codebook_decay=0"]
+    changes = ["steps=8", "vq_start=2", "revive=2", "gan=0", "codebook_decay=0", "perceptual=1.0"]
     words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "run"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, script, tmp_path / "rank", *words, "--quiet", "--device", "cpu", "--set", *changes]
@@ -415,13 +416,13 @@ def test_what_is_not_finite_stops_with_step_and_batch_before_anything_moves(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    true_stage = stages.STAGES[2]
+    true_stage = objectives.OBJECTIVES[2]
 
-    def broken(players: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
-        losses = true_stage(players, batch, settings, step, reduce)
+    def broken(networks: Any, batch: Any, settings: Settings, step: int, reduce: Any) -> Any:
+        losses = true_stage(networks, batch, settings, step, reduce)
         return replace(losses, total=spoil(losses.total) if step == 19 else losses.total)
 
-    monkeypatch.setitem(stages.STAGES, 2, broken)
+    monkeypatch.setitem(objectives.OBJECTIVES, 2, broken)
     words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
     assert main([str(w) for w in [*words, "-o", tmp_path, "--device", "cpu", "--quiet"]]) == 1
     assert "step 19" in capsys.readouterr().err
@@ -475,7 +476,7 @@ def test_too_little_memory_is_said_with_the_way_out(
     def full(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setitem(stages.STAGES, 2, full)
+    monkeypatch.setitem(objectives.OBJECTIVES, 2, full)
     words = ["train", "--stage", "2", "--config", "tiny", "--data", faces, "--init", stage1 / "model.safetensors"]
     words += ["--set", "accumulate=2", "-o", tmp_path, "--device", "cpu", "--verbose"]
     assert main([str(word) for word in words]) == 5
@@ -614,7 +615,9 @@ def test_a_network_that_cannot_be_built_is_no_stage_ones_work(
 @pytest.mark.parametrize("task", ["restore", "colorize", "inpaint"])
 def test_a_validation_shows_what_the_run_trains(task: str, faces: Path, vgg: Path) -> None:
     others = {"restore": 0.1, "colorize": 0.1, "inpaint": 0.1}
-    shown = Validation(tiny(3, tasks=others | {task: 0.5}), faces, vgg, torch.device("cpu"))
+    shown = Validation(
+        tiny(3, tasks=others | {task: 0.5}), Files(validation=faces, perceptual=vgg), torch.device("cpu")
+    )
     changed = (shown.lq - shown.hq).abs().amax(1) > 1e-6  # (B, S, S)
     grey = (shown.lq[:, 0] - shown.lq[:, 2]).abs().amax((1, 2)) < 1e-5
     assert bool(grey.all()) == (task == "colorize")
@@ -743,7 +746,7 @@ def test_an_enlarged_face_is_judged_at_half_the_size_where_vgg_sees_it_whole(vgg
     torch.manual_seed(0)
     distance = PerceptualDistance(vgg, ("relu1_2", "relu2_2"))
     a, b = torch.rand(2, 3, 16, 16) * 2 - 1, torch.rand(2, 3, 16, 16) * 2 - 1
-    found = by_sharpness(distance, a, b, torch.tensor([False, True]))
+    found = distance.by_sharpness(a, b, torch.tensor([False, True]))
     half = [torch.nn.functional.avg_pool2d(x, 2) for x in (a, b)]
     assert found.tolist() == pytest.approx([distance(*half)[0].item(), distance(a, b)[1].item()], rel=1e-4)
 
@@ -757,25 +760,27 @@ def test_the_discriminator_sees_nothing_fine_of_an_enlarged_face() -> None:
 
 def test_the_discriminator_learns_at_the_runs_rate(stage1: Path) -> None:
     state = state_of(stage1)
-    rates = [group["lr"] for name in ("optimizer", "judge_optimizer") for group in state[name]["param_groups"]]
+    rates = [group["lr"] for name in ("optimizer", "discriminator_optimizer") for group in state[name]["param_groups"]]
     assert rates == [pytest.approx(learning_rate(tiny(1), 19))] * len(rates)
 
 
-def test_random_crops_are_the_same_square_of_every_picture() -> None:
+def test_random_squares_are_the_same_square_of_every_picture() -> None:
     ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(3, 3, 64, 64) + torch.arange(64.0).view(1, 1, 64, 1)
     draws = torch.rand(3, 6, generator=torch.Generator().manual_seed(0))
-    a, b = random_crops((ramp, 2 * ramp), torch.tensor([True, True, False]), 32, draws)
+    squares = choose_squares(64, 32, torch.tensor([True, True, False]), draws)
+    a, b = cut_all(squares, ramp), cut_all(squares, 2 * ramp)
     assert a.shape == (3, 3, 32, 32) and torch.equal(2 * a, b)
     steps = a[:, 0, 0, 1] - a[:, 0, 0, 0]
     assert steps[2] == 2, "what was enlarged is seen at half the size"
     assert set(steps.tolist()) <= {1.0, 2.0}
 
 
-def test_random_crops_come_at_the_sizes_that_are_asked_for() -> None:
+def test_random_squares_come_at_the_sizes_that_are_asked_for() -> None:
     ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(200, 1, 64, 64)
     draws = torch.rand(200, 6, generator=torch.Generator().manual_seed(0))
     sharp = torch.arange(200) % 2 == 0
-    (crops,) = random_crops((ramp,), sharp, 16, draws, (0.6, 0.3, 0.1))
+    squares = choose_squares(64, 16, sharp, draws, (0.6, 0.3, 0.1))
+    crops = cut_all(squares, ramp)
     steps = (crops[:, 0, 0, 1] - crops[:, 0, 0, 0]).round().int()
     counts = {step: int((steps[sharp] == step).sum()) for step in (1, 2, 4)}
     assert counts[1] > counts[2] > counts[4] > 0
@@ -783,15 +788,15 @@ def test_random_crops_come_at_the_sizes_that_are_asked_for() -> None:
     assert torch.equal(crops[steps == 4].mean(), torch.tensor(31.5)), "a quarter of 64 pixels is the whole face"
 
 
-def test_random_crops_look_at_the_hole() -> None:
+def test_random_squares_look_at_the_hole() -> None:
     mask = torch.zeros(2, 1, 128, 128)
     mask[0, :, 90:94, 10:14] = 1
     draws = torch.rand(2, 6, generator=torch.Generator().manual_seed(3))
     for row in draws.split(1):
-        (crop,) = random_crops((mask[:1],), torch.tensor([True]), 32, row, (1.0, 1.0, 1.0), mask[:1])
-        assert crop.max() > 0
-    with_empty = random_crops((torch.rand(2, 3, 128, 128),), torch.tensor([True, True]), 32, draws, mask=mask)
-    assert with_empty[0].shape == (2, 3, 32, 32)
+        squares = choose_squares(128, 32, torch.tensor([True]), row, (1.0, 1.0, 1.0), mask[:1])
+        assert cut_all(squares, mask[:1]).max() > 0
+    with_empty = choose_squares(128, 32, torch.tensor([True, True]), draws, mask=mask)
+    assert cut_all(with_empty, torch.rand(2, 3, 128, 128)).shape == (2, 3, 32, 32)
 
 
 def test_colour_counts_apart_from_the_luma() -> None:
@@ -803,18 +808,14 @@ def test_colour_counts_apart_from_the_luma() -> None:
 
 
 def test_inpainting_is_judged_in_the_hole_alone() -> None:
-    settings = tiny(3, perceptual=0.0, gan=0.0, cross_entropy=0.0, feature=0.0)
-    players = Players(CodeFormer.from_config(settings.network))
-    size = settings.network.img_size
-    mask = torch.zeros(1, 1, size, size)
-    mask[..., :4, :4] = 1
-    lq = torch.rand(1, 3, size, size) * 2 - 1
-    draws = torch.full((1, 8), 0.5)
-    batch = {"lq": lq, "hq": lq, "mask": mask, "sharp": torch.tensor([True]), "task": ["inpaint"], "draws": draws}
-    fake = stages.stage3(players, batch, settings, 0, lambda x: x).fake
-    assert fake is not None
-    same = (fake == lq).all(1)[0]
+    size = 64
+    mask = torch.zeros(2, 1, size, size)
+    mask[0, :, :4, :4] = 1
+    hq, out = torch.rand(2, 3, size, size), torch.rand(2, 3, size, size)
+    shown = picture_losses.within_the_hole(out, {"hq": hq, "mask": mask})
+    same = (shown == hq).all(1)[0]
     assert same[4:].all() and same[:, 4:].all() and not same[:4, :4].all()
+    assert torch.equal(shown[1], out[1]), "a face without a hole is judged whole"
 
 
 @pytest.mark.parametrize(("task", "counts"), [("restore", 1), ("colorize", 4), ("inpaint", 4)])
@@ -834,7 +835,7 @@ def test_colour_counts_more_where_it_is_invented(task: str, counts: float) -> No
             out, _, _ = net(lq, w=0.0)
         tint = torch.tensor([0.114, 0.0, -0.299]).view(1, 3, 1, 1)
         batch |= {"hq": out + tint, "sharp": torch.tensor([True])}
-        errors.append(float(stages.stage3(Players(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
+        errors.append(float(objectives.stage3(Networks(net), batch, settings, 0, lambda x: x).logs["pixel"].detach()))
     assert errors[1] == pytest.approx(counts * errors[0], rel=1e-3)
 
 
@@ -869,8 +870,10 @@ def test_a_loss_of_the_grid_takes_it_out(faces: Path, vgg: Path, stage2: Path, t
 
 
 def test_the_adaptive_weight_balances_gradients() -> None:
-    assert adaptive_weight(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])).item() == pytest.approx(10, rel=1e-3)
-    assert adaptive_weight(torch.ones(2), torch.zeros(2)).item() == pytest.approx(1e4), "not without bound"
+    big, small = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])
+    assert adaptive_weight(big, small, 100).item() == pytest.approx(10, rel=1e-3)
+    assert adaptive_weight(small, big).item() == pytest.approx(0.1, rel=1e-3)
+    assert adaptive_weight(big, small).item() == adaptive_weight(torch.ones(2), torch.zeros(2)).item() == 1
     for odd in (float("inf"), float("nan")):  # an overflow in fp16
         for pair in ((1.0, odd), (odd, 1.0), (odd, odd)):
             assert adaptive_weight(*(torch.tensor([x]) for x in pair)).item() == 0
@@ -891,15 +894,15 @@ def test_fp16_measures_small_gradients_for_the_adaptive_weight(faces: Path, monk
     for precision in ("fp32", "fp16"):
         settings = tiny(1, precision=precision, gan_start=0, pixel=1e-3, perceptual=0.0)
         torch.manual_seed(0)
-        players = build(settings, torch.device("cpu"), perceptual=None, init=None, teacher=None)
+        networks = build(settings, torch.device("cpu"), Files())
 
-        def record(a: Tensor, b: Tensor, precision: str = precision) -> Tensor:
+        def record(a: Tensor, b: Tensor, limit: float, precision: str = precision) -> Tensor:
             seen[precision] = (float(a.norm()), float(b.norm()))
             return adaptive_weight(a, b)
 
-        monkeypatch.setattr(stages, "adaptive_weight", record)
+        monkeypatch.setattr(picture_losses, "adaptive_weight", record)
         with torch.autocast("cpu", torch.float16, enabled=precision == "fp16"):
-            stages.stage1(players, one_batch(faces, settings), settings, 0, lambda x: x)
+            objectives.stage1(networks, one_batch(faces, settings), settings, 0, lambda x: x)
     assert min(seen["fp32"]) > 0
     assert seen["fp16"] == pytest.approx(seen["fp32"], rel=0.05)
 
@@ -914,11 +917,13 @@ def test_fp16_trains_network_and_discriminator_through_overflows(
     state = state_of(tmp_path)
     left_out = 24 - int(np.log2(state["scaler"]["scale"]))
     assert 1 <= left_out <= 10, "each overflow halves the scale"
-    steps = [{int(x["step"]) for x in state[name]["state"].values()} for name in ("optimizer", "judge_optimizer")]
+    steps = [
+        {int(x["step"]) for x in state[name]["state"].values()} for name in ("optimizer", "discriminator_optimizer")
+    ]
     assert all(len(counts) == 1 for counts in steps), "a step is done whole or not at all"
     assert 20 - left_out <= max(steps[0]) <= 20 and 17 - left_out <= max(steps[1]) <= 17
     assert max(steps[0]) + max(steps[1]) < 37, "what overflowed did not move anything"
-    for name in ("net", "judge"):
+    for name in ("net", "discriminator"):
         assert all(torch.isfinite(t).all() for t in state[name].values())
     lines = [json.loads(line) for line in (tmp_path / checkpoint.SCALARS).read_text().splitlines()]
     assert lines[-2]["pixel"] < lines[0]["pixel"]
