@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Mask, Pixels
+from codeformer.arrays import Crop, Mask
 from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
 from codeformer.faces.face import Face
 from codeformer.faces.paste import coverage, geometric_mask, paste_faces
+from codeformer.images.alpha import enlarged
 from codeformer.images.picture import Picture, described_as, replace_rgb
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.crops import AlignedFace
@@ -127,13 +127,4 @@ def _background(picture: Picture, how: Composition) -> Picture:
 
         return upsample_picture(picture, how.background, how.upscale)
     height, width = picture.rgb.shape[:2]
-    size = (max(1, round(width * how.upscale)), max(1, round(height * how.upscale)))
-    alpha = None if picture.alpha is None else _lanczos(picture.alpha, *size)
-    return replace_rgb(picture, _lanczos(picture.rgb, *size), alpha)
-
-
-def _lanczos(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Return the pixels at another size; the same array where nothing changes."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LANCZOS4)
+    return enlarged(picture, max(1, round(width * how.upscale)), max(1, round(height * how.upscale)))

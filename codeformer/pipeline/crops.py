@@ -14,6 +14,7 @@ from codeformer.errors import InputError
 from codeformer.faces.align import crop_face, face_transform, scaled
 from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Detector, Face, find_faces
+from codeformer.images.alpha import visible
 from codeformer.images.colour import is_grey
 from codeformer.options import FaceOptions
 from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
@@ -99,7 +100,7 @@ def align(
     Raises:
         InputError: landmarks that are no face's.
     """
-    rgb = study.picture.rgb
+    rgb = study.picture.rgb if study.mask is not None else visible(study.picture)
     places: list[tuple[int, Face | None, Matrix]]
     if aligned:
         whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

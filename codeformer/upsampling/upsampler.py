@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from codeformer.arrays import Crop, Matrix, Pixels, Samples
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
+from codeformer.images.alpha import visible
 from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb
 from codeformer.pipeline.restorer import is_out_of_memory, pick_device, pick_precision
@@ -176,7 +177,7 @@ def make_upsampler(
 
 def upsample_picture(picture: Picture, upsampler: Upsampler, outscale: float) -> Picture:
     """A whole picture enlarged: depth, alpha and metadata stay, and a grey picture stays grey."""
-    pixels = upsampler(picture.rgb, outscale, picture.alpha)
+    pixels = upsampler(visible(picture), outscale, picture.alpha)
     rgb, alpha = pixels[..., :3], pixels[..., 3] if picture.alpha is not None else None
     if picture.grey:  # the network's noise is coloured
         mean = np.rint(rgb.mean(axis=2, dtype=np.float32)).astype(rgb.dtype)
