@@ -8,12 +8,15 @@ The transform is linear, so brightness can be kept to the last bit that float32 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 
 from codeformer.arrays import Crop, Plane, Rgb, Samples
+
+if TYPE_CHECKING:
+    from codeformer.images.space import Space
 
 Kind = Literal["grey", "toned", "colour"]
 
@@ -80,10 +83,11 @@ def keep_luma(original: Samples, coloured: Samples) -> Samples:
     return with_chroma(luma(original), to_ycc(coloured)[..., 1:])
 
 
-def keep_luma_of_changes(before: Rgb, after: Rgb) -> Rgb:
+def keep_luma_of_changes(before: Rgb, after: Rgb, space: Space | None = None) -> Rgb:
     """Where two pictures (H, W, 3), uint8 or uint16, differ, the brightness of the first with the colour of the second.
 
-    Elsewhere bit for bit. Brightness is exact but for the rounding of the channels.
+    Elsewhere bit for bit. Brightness is exact but for the rounding of the channels. ``space`` says what the colours
+    mean; None for sRGB.
     """
     rows = np.flatnonzero((before != after).any(axis=(1, 2)))
     if rows.size == 0:
@@ -93,7 +97,11 @@ def keep_luma_of_changes(before: Rgb, after: Rgb) -> Rgb:
     for y in rows:  # row by row: the faces of a large picture do not fit into memory as float twice
         changed = (before[y] != after[y]).any(axis=1)
         old, new = (one[y, changed][None].astype(np.float32) / top for one in (before, after))
-        result[y, changed] = np.rint(keep_luma(old, new)[0] * top).astype(before.dtype)
+        if space is None:
+            kept = keep_luma(old, new)
+        else:
+            kept = space.from_srgb(keep_luma(space.to_srgb(old), space.to_srgb(new)))
+        result[y, changed] = np.rint(kept[0] * top).astype(before.dtype)
     return result
 
 

@@ -224,9 +224,9 @@ def into_jpeg(data: bytes, said: Said) -> tuple[bytes, list[str]]:
     return (jpeg.with_segments(data, segments) if segments else data), lost
 
 
-def into_png(data: bytes, said: Said) -> bytes:
-    """Return a PNG file that says this too."""
-    chunks = []
+def into_png(data: bytes, said: Said, cicp: bytes | None = None) -> bytes:
+    """Return a PNG file that says this too; ``cicp`` are code points of H.273 for its colours."""
+    chunks = [chunk(b"cICP", cicp)] if cicp else []
     if said.dpi:
         x, y = (max(1, round(value / 0.0254)) for value in said.dpi)
         chunks.append(chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))

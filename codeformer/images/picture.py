@@ -10,13 +10,14 @@ from __future__ import annotations
 from codeformer.files.atomic import write_atomic
 from codeformer.images.formats import SUFFIXES, WRITABLE_SUFFIXES
 from codeformer.images.reading import read_picture
-from codeformer.images.value import Picture, described_as, replace_rgb, to_uint8, to_uint16
+from codeformer.images.value import Picture, as_srgb, described_as, replace_rgb, to_uint8, to_uint16
 from codeformer.images.writing import encode_picture, write_picture
 
 __all__ = [
     "SUFFIXES",
     "WRITABLE_SUFFIXES",
     "Picture",
+    "as_srgb",
     "described_as",
     "encode_picture",
     "read_picture",

@@ -9,20 +9,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from codeformer.arrays import Rgb
 from codeformer.errors import InputError, OutOfMemoryError
 from codeformer.files.atomic import reason, shown
 from codeformer.files.opening import open_regular
 from codeformer.images import damage, formats
 from codeformer.images import exif as exif_blocks
+from codeformer.images.convert import from_cmyk_or_lab, from_tables
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import said_by
 from codeformer.images.png import png_is_deep, read_png
-from codeformer.images.profile import space_of
+from codeformer.images.profile import described_by, space_of
+from codeformer.images.space import colours_of_png
 from codeformer.images.tiff import read_tiff
 from codeformer.images.value import Picture
 
@@ -155,13 +158,14 @@ def _decoded(
         rgb, alpha = damage.in_grey(rgb, alpha, mended.height)
         notes.append(mended.note)
     exif = _exif(image, kind)
-    icc = _icc(image, grey, notes)
+    colours = _colours(image, file, kind, rgb, grey, notes)
     said = said_by(image, kind, file, exif)
     dpi = said.dpi[::-1] if said.dpi and orientation in (5, 6, 7, 8) else said.dpi
     return Picture(
-        rgb=_oriented(rgb, orientation),
+        rgb=_oriented(colours.rgb, orientation),
         alpha=None if alpha is None else _oriented(alpha, orientation),
-        icc=icc,
+        icc=colours.icc,
+        cicp=colours.cicp,
         exif=exif,
         format=kind,
         grey=grey,
@@ -217,7 +221,7 @@ def _pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, name: st
     mode = image.mode
     if mode in ("CMYK", "LAB"):
         notes.append(f"its {mode} colours are converted to sRGB")
-        return np.array(_to_srgb(image, name)), None, False, orientation
+        return np.array(from_cmyk_or_lab(image, name)), None, False, orientation
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
         raise InputError(f"{name}: pixels of mode {mode} are not read; convert it to RGB first")
     if image.info.get("bit_depth", 8) > 8:
@@ -242,19 +246,6 @@ def _in_strips(image: Image.Image, transparent: bool) -> tuple[np.ndarray, np.nd
     return rgb, alpha
 
 
-def _to_srgb(image: Image.Image, name: str) -> Image.Image:
-    icc = image.info.get("icc_profile")
-    if icc or image.mode == "LAB":
-        with suppress(ImageCms.PyCMSError, OSError):
-            source: Any = ImageCms.ImageCmsProfile(io.BytesIO(icc)) if icc else ImageCms.createProfile("LAB")
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-    if image.mode == "LAB":
-        raise InputError(f"{name}: LAB colours cannot be converted here; convert it to RGB first")
-    return image.convert("RGB")
-
-
 def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W, ...) as they are to be seen, by EXIF's orientation 1 to 8; anything else counts as 1."""
     if orientation in (5, 6, 7, 8):
@@ -276,12 +267,37 @@ def _exif(image: Image.Image, kind: str) -> bytes | None:
     return exif_blocks.upright(block) if isinstance(block, bytes) and block else None
 
 
-def _icc(image: Image.Image, grey: bool, notes: list[str]) -> bytes | None:
+class _Colours(NamedTuple):
+    """A picture's pixels with what they mean: an ICC profile, or code points of H.273, or neither for sRGB."""
+
+    rgb: Rgb
+    icc: bytes | None = None
+    cicp: bytes | None = None
+
+
+def _colours(image: Image.Image, file: BinaryIO, kind: str, rgb: Rgb, grey: bool, notes: list[str]) -> _Colours:
+    """What the file says of its colours; those of a profile with tables are converted to sRGB."""
     icc = image.info.get("icc_profile")
-    if not icc or image.mode in ("CMYK", "LAB"):
-        return None
+    if image.mode in ("CMYK", "LAB"):
+        return _Colours(rgb)
+    if kind == "PNG":
+        file.seek(0)
+        own, cicp = colours_of_png(file, grey=grey)
+        if cicp is not None:
+            notes.append("is an HDR picture; faces are seen and restored as bright as white at most")
+            return _Colours(rgb, cicp=cicp)
+        icc = own or icc
+    if not icc:
+        return _Colours(rgb)
     space = space_of(icc)
-    if space == "RGB " or (space == "GRAY" and grey):
-        return bytes(icc)
+    if space == "GRAY" and grey:
+        return _Colours(rgb, bytes(icc))
+    if space == "RGB ":
+        if described_by(icc) is not None:
+            return _Colours(rgb, bytes(icc))
+        converted = from_tables(rgb, icc)
+        if converted is not None:
+            notes.append("its colours, of an ICC profile with tables, are converted to sRGB")
+            return _Colours(converted)
     notes.append("its ICC profile is damaged or for other colours; it is left out")
-    return None
+    return _Colours(rgb)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from codeformer.images.space import Space, in_srgb, space_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +20,8 @@ class Picture:
     (sRGB where that is None). ``alpha`` is (H, W) of the same dtype, not premultiplied. ``exif`` begins with the TIFF
     header and says orientation 1. ``grey`` tells that the file had one colour channel. ``format`` is Pillow's name of
     the format the file really has. ``xmp`` and ``iptc`` are these blocks as bytes, ``text`` pairs of keyword and text
-    (PNG's texts, comments), ``dpi`` pixels per inch, x and y, of the picture as it is.
+    (PNG's texts, comments), ``dpi`` pixels per inch, x and y, of the picture as it is. ``cicp`` are four code points of
+    ITU-T H.273 for HDR colours, which no profile describes; then ``icc`` is None.
 
     Raises:
         ValueError: arrays of another shape or dtype.
@@ -35,6 +39,7 @@ class Picture:
     iptc: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
     dpi: tuple[float, float] | None = None
+    cicp: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype not in (np.uint8, np.uint16):
@@ -43,6 +48,11 @@ class Picture:
             raise ValueError("a picture has at least one pixel")
         if self.alpha is not None and (self.alpha.shape != self.rgb.shape[:2] or self.alpha.dtype != self.rgb.dtype):
             raise ValueError("alpha must have the height, width and dtype of rgb")
+
+    @cached_property
+    def space(self) -> Space | None:
+        """The way from the picture's colours to sRGB and back; None where they are sRGB."""
+        return space_in(self.icc, self.cicp)
 
 
 def replace_rgb(picture: Picture, rgb: np.ndarray, alpha: np.ndarray | None = None) -> Picture:
@@ -80,3 +90,11 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
 def to_uint16(pixels: np.ndarray) -> np.ndarray:
     """uint8 or uint16 to uint16; 255 becomes 65535."""
     return pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * np.uint16(257)
+
+
+def as_srgb(picture: Picture) -> Picture:
+    """Return the picture in sRGB and without a profile; the same one where it is sRGB and says nothing else."""
+    if picture.space is None:
+        return picture if picture.icc is None and picture.cicp is None else replace(picture, icc=None, cicp=None)
+    rgb = in_srgb(picture.rgb, picture.space, picture.rgb.dtype.type)
+    return replace(picture, rgb=rgb, icc=None, cicp=None)

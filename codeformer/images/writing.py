@@ -19,7 +19,7 @@ from codeformer.images.metadata import Said, fitted_xmp, into_jpeg, into_png, te
 from codeformer.images.png import encode_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import encode_tiff
-from codeformer.images.value import Picture, to_uint8
+from codeformer.images.value import Picture, as_srgb, to_uint8
 
 _log = logging.getLogger("codeformer")
 _LONGEST_EXIF = 65000  # bytes: JPEG keeps it in one segment
@@ -78,12 +78,15 @@ def _listed(parts: list[str]) -> str:
 def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str]]:
     """The file, and what it does not hold of the picture."""
     lost: list[str] = []
-    rgb, alpha = picture.rgb, picture.alpha
-    one_channel = picture.grey and bool((rgb[..., :1] == rgb).all())
-    icc = picture.icc
-    if icc and space_of(icc) == "GRAY" and not one_channel:
-        _log.warning("a grey picture got colours; its grey ICC profile is left out")
-        icc = None
+    one_channel = picture.grey and bool((picture.rgb[..., :1] == picture.rgb).all())
+    if picture.cicp and kind != "PNG":
+        picture = as_srgb(picture)
+        lost.append("HDR colours (sRGB instead)")
+    if picture.icc and (kind == "BMP" or (space_of(picture.icc) == "GRAY" and not one_channel)):
+        if kind == "BMP" and picture.space is not None:
+            lost.append("its ICC profile (converted to sRGB)")
+        picture = as_srgb(picture)
+    rgb, alpha, icc = picture.rgb, picture.alpha, picture.icc
     if icc and space_of(icc) == "RGB ":
         one_channel = False  # a profile for three channels needs three
     if kind in _NO_ALPHA and alpha is not None:
@@ -103,13 +106,11 @@ def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str
     if kind == "TIFF":
         return encode_tiff(pixels, icc, exif, tiff_extras(said)), lost
     if pixels.dtype == np.uint16:
-        return into_png(encode_png(pixels, icc, exif), said), lost
+        return into_png(encode_png(pixels, icc, exif), said, picture.cicp), lost
     _check_size(kind, *pixels.shape[:2])
-    if kind == "BMP" and icc:
-        lost.append("its ICC profile")
     data = _encode_with_pillow(pixels, kind, quality, icc, exif, said)
     if kind == "PNG":
-        data = into_png(data, said)
+        data = into_png(data, said, picture.cicp)
     elif kind == "JPEG":
         data, more = into_jpeg(data, said)
         lost += more

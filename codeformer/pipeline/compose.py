@@ -62,7 +62,7 @@ def compose(
         study: the picture as the task wants it.
         faces: all its faces, left to right, for the boxes.
         aligned: the faces that were worked on; without any, the picture is enlarged only.
-        restored: what the task made of the network's output for them.
+        restored: what the task made of the network's output for them, in sRGB.
         how: the networks and numbers.
         clock: gets the time of each step.
     """
@@ -86,6 +86,8 @@ def compose(
 
             crops, matrices, notes = upsample_faces(crops, matrices, how.face_upsampler)
     with clock.timed("paste"):
+        if before.space is not None:
+            crops = [before.space.from_srgb(crop) for crop in crops]
         after = before
         if crops:
             after = replace_rgb(before, paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned))
@@ -98,10 +100,14 @@ def compose(
 
 
 def as_picture(picture: Picture, crop: Crop) -> Picture:
-    """Return a crop as a picture with the depth and colour profile of the one that it was cut from."""
+    """Return a crop, in sRGB, as a picture with the depth and the colours of the one that it was cut from."""
+    if picture.space is not None:
+        crop = picture.space.from_srgb(crop)
     top = np.iinfo(picture.rgb.dtype).max
     pixels = np.rint(np.clip(crop, 0, 1) * np.float32(top)).astype(picture.rgb.dtype)
-    return Picture(pixels, icc=picture.icc, format=picture.format, grey=picture.grey, path=picture.path)
+    return Picture(
+        pixels, icc=picture.icc, cicp=picture.cicp, format=picture.format, grey=picture.grey, path=picture.path
+    )
 
 
 def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Composition) -> list[Mask]:

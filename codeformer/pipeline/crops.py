@@ -16,6 +16,7 @@ from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.images.alpha import visible
 from codeformer.images.colour import is_grey
+from codeformer.images.space import in_srgb
 from codeformer.options import FaceOptions
 from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
 from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
@@ -29,7 +30,7 @@ class AlignedFace:
         number: its place among the picture's faces, from 1, left to right.
         face: where it is in the picture; None for an aligned crop.
         matrix: (2, 3), the picture to the crop.
-        crop: what the task sees of it.
+        crop: what the task sees of it, in sRGB.
         source: (S, S, 3), what the network gets.
     """
 
@@ -60,7 +61,10 @@ def find(study: Study, detector: Detector | None, options: FaceOptions, *, turne
         return _by_hand(options, study.picture.rgb)
     if detector is None:
         return []
+    space = study.picture.space
     seen = study.picture.rgb if study.seen is None else study.seen
+    if space is not None:
+        seen = in_srgb(seen, space, np.uint8)
     search = partial(
         find_faces,
         detector=detector,
@@ -70,7 +74,8 @@ def find(study: Study, detector: Detector | None, options: FaceOptions, *, turne
     )
     faces = search(seen)
     if not faces and study.seen is None and study.mask is not None:
-        faces = search(uncovered(study.picture.rgb, study.mask))
+        guess = uncovered(study.picture.rgb, study.mask)
+        faces = search(guess if space is None else in_srgb(guess, space, np.uint8))
     return faces
 
 
@@ -114,6 +119,8 @@ def align(
     result = []
     for (number, face, matrix), own in zip(places, masks, strict=True):
         pixels = _whole_crop(rgb, size) if face is None else crop_face(rgb, matrix, size)
+        if study.picture.space is not None:
+            pixels = study.picture.space.to_srgb(pixels)
         crop = FaceCrop(pixels, study.picture.grey or is_grey(without_hole(pixels, own)), own)
         source = task.prepare(crop)
         if source is not None:

@@ -45,12 +45,14 @@ class Colorize(Task):
     def study(self, picture: Picture) -> Study:
         """Return the picture as one that may get colour, with a note if it has some already."""
         from codeformer.images.colour import kind_of
+        from codeformer.images.picture import as_srgb
 
         notes: tuple[str, ...] = ()
         if not picture.grey and kind_of(picture.rgb) == "colour":
             notes = ("is in colour already; its faces are colorized all the same, from their brightness alone",)
-        # The result is no grey picture, and a grey profile cannot describe it
-        return Study(replace(picture, grey=False, icc=None) if picture.grey else picture, notes=notes)
+        if picture.grey:  # the result is not, and a grey profile cannot describe it
+            picture = replace(as_srgb(picture), grey=False)
+        return Study(picture, notes=notes)
 
     def prepare(self, crop: FaceCrop) -> Crop:
         """Return the crop in grey over the full range of brightness."""
@@ -73,4 +75,4 @@ class Colorize(Task):
         from codeformer.images.colour import keep_luma_of_changes
 
         # Once more for the whole picture: a large face has finer detail than its crop could hold
-        return replace(after, rgb=keep_luma_of_changes(before.rgb, after.rgb)), []
+        return replace(after, rgb=keep_luma_of_changes(before.rgb, after.rgb, before.space)), []

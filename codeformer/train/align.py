@@ -19,7 +19,7 @@ from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.images.colour import LUMA
-from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
+from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
 from codeformer.options import AlignOptions, Demands
 from codeformer.run.inputs import Input, assign_names, find_inputs
 from codeformer.run.messages import Messages
@@ -160,7 +160,7 @@ def _open_detector(options: AlignOptions) -> Detector:
 def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector, demands: Demands) -> Outcome:
     """Write the faces of one photograph."""
     item = job.item
-    picture = read_picture(item.path)
+    picture = as_srgb(read_picture(item.path))  # what trains a network is what it gets
     known = report.known.get(item.key)
     # Before its faces are written, so that those that a kill leaves are known as ours
     report.append(_record(job, "pending", earlier, known.outputs if known else ()))
@@ -172,7 +172,7 @@ def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector,
             entry["file"] = f"{item.stem}_{number:02d}.{demands.ext}"
             pixels = (crop * 255).round().astype(np.uint8)
             path = report.root / entry["file"]
-            write_picture(Picture(pixels, icc=picture.icc), path, quality=demands.quality)
+            write_picture(Picture(pixels), path, quality=demands.quality)
             outputs.append((entry["file"], path.stat().st_size))
         faces.append(entry)
     record = _record(job, "done", faces, outputs, warnings=picture.warnings)

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codeformer.arrays import Crop, Matrix, Pixels, Samples
+from codeformer.arrays import Crop, Matrix, Pixels, Rgb, Samples
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
 from codeformer.images.alpha import visible
 from codeformer.images.colour import to_grey
-from codeformer.images.picture import Picture, replace_rgb
+from codeformer.images.picture import Picture, replace_rgb, to_uint8, to_uint16
+from codeformer.images.space import Space, in_space, in_srgb
 from codeformer.pipeline.restorer import is_out_of_memory, pick_device, pick_precision
 from codeformer.upsampling.networks import Network, find_realesrgan, load_descriptor, prepare
 from codeformer.upsampling.tiles import plan, resized_rows, upsampled_rows
@@ -176,13 +178,35 @@ def make_upsampler(
 
 
 def upsample_picture(picture: Picture, upsampler: Upsampler, outscale: float) -> Picture:
-    """A whole picture enlarged: depth, alpha and metadata stay, and a grey picture stays grey."""
-    pixels = upsampler(visible(picture), outscale, picture.alpha)
-    rgb, alpha = pixels[..., :3], pixels[..., 3] if picture.alpha is not None else None
+    """Return a whole picture enlarged: depth, colour space, alpha and metadata stay, and a grey picture stays grey.
+
+    The network gets sRGB. What sRGB cannot hold of the picture's colours is enlarged by Lanczos.
+    """
+    seen, space, dtype = visible(picture), picture.space, picture.rgb.dtype.type
+    alpha = picture.alpha
+    if space is None:
+        pixels = upsampler(seen, outscale, alpha)
+    else:
+        pixels = upsampler(in_srgb(seen, space), outscale, None if alpha is None else to_uint16(alpha))
+    rgb = pixels[..., :3]
+    if alpha is not None:
+        alpha = pixels[..., 3] if pixels.dtype == dtype else to_uint8(np.ascontiguousarray(pixels[..., 3]))
+    if space is not None:
+        rgb = _with_rest(seen, in_space(rgb, space, dtype), space)
     if picture.grey:  # the network's noise is coloured
         mean = np.rint(rgb.mean(axis=2, dtype=np.float32)).astype(rgb.dtype)
         rgb = np.repeat(mean[..., None], 3, axis=2)
     return replace_rgb(picture, np.ascontiguousarray(rgb), None if alpha is None else np.ascontiguousarray(alpha))
+
+
+def _with_rest(before: Rgb, after: Rgb, space: Space) -> Rgb:
+    """The enlarged picture with the part of its colours that sRGB could not hold; both in the picture's own space."""
+    rest = before.astype(np.float32) - in_space(in_srgb(before, space), space, before.dtype.type)
+    top = np.iinfo(after.dtype).max
+    if np.abs(rest).max() <= 2 * top / 255:  # rounding
+        return after
+    large = cv2.resize(rest, (after.shape[1], after.shape[0]), interpolation=cv2.INTER_LANCZOS4)
+    return np.rint(np.clip(after + large, 0, top)).astype(after.dtype)
 
 
 def upsample_faces(

@@ -16,6 +16,8 @@ from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, Res
 from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
 from codeformer.images.picture import Picture, to_uint16
+from codeformer.images.profile import made_of, to_xyz
+from codeformer.images.space import in_space, in_srgb, space_in
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork
@@ -315,3 +317,71 @@ def test_the_task_decides_when_no_face_is_an_error(engine: Engine) -> None:
     for picture in (Picture(scene()), Picture(scene((60, 50)))):
         error = run(replace(engine, task=fussy), picture)[0].error
         assert isinstance(error, CodeFormerError) and fussy.untouched(0) in str(error)
+
+
+WIDE = made_of("wide", (1.8,), to_xyz((0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001), (0.3457, 0.3585)))
+
+
+@pytest.mark.parametrize("task", ["restore", "colorize"])
+@pytest.mark.parametrize("keep_luma", [False, True])
+def test_the_same_picture_in_another_colour_space_gives_the_same_result(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, task: str, keep_luma: bool
+) -> None:
+    """In ProPhoto what a network paints as skin would be scarlet if it were taken for the picture's own colours."""
+    chosen = TASKS[task]
+    if keep_luma:
+        if task != "colorize":
+            pytest.skip("only colorize keeps the brightness")
+        chosen = replace(chosen, keep_luma=True)  # type: ignore[call-arg]
+    found = [face_at(50, 50)]
+    monkeypatch.setattr("codeformer.pipeline.crops.find_faces", lambda *_, **__: found)
+    # A network of random weights jumps from code to code; this one paints skin, as smoothly as a trained one
+    skin = np.array([0.42, 0.27, 0.2], np.float32)
+    monkeypatch.setattr(FaceRestorer, "restore", lambda _, crops, **__: [0.5 * crop + skin for crop in crops])
+    engine = replace(engine, task=chosen)
+    plain = to_uint16(scene((150, 150)))
+    space = space_in(WIDE)
+    assert space is not None
+    wide = Picture(in_space(plain, space, np.uint16), icc=WIDE)
+    in_sRGB, in_wide = run(engine, Picture(plain))[0], run(engine, wide)[0]
+    assert in_sRGB.output is not None and in_wide.output is not None
+    assert in_wide.output.icc == WIDE and in_wide.output.rgb.dtype == np.uint16
+    same = in_srgb(in_wide.output.rgb, space).astype(int)
+    off = np.abs(same - in_sRGB.output.rgb)
+    assert off.max() <= 12 * 257 and off[45:70, 40:60].mean() < 257, "but for interpolating in other values"
+    changed = (in_wide.output.rgb != wide.rgb).any(axis=2)
+    assert changed.any() and not changed[:, 120:].any(), "what no network changed stays bit for bit"
+    assert np.abs(in_wide.faces[0].after - in_sRGB.faces[0].after).max() < 0.01  # type: ignore[operator]
+
+
+def test_an_upsampler_gets_srgb_and_what_that_cannot_hold_stays(engine: Engine) -> None:
+    class Upsampler:
+        scale = 2
+
+        def __call__(self, rgb: np.ndarray, factor: float, alpha: np.ndarray | None = None) -> np.ndarray:
+            seen.append(rgb)
+            return np.repeat(np.repeat(rgb, 2, axis=0), 2, axis=1)
+
+    seen: list[np.ndarray] = []
+    space = space_in(WIDE)
+    assert space is not None
+    wide = in_space(scene(), space, np.uint8)
+    wide[:20, :20] = (0, 255, 0)  # no screen of sRGB shows this green
+    engine = with_options(replace(engine, background=Upsampler()), upscale=2.0)  # type: ignore[arg-type]
+    result = run(engine, Picture(wide, icc=WIDE))[0]
+    assert result.output is not None and result.output.rgb.dtype == np.uint8
+    np.testing.assert_array_equal(seen[0], in_srgb(wide, space))
+    assert (result.output.rgb[:30, :30] == (0, 255, 0)).all(axis=2).mean() > 0.9
+    far = result.output.rgb[100:, 100:].astype(int) - np.repeat(np.repeat(wide, 2, axis=0), 2, axis=1)[100:, 100:]
+    assert np.abs(far).mean() < 2
+
+
+def test_a_transparent_pixels_colour_is_not_in_the_faces_crop(engine: Engine) -> None:
+    rgb = scene((50, 50))
+    alpha = np.full(rgb.shape[:2], 255, np.uint8)
+    alpha[60:75, 30:70] = 0
+    hidden = rgb.copy()
+    hidden[alpha == 0] = 0
+    crops = [result.faces[0].before for result in run(engine, Picture(rgb), Picture(hidden, alpha), Picture(hidden))]
+    whole, through, black = (crop for crop in crops if crop is not None)
+    assert 5 * np.abs(through - whole).mean() < np.abs(black - whole).mean()
