@@ -69,7 +69,7 @@ def build(settings: Settings, device: torch.device, files: Files) -> Networks:
             features = settings.discriminator == "features"
             networks.discriminator = FeatureDiscriminator() if features else PatchDiscriminator(settings.ndf)
         if settings.identity:
-            networks.identity = IdentityDistance(dlib_models() / "dlib_face_recognition_resnet_model_v1.dat")
+            networks.identity = make_identity()
     for module in vars(networks).values():
         if module is not None:
             module.to(device, memory_format=torch.channels_last)
@@ -116,6 +116,19 @@ def autoencoder_of(config: Config) -> Config:
 def make_perceptual(settings: Settings, weights: Path | None) -> PerceptualDistance:
     """Build the perceptual distance of the settings."""
     return PerceptualDistance(weights, settings.perceptual_layers, settings.perceptual_kind)
+
+
+def make_identity() -> IdentityDistance:
+    """Build the identity loss.
+
+    Raises:
+        UsageError: the extra that brings its network is missing.
+    """
+    try:
+        folder = dlib_models()
+    except UsageError as error:
+        raise UsageError(f"the identity loss: {error}; or go without it: --set identity=0.0") from error
+    return IdentityDistance(folder / "dlib_face_recognition_resnet_model_v1.dat")
 
 
 def check_network(config: Config) -> None:

@@ -151,6 +151,9 @@ class Settings:
         numbers = all(w == "any" or (isinstance(w, int | float) and 0 <= w <= 1) for w in self.fidelity)
         yield "fidelity", bool(self.fidelity) and numbers, ": numbers in [0, 1] or 'any'"
         yield "degradations", bool(self.degradations), ": one or more"
+        if self.perceptual and self.stage != 2:
+            plain = self.perceptual_kind != "lpips" or len(set(self.perceptual_layers)) == 5
+            yield "perceptual_layers", plain, ": LPIPS has all five; leave them out, or set perceptual_kind=vgg"
         if self.gan and self.discriminator == "features" and self.stage != 2:
             seen = bool(self.perceptual and self.perceptual_crop)
             yield "discriminator", seen, ": features needs perceptual and perceptual_crop above 0, whose VGG it sees"

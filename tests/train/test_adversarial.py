@@ -18,6 +18,7 @@ from tests.train.test_train import assert_equal, faces, one_thread, stage1, stag
 
 PROJECTED = [
     "perceptual=1.0",
+    "perceptual_kind=vgg",
     f"perceptual_layers={list(FEATURE_LAYERS)}",
     "discriminator=features",
     "adaptive=false",
@@ -104,6 +105,7 @@ def test_the_heads_see_squares_at_their_whole_size_alone_and_the_weight_warms_up
         (["perceptual=0.0"], "needs perceptual"),
         (["perceptual_crop=0"], "needs perceptual"),
         (['perceptual_layers=["relu1_2"]'], "needs perceptual_layers"),
+        (["perceptual_kind=lpips"], "LPIPS has all five"),
         (["discriminator=eyes"], "patch or features"),
         (["perceptual_kind=dists"], "lpips or vgg"),
     ],
