@@ -100,6 +100,7 @@ class Faces(Dataset[dict[str, Any]]):
         seed: every sample follows from it.
         hole: what inpainting sees where it fills: ``white``, or ``smear``.
         cover: chance that its hole covers an eye, the nose or the mouth, besides what is random.
+        strokes: chance that its hole is thick strokes instead of thin ones and small shapes.
 
     A sample is a dict: ``hq`` and ``lq`` (3, S, S) float32 in [-1, 1]; ``mask`` (1, S, S); ``sharp``, whether
     the picture really had S pixels (an enlarged one tells nothing of the finest detail); ``task``; ``draws``,
@@ -115,8 +116,9 @@ class Faces(Dataset[dict[str, Any]]):
         seed: int,
         hole: str = "white",
         cover: float = 0.0,
+        strokes: float = 0.0,
     ) -> None:
-        self.hole, self.cover = hole, cover
+        self.hole, self.cover, self.strokes = hole, cover, strokes
         self.files = [list_faces(folder.path) for folder in folders]
         self.chances = chances_of(folders, [len(files) for files in self.files])
         self.size, self.seed = size, seed
@@ -137,7 +139,7 @@ class Faces(Dataset[dict[str, Any]]):
             hq = hq[:, ::-1]
         task = self.tasks[rng.choice(len(self.tasks), p=self.shares)]
         degradation = self.degradations[rng.integers(len(self.degradations))]
-        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng, self.hole, self.cover)
+        lq, hq, mask = for_task(task, np.ascontiguousarray(hq), degradation, rng, self.hole, self.cover, self.strokes)
         return {
             "hq": to_tensor(hq),
             "lq": to_tensor(lq),

@@ -12,14 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Floats, Mask
+from codeformer.arrays import Crop, Mask
 from codeformer.errors import UsageError
-from codeformer.faces.align import TEMPLATE_512
-from codeformer.images.blend import mix
 from codeformer.images.colour import to_grey
-from codeformer.tasks.inpainting.masks import smear
+from codeformer.train.holes import fill, random_hole
 
 Span = tuple[float, float]
+_RESIZING = 0.9  # variance in pixels squared that halving by areas and enlarging by lines adds to a blur
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,23 @@ def degrade_small(face: Crop, degradation: Degradation, rng: np.random.Generator
 
 
 def gaussian_blur(face: Crop, sigma_x: float, sigma_y: float, angle: float) -> Crop:
-    """Blur with a Gaussian whose axes are turned by `angle` (radians)."""
+    """Blur with a Gaussian whose axes are turned by `angle` (radians), the same one for all sizes.
+
+    The published code cuts its kernels at 41 pixels, so that its sigma of 15 blurs like one of about 10; here a sigma
+    is what it says.
+    """
     if max(sigma_x, sigma_y) < 0.15:
         return face
     if sigma_x == sigma_y:
-        return np.asarray(cv2.GaussianBlur(face, (0, 0), sigma_x, borderType=cv2.BORDER_REFLECT_101), np.float32)
+        blurred = cv2.GaussianBlur(face, (0, 0), sigma_x, borderType=cv2.BORDER_REFLECT_101)
+        return np.asarray(blurred, np.float32)
     # Wide kernels are applied at half the resolution: the result is the same to the eye, at a tenth of the cost.
     if min(sigma_x, sigma_y) > 4:
         half = np.asarray(cv2.resize(face, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32)
-        half = gaussian_blur(half, sigma_x / 2, sigma_y / 2, angle)
+        inner_x, inner_y = (float(np.sqrt(sigma**2 - _RESIZING)) / 2 for sigma in (sigma_x, sigma_y))
+        half = gaussian_blur(half, inner_x, inner_y, angle)
         return np.asarray(cv2.resize(half, face.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    radius = min(20, int(np.ceil(2.5 * max(sigma_x, sigma_y))))
+    radius = int(np.ceil(3 * max(sigma_x, sigma_y)))
     grid = np.arange(-radius, radius + 1, dtype=np.float64)
     x, y = np.meshgrid(grid, grid)
     u = x * np.cos(angle) + y * np.sin(angle)
@@ -148,41 +153,6 @@ def colour_jitter(face: Crop, rng: np.random.Generator, strength: float = 0.2) -
     return np.clip(((face - 0.5) * contrast + 0.5 + lift) * gain, 0, 1).astype(np.float32)
 
 
-def random_mask(rng: np.random.Generator, size: int, cover: float = 0.0) -> Mask:
-    """Return a mask of random strokes and shapes: (size, size) float32, 1 where to fill, else 0.
-
-    With the chance `cover` an ellipse also lies over an eye, the nose or the mouth of an aligned face.
-    """
-    mask = np.zeros((size, size), np.float32)
-    for _ in range(rng.integers(1, 5)):
-        point = rng.uniform(0.1, 0.9, 2) * size
-        heading = rng.uniform(0, 2 * np.pi)
-        width = int(rng.uniform(0.02, 0.09) * size)
-        for _ in range(rng.integers(2, 9)):
-            heading += rng.normal(0, 0.7)
-            step = rng.uniform(0.04, 0.16) * size
-            after = np.clip(point + step * np.array([np.cos(heading), np.sin(heading)]), 0, size - 1)
-            cv2.line(mask, _pixel(point), _pixel(after), 1.0, width)
-            point = after
-    for _ in range(rng.integers(0, 3)):
-        centre, axes = rng.uniform(0.15, 0.85, 2) * size, rng.uniform(0.03, 0.14, 2) * size
-        if rng.random() < 0.5:
-            cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1)
-        else:
-            cv2.rectangle(mask, _pixel(centre - axes), _pixel(centre + axes), 1.0, -1)
-    if cover and rng.random() < cover:
-        features = (*TEMPLATE_512[:3], TEMPLATE_512[3:].mean(axis=0))
-        centre = (features[rng.integers(4)] / 512 + rng.uniform(-0.03, 0.03, 2)) * size
-        axes = rng.uniform(0.05, 0.14, 2) * size
-        cv2.ellipse(mask, _pixel(centre), _pixel(axes), rng.uniform(0, 180), 0, 360, 1.0, -1)
-    return mask
-
-
-def paint_white(face: Crop, mask: Mask) -> Crop:
-    """Return the face with white where the mask is 1: what the inpainting network sees."""
-    return np.asarray(mix(face, 1, mask[..., None]), np.float32)
-
-
 def for_task(
     task: str,
     face: Crop,
@@ -190,12 +160,13 @@ def for_task(
     rng: np.random.Generator,
     hole: str = "white",
     cover: float = 0.0,
+    strokes: float = 0.0,
 ) -> tuple[Crop, Crop, Mask]:
     """Return ``(lq, hq, mask)`` of one task: ``restore``, ``colorize`` or ``inpaint``.
 
     The mask is (S, S), 0 but for inpainting. Colorization sees a jittered grey face, half the time degraded as well.
-    Inpainting sees white where the mask is 1, or with `hole` ``"smear"`` a blurred guess from around it; `cover` is
-    :func:`random_mask`'s.
+    Inpainting sees what `hole` says where the mask is 1 (:func:`~codeformer.train.holes.fill`). The hole is thick
+    strokes with the chance `strokes`, else thin ones and small shapes, with the chance `cover` over a feature.
     """
     mask = np.zeros(face.shape[:2], np.float32)
     if task == "restore":
@@ -208,10 +179,7 @@ def for_task(
         light = replace(degradation, noise=(0, min(8, degradation.noise[1])))
         return (to_grey(degrade(grey, light, rng)) if rng.random() < 0.5 else grey), face, mask
     if task == "inpaint":
-        mask = random_mask(rng, face.shape[0], cover)
-        return (smear(face, mask > 0) if hole == "smear" else paint_white(face, mask)), face, mask
+        kind = "strokes" if strokes and rng.random() < strokes else "shapes"
+        mask = random_hole(rng, face.shape[0], kind, cover)
+        return fill(face, mask, hole), face, mask
     raise ValueError(f"unknown task {task!r}")
-
-
-def _pixel(point: Floats) -> tuple[int, int]:
-    return int(point[0]), int(point[1])

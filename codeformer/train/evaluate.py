@@ -1,4 +1,4 @@
-"""Measuring a network on faces that it has not seen: `codeformer evaluate`.
+"""Measuring networks on faces that they have not seen, and anybody's results: `codeformer evaluate`.
 
 Face number i of a folder (in the order of its file names) is degraded with the generator ``default_rng((seed, i))``:
 the set is fixed by its seed, and ``limit`` takes a subset of it. Everything is computed in float32, face by face.
@@ -9,129 +9,91 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from codeformer.arrays import Crop, Mask
-from codeformer.errors import RestorationError, UsageError
-from codeformer.images.blend import mix
-from codeformer.images.colour import to_grey
+from codeformer.arrays import Crop
+from codeformer.errors import InputError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
-from codeformer.tasks.inpainting.masks import smear
-from codeformer.tasks.table import TASKS
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
-from codeformer.train.degrade import DEGRADATIONS, degrade_small, paint_white, random_mask
-from codeformer.train.metrics import Identity, chroma_error, colourfulness, cosine, psnr, ssim
-from codeformer.train.perceptual import PerceptualDistance
+from codeformer.train.iqa import Fid
+from codeformer.train.samples import INPUT, Question, Sample, make_sample, rulers, spread
+from codeformer.train.scores import Measures, Scores, means_of, score
+from codeformer.train.weave import Weave
 
-Scores = dict[str, float]
-INPUT = "input"
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is measured.
+class Candidate:
+    """A network that is measured.
 
     Attributes:
-        task: restore, colorize or inpaint.
-        degradation: medium or heavy (the ranges of stage III and II), or none.
-        seed: of the degradations and masks.
-        fidelities: the w that are tried, in the order of the table.
+        net: the network; a stage I autoencoder is asked to reproduce the sharp faces.
+        name: what its lines in the table begin with; empty where it is the only one.
         adain: whether the codes take the input's statistics.
-        hole: what the network sees where it inpaints: ``white``, or ``smear``, a blurred guess.
-        reduced: sides in pixels; at each the sharp face itself is measured too, see :func:`shrunk`.
+        hole: what it sees where it inpaints, ``white`` or ``smear``.
     """
 
-    task: str = "restore"
-    degradation: str = "medium"
-    seed: int = 0
-    fidelities: tuple[float, ...] = (0.0, 0.5, 1.0)
+    net: CodeFormer | VQAutoEncoder
+    name: str = ""
     adain: bool = False
     hole: str = "white"
-    reduced: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise UsageError(f"--task {self.task}: there are {', '.join(TASKS)}")
-        if self.degradation not in (*DEGRADATIONS, "none"):
-            raise UsageError(f"--degradation {self.degradation}: there are {', '.join(DEGRADATIONS)}, none")
-        if self.task == "restore" and self.degradation == "none":
-            raise UsageError("--degradation none leaves nothing to restore; take medium or heavy")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: a number from 0 on")
-        if not self.fidelities or not all(0 <= w <= 1 for w in self.fidelities):
-            raise UsageError("--w: numbers from 0 to 1")
-        if any(side < 1 for side in self.reduced):
-            raise UsageError("--reduced: sides in pixels, from 1 on")
-
-
-@dataclass(frozen=True)
-class Measures:
-    """The measures that need a network; None is left out.
-
-    With ``perceptual_side`` the perceptual distance looks at every picture reduced to so many pixels a side.
-    """
-
-    perceptual: PerceptualDistance | None = None
-    identity: Identity | None = None
-    perceptual_side: int | None = None
-
-    def view(self, picture: Crop) -> Crop:
-        """Return a picture (S, S, 3) as the perceptual distance sees it."""
-        side = self.perceptual_side or picture.shape[0]
-        return picture if side == picture.shape[0] else downsized(picture, side)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A sharp face, the network's input, and answers that need no network by name.
-
-    For inpainting also what is to be filled, ``mask`` (S, S) in [0, 1], and ``around``, what stays where it is 0.
-    """
-
-    hq: Crop
-    lq: Crop
-    answers: Mapping[str, Crop]
-    mask: Mask | None = None
-    around: Crop | None = None
-
-    def finish(self, answer: Crop) -> Crop:
-        """Return an answer as it is compared: as it is, or for inpainting in the hole alone, as in the product."""
-        if self.mask is None or self.around is None:
-            return answer
-        return np.asarray(mix(self.around, answer, self.mask[..., None]), np.float32)
+    def title(self, answer: str) -> str:
+        """Return the title of one of its answers."""
+        return f"{self.name} {answer}".strip()
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of each answer (the input, a simple method, the network at each w), face by face.
+    """Scores of each answer (the input, a simple method, the networks at each w), face by face.
 
-    ``faces`` maps a file's name to its answers' scores; ``sheet`` holds pictures of a few faces by column title.
-    ``enlarged`` names the files with fewer pixels than the network's, of which no sharp original is known.
+    Attributes:
+        question: what was asked; None for results that came from elsewhere.
+        faces: scores by file name and title.
+        names: of the candidates.
+        sheet: pictures of a few faces by title.
+        weave: ratios of :class:`Weave` by title.
+        fid: Fréchet inception distances by title, where they were asked for.
+        enlarged: files with fewer pixels than the network's, of which no sharp original is known.
     """
 
-    question: Question
+    question: Question | None
     faces: Mapping[str, Mapping[str, Scores]]
+    names: Sequence[str] = ("",)
     sheet: Mapping[str, Sequence[Crop]] = field(default_factory=dict)
+    weave: Mapping[str, Scores] = field(default_factory=dict)
+    fid: Mapping[str, float] = field(default_factory=dict)
     enlarged: Sequence[str] = ()
 
     @property
     def means(self) -> dict[str, Scores]:
         """Mean scores by answer."""
-        every = list(self.faces.values())
+        means = means_of(self.faces)
         return {
-            answer: {name: float(np.mean([scores[answer][name] for scores in every])) for name in every[0][answer]}
-            for answer in every[0]
+            title: scores | ({"fid": self.fid[title]} if title in self.fid else {}) for title, scores in means.items()
         }
 
-    def rising(self) -> dict[str, bool]:
-        """Return whether PSNR and identity rise strictly with w over the set, as w promises."""
-        means = self.means
-        ordered = [means[title] for title in map(w_title, sorted(set(self.question.fidelities))) if title in means]
-        names = [n for n in ("psnr", "identity") if len(ordered) > 1 and n in ordered[0]]
-        return {name: all(a[name] < b[name] for a, b in pairwise(ordered)) for name in names}
+    def by_w(self, name: str) -> dict[float, Scores]:
+        """Return a candidate's mean scores by w, rising."""
+        means, fidelities = self.means, self.question.fidelities if self.question else ()
+        titles = {w: f"{name} {w_title(w)}".strip() for w in sorted(set(fidelities))}
+        return {w: means[title] for w, title in titles.items() if title in means}
+
+    def rising(self, name: str = "") -> dict[str, bool]:
+        """Return whether a candidate's PSNR and identity rise strictly with w over the set, as w promises.
+
+        Where every value is below the input's, nothing is gained that could rise.
+        """
+        ordered, base = list(self.by_w(name).values()), self.means.get(INPUT, {})
+        return {
+            measure: all(a[measure] < b[measure] for a, b in pairwise(ordered))
+            and max(scores[measure] for scores in ordered) > base.get(measure, -np.inf)
+            for measure in ("psnr", "identity")
+            if len(ordered) > 1 and measure in ordered[0]
+        }
 
 
 def w_title(w: float) -> str:
@@ -140,185 +102,158 @@ def w_title(w: float) -> str:
 
 
 def evaluate(
-    net: CodeFormer | VQAutoEncoder,
+    candidates: Sequence[Candidate],
     folder: Path,
     question: Question,
     measures: Measures,
     *,
+    fid: Fid | None = None,
     limit: int | None = None,
     device: torch.device | None = None,
     rows: int = 8,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Measure `net` on the faces below `folder`, or on `limit` of them, evenly spread.
-
-    A stage I autoencoder is asked to reproduce the sharp faces.
+    """Measure networks on the faces below `folder`, or on `limit` of them, evenly spread.
 
     Raises:
         InputError: no such folder, no pictures, or one that is no square picture.
-        UsageError: a side of the question's ``reduced``, or the measures' ``perceptual_side``, is larger than the
-            network's.
-        RestorationError: the network's output is not finite.
+        UsageError: the networks differ in size; or a side of the question's ``reduced``, or the measures'
+            ``perceptual_side``, is larger than theirs.
+        RestorationError: a network's output is not finite.
     """
-    if any(side > net.config.img_size for side in question.reduced):
-        raise UsageError(f"--reduced: at most the {net.config.img_size} pixels that the faces have")
-    if (measures.perceptual_side or 0) > net.config.img_size:
-        raise UsageError(f"--perceptual_size: at most the {net.config.img_size} pixels that the faces have")
+    size = _size_of(candidates, question, measures)
     files = list_faces(folder)
     chosen = spread(len(files), limit)
     shown = {chosen[i] for i in spread(len(chosen), rows)}
     device = device or torch.device("cpu")
-    net = net.eval().to(device)
+    for candidate in candidates:
+        candidate.net.eval().to(device)
     faces: dict[str, dict[str, Scores]] = {}
     sheet: dict[str, list[Crop]] = {}
     enlarged: list[str] = []
+    weave = Weave()
     for done, index in enumerate(chosen, 1):
         name = files[index].relative_to(folder).as_posix()
-        face, sharp = read_face(files[index], net.config.img_size)
+        face, sharp = read_face(files[index], size)
         if not sharp:
             enlarged.append(name)
         sample = make_sample(face, question, np.random.default_rng((question.seed, index)))
-        answers = {**sample.answers, **rulers(sample, question), **ask(net, sample, question, device)}
+        answers = {**sample.answers, **rulers(sample, question)}
+        for candidate in candidates:
+            answers |= ask(candidate, sample, question, device)
         for title, answer in answers.items():
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
-        faces[name] = score(sample, answers, question, measures, device)
+        faces[name] = score(sample.hq, answers, measures, device, mask=sample.mask, colour=question.task == "colorize")
+        weave.add(sample.hq, answers)
+        if fid is not None:
+            fid.add(sample.hq, answers)
         if index in shown:
             for title, picture in {**answers, "original": sample.hq}.items():
                 sheet.setdefault(title, []).append(picture)
         progress(done, len(chosen))
-    return Evaluation(question, faces, sheet, enlarged)
+    distances = fid.distances() if fid is not None else {}
+    names = [candidate.name for candidate in candidates]
+    return Evaluation(question, faces, names, sheet, weave.ratios(), distances, enlarged)
 
 
-def spread(count: int, limit: int | None) -> list[int]:
-    """Return `limit` of the numbers below `count`, evenly spread from 0 on; all of them without a limit."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    return [i * count // limit for i in range(limit)]
+def compare(
+    folders: Sequence[Path],
+    data: Path,
+    measures: Measures,
+    *,
+    size: int = 512,
+    masks: Path | None = None,
+    fid: Fid | None = None,
+    limit: int | None = None,
+    device: torch.device | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Evaluation, list[str]]:
+    """Measure folders of results against the sharp faces of the same name (whatever their ending).
 
+    Args:
+        folders: of the results, a line of the table each; square pictures, which are brought to `size`.
+        data: folder of the sharp faces.
+        measures: what is measured.
+        size: side at which the pictures are compared, pixels.
+        masks: folder of the holes by name, for inpainting: white where it filled.
+        fid: measures the Fréchet inception distance too.
+        limit: only so many of the faces, evenly spread.
+        device: where the perceptual distance is computed.
+        progress: called with the faces done and all.
 
-def make_sample(face: Crop, question: Question, rng: np.random.Generator) -> Sample:
-    """Make the network's input out of a sharp face, and the answers it is compared to.
+    Returns:
+        the scores, and the names of the results that have no sharp face or lack in one of the folders.
 
-    The input itself is one. For restoration the other is ``bicubic``: the same small picture (blurred, downsampled,
-    noisy, compressed), enlarged by bicubic instead of the input's bilinear interpolation; for inpainting ``telea``,
-    the hole filled by ``cv2.inpaint`` (Telea 2004) with a radius of 5.
+    Raises:
+        InputError: no such folder, no pictures, one that is no square picture, or no pair of names.
     """
-    size = (face.shape[1], face.shape[0])
-    if question.degradation == "none":
-        lq = cubic = face
-    else:
-        small = degrade_small(face, DEGRADATIONS[question.degradation], rng)
-        lq, cubic = (
-            np.clip(np.asarray(cv2.resize(small, size, interpolation=method), np.float32), 0, 1)
-            for method in (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
-        )
-    if question.task == "restore":
-        return Sample(face, lq, {INPUT: lq, "bicubic": cubic})
-    if question.task == "colorize":
-        grey = to_grey(lq)
-        return Sample(face, grey, {INPUT: grey})
-    mask = random_mask(rng, face.shape[0])
-    painted = smear(lq, mask > 0) if question.hole == "smear" else paint_white(lq, mask)
-    eight, hole = (lq * 255).round().astype(np.uint8), (mask > 0).astype(np.uint8)
-    filled = cv2.inpaint(eight, hole, 5, cv2.INPAINT_TELEA).astype(np.float32) / 255
-    return Sample(
-        face, painted, {INPUT: painted, "telea": np.asarray(mix(lq, filled, mask[..., None]), np.float32)}, mask, lq
-    )
+    originals = _by_stem(data)
+    results = {title: _by_stem(folder) for title, folder in zip(titles_of(folders), folders, strict=True)}
+    common = sorted(set(originals).intersection(*results.values()))
+    apart = sorted({name for found in results.values() for name in found} - set(common))
+    if not common:
+        names = " and ".join(map(str, folders))
+        raise InputError(f"{names}: no result has the name of a face in {data}")
+    device = device or torch.device("cpu")
+    chosen = [common[i] for i in spread(len(common), limit)]
+    holes = _by_stem(masks) if masks is not None else {}
+    faces: dict[str, dict[str, Scores]] = {}
+    enlarged: list[str] = []
+    weave = Weave()
+    for done, name in enumerate(chosen, 1):
+        hq, sharp = read_face(originals[name], size)
+        if not sharp:
+            enlarged.append(name)
+        answers = {title: read_face(found[name], size)[0] for title, found in results.items()}
+        if masks is not None and name not in holes:
+            raise InputError(f"{masks}: no mask named {name}.*")
+        mask = (read_face(holes[name], size)[0][..., 0] > 0.5).astype(np.float32) if masks is not None else None
+        faces[name] = score(hq, answers, measures, device, mask=mask)
+        weave.add(hq, answers)
+        if fid is not None:
+            fid.add(hq, answers)
+        progress(done, len(chosen))
+    distances = fid.distances() if fid is not None else {}
+    return Evaluation(None, faces, (), weave=weave.ratios(), fid=distances, enlarged=enlarged), apart
 
 
-def rulers(sample: Sample, question: Question) -> dict[str, Crop]:
-    """Return what other numbers can be held against: the sharp face with no more detail than so many pixels have."""
-    return {f"{side} px": sample.finish(shrunk(sample.hq, side)) for side in question.reduced}
+def titles_of(paths: Sequence[Path]) -> list[str]:
+    """Return a short name for each file or folder: its own, or where two have the same as much as tells them apart."""
+    parts = [path.with_suffix("").parts if path.suffix == ".safetensors" else path.parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
-def shrunk(face: Crop, side: int) -> Crop:
-    """Return a face reduced to `side` x `side` pixels (area) and enlarged to its own size again (bicubic)."""
-    enlarged = cv2.resize(downsized(face, side), face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.asarray(enlarged, np.float32), 0, 1)
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in list_faces(folder)}
 
 
-def downsized(picture: Crop, side: int) -> Crop:
-    """Return a square picture reduced to `side` x `side` pixels, each the mean of those that it covers."""
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+def _size_of(candidates: Sequence[Candidate], question: Question, measures: Measures) -> int:
+    sizes = {candidate.net.config.img_size for candidate in candidates}
+    if len(sizes) > 1:
+        raise UsageError(f"--model: networks of {' and '.join(map(str, sorted(sizes)))} pixels cannot be compared")
+    size = sizes.pop()
+    if any(side > size for side in question.reduced):
+        raise UsageError(f"--reduced: at most the {size} pixels that the faces have")
+    if (measures.perceptual_side or 0) > size:
+        raise UsageError(f"--perceptual_size: at most the {size} pixels that the faces have")
+    return size
 
 
 @torch.inference_mode()
-def ask(net: CodeFormer | VQAutoEncoder, sample: Sample, question: Question, device: torch.device) -> dict[str, Crop]:
-    """Return the network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
+def ask(candidate: Candidate, sample: Sample, question: Question, device: torch.device) -> dict[str, Crop]:
+    """Return a network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
+    net = candidate.net
     if not isinstance(net, CodeFormer):
-        return {"codes": to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
-    lq_feat, features = net.encode_features(to_tensor(sample.lq)[None].to(device))
+        return {candidate.title("codes"): to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
+    lq_feat, features = net.encode_features(to_tensor(sample.seen(candidate.hole))[None].to(device))
     codes = net.predict_logits(lq_feat).argmax(2)
     answers = {}
     for w in question.fidelities:
-        out = to_picture(net.decode_codes(codes, lq_feat, features, w, question.adain)[0])
-        answers[w_title(w)] = sample.finish(out)
+        out = to_picture(net.decode_codes(codes, lq_feat, features, w, candidate.adain)[0])
+        answers[candidate.title(w_title(w))] = sample.finish(out)
     return answers
-
-
-@torch.inference_mode()
-def score(
-    sample: Sample, answers: Mapping[str, Crop], question: Question, measures: Measures, device: torch.device
-) -> dict[str, Scores]:
-    """Return every answer's scores against the sharp face. For inpainting PSNR and distance look into the hole only."""
-    result: dict[str, Scores] = {}
-    for title, answer in answers.items():
-        result[title] = {"psnr": psnr(answer, sample.hq, sample.mask), "ssim": ssim(answer, sample.hq)}
-        if question.task == "colorize":
-            result[title]["chroma"] = chroma_error(answer, sample.hq)
-            result[title]["colour"] = colourfulness(answer, sample.hq)
-    if measures.perceptual is not None:
-        mask = None if sample.mask is None else torch.from_numpy(sample.mask)[None, None].to(device)
-        target = measures.perceptual.vgg(to_tensor(measures.view(sample.hq))[None].to(device))
-        for title, answer in answers.items():
-            found = measures.perceptual.vgg(to_tensor(measures.view(answer))[None].to(device))
-            distance = measures.perceptual.between(found, target, mask)
-            result[title]["perceptual"] = float(distance)
-    if measures.identity is not None:
-        place = measures.identity.place(sample.hq)
-        person = measures.identity.describe(sample.hq, place)
-        for title, answer in answers.items():
-            found = measures.identity.describe(answer, place)
-            result[title]["identity"] = cosine(found, person)
-            result[title]["identity_distance"] = float(np.linalg.norm(found - person))
-    return result
-
-
-_COLUMNS = {  # score: heading, format, how it is compared to the input's, format of that
-    "psnr": ("PSNR dB", "{:.2f}", "difference", "{:+.2f}"),
-    "ssim": ("SSIM", "{:.4f}", "", ""),
-    "chroma": ("chroma err", "{:.2f}", "ratio", "{:.3f}"),
-    "colour": ("colourful", "{:.2f}", "", ""),
-    "perceptual": ("perceptual", "{:.4f}", "ratio", "{:.3f}"),
-    "identity": ("identity", "{:.4f}", "difference", "{:+.4f}"),
-    "identity_distance": ("id. dist", "{:.4f}", "", ""),
-}
-
-
-def table(evaluation: Evaluation) -> str:
-    """Return the mean scores as text: a line for each answer, ratios to and differences from the input beside them."""
-    means = evaluation.means
-    base = means[INPUT]
-    columns = [name for name in _COLUMNS if name in base]
-    lines = [[""]]
-    for name in columns:
-        heading, _, comparison, _ = _COLUMNS[name]
-        lines[0] += [heading, *({"difference": ["- input"], "ratio": ["/ input"]}.get(comparison, []))]
-    for answer, scores in means.items():
-        line = [answer]
-        for name in columns:
-            _, style, comparison, style2 = _COLUMNS[name]
-            line.append(style.format(scores[name]))
-            if comparison == "difference":
-                line.append(style2.format(scores[name] - base[name]))
-            elif comparison == "ratio":
-                line.append(style2.format(scores[name] / max(base[name], 1e-12)))
-        lines.append(line)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )

@@ -153,7 +153,7 @@ def loader_of(run: Run, data: Sequence[Folder]) -> Iterable[Batch]:
     """Return the batches of this process that are still to be done."""
     settings, world = run.settings, run.world
     size, kinds = settings.network.img_size, settings.degradations
-    faces = Faces(data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover)
+    faces = Faces(data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover, settings.strokes)
     share = settings.batch_size // world.size
     return make_loader(faces, run.done, settings.steps, share, rank=world.rank, workers=settings.workers)
 

@@ -89,6 +89,7 @@ class Settings:
     tasks: Mapping[str, float] = field(default_factory=lambda: {"restore": 1.0})
     hole: str = "white"
     cover: float = 0.0
+    strokes: float = 0.0
     train: tuple[str, ...] = MODULES
     fidelity: tuple[Any, ...] = (1.0,)
     adain: bool = False
@@ -168,7 +169,8 @@ class Settings:
             yield name, getattr(self, name) >= 0, " must not be negative"
         yield "grid", not self.grid or bool(self.network.square_sides), " needs a network of more grids than one"
         yield "ema", 0 <= self.ema < 1, " must be in [0, 1)"
-        yield "cover", 0 <= self.cover <= 1, " must be in [0, 1]"
+        for name in ("cover", "strokes"):
+            yield name, 0 <= getattr(self, name) <= 1, " must be in [0, 1]"
         most = self.network.img_size // 2
         right = 0 <= self.perceptual_crop <= most
         yield "perceptual_crop", right, f": at most {most}, half of img_size (0: the whole face)"

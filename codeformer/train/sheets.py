@@ -39,7 +39,7 @@ class Validation:
             if task == "restore":  # not by for_task, whose draws would give other inputs than earlier runs had
                 lq.append(degrade(face, degradation, rng))
             else:
-                lq.append(for_task(task, face, degradation, rng, settings.hole, settings.cover)[0])
+                lq.append(for_task(task, face, degradation, rng, settings.hole, settings.cover, settings.strokes)[0])
         self.lq = torch.stack([to_tensor(face) for face in lq])
         self.perceptual = make_perceptual(settings, files.perceptual).to(device) if settings.perceptual else None
         self.before = self._scores("lq", self.lq)

@@ -20,10 +20,9 @@ from codeformer.train.degrade import (
     gaussian_blur,
     jpeg,
     motion_blur,
-    paint_white,
     parse_degradation,
-    random_mask,
 )
+from codeformer.train.holes import paint_white, random_mask
 from codeformer.train.metrics import psnr
 
 SEEDS = st.integers(0, 2**32 - 1)
