@@ -18,7 +18,7 @@ from codeformer.files.paths import is_file
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]
 NoFace = Literal["skip", "copy", "error"]
-Extension = Literal["png", "jpg", "webp", "same"]
+Extension = Literal["png", "jpg", "webp", "avif", "tiff", "same"]
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PARSINGS: tuple[str, ...] = get_args(Parsing)

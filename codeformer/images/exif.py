@@ -179,7 +179,17 @@ def has_tag(exif: bytes | None, tag: int) -> bool:
 
 def from_tiff(image: Image.Image) -> bytes | None:
     """Return EXIF made of a TIFF file's descriptive tags and its Exif and GPS tables; None if it has none of them."""
-    source = image.getexif()
+    return _descriptive(image.getexif())
+
+
+def from_tiff_data(data: bytes) -> bytes | None:
+    """As `from_tiff`, for the bytes of a file that Pillow does not open as a picture."""
+    source = Image.Exif()
+    source.load(data)
+    return _descriptive(source)
+
+
+def _descriptive(source: Image.Exif) -> bytes | None:
     target = Image.Exif()
     for tag in _DESCRIPTIVE:
         if tag in source:

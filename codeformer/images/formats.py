@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 # By suffix, Pillow's name of the format. `write_picture` takes these.
@@ -21,11 +23,46 @@ FORMAT_OF_SUFFIX = {
     ".heif": "HEIF",
 }
 WRITABLE_SUFFIXES: frozenset[str] = frozenset(FORMAT_OF_SUFFIX)
-# What a folder scan takes as pictures: lower case, with the dot.
-SUFFIXES: frozenset[str] = WRITABLE_SUFFIXES | {".gif", ".mpo"}
-# These are TIFF files inside, whose first page is a thumbnail: read as TIFF they would give the wrong picture.
-RAW_SUFFIXES = frozenset({".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
-KNOWN = "JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC or AVIF"
+# Further ones that are read; the names of those that Pillow does not open are ours.
+_READ_ONLY = {
+    ".gif": "GIF",
+    ".mpo": "JPEG",
+    **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "JPEG2000"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    ".pfm": "PFM",
+    **dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA"),
+    ".psd": "PSD",
+    ".dpx": "DPX",
+    ".exr": "EXR",
+}
+# Camera raw files are known by their names: most are TIFF files inside, whose first page is a thumbnail.
+RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".orf", ".rw2", ".pef", ".srw", ".raf"}
+    | {".3fr", ".iiq", ".x3f", ".erf", ".mrw", ".rwl"}
+)
+# The extra of this package, and the module that it installs, by the formats that need one.
+_EXTRAS = {
+    "HEIF": ("heif", "pillow_heif"),
+    "AVIF": ("heif", "pillow_heif"),
+    "JXL": ("jxl", "pillow_jxl"),
+    "RAW": ("raw", "rawpy"),
+}
+
+
+def _installed(kind: str) -> bool:
+    return find_spec(_EXTRAS[kind][1]) is not None
+
+
+# What a folder scan takes as pictures: lower case, with the dot. What needs an extra that is not here is named instead.
+SUFFIXES: frozenset[str] = (
+    WRITABLE_SUFFIXES
+    | frozenset(_READ_ONLY)
+    | (RAW_SUFFIXES if _installed("RAW") else frozenset())
+    | (frozenset({".jxl"}) if _installed("JXL") else frozenset())
+)
+KNOWN = "JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC, AVIF, JPEG 2000, PPM, TGA, PSD, DPX or EXR"
+#: Formats that `codeformer.images.foreign` reads, as Pillow does not.
+FOREIGN = frozenset({"RAW", "DPX", "EXR", "PFM"})
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -36,18 +73,33 @@ _MAGIC = (
     (b"II+\0", "TIFF"),  # the two of BigTIFF
     (b"MM\0+", "TIFF"),
     (b"GIF8", "GIF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
+    (b"\xff\x0a", "JXL"),
+    (b"8BPS", "PSD"),
+    (b"SDPX", "DPX"),
+    (b"XPDS", "DPX"),
+    (b"v/1\x01", "EXR"),
 )
+_PORTABLE = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s")
+_PORTABLE_FLOAT = re.compile(rb"P[Ff]\s+\d+\s")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 def suffix_says(suffix: str, kind: str) -> bool:
     """Whether a file of format ``kind`` may be called that; an unknown suffix says nothing wrong."""
-    expected = "GIF" if suffix.lower() == ".gif" else FORMAT_OF_SUFFIX.get(suffix.lower(), kind)
+    expected = {**FORMAT_OF_SUFFIX, **_READ_ONLY, ".jxl": "JXL"}.get(suffix.lower(), kind)
     return expected == kind or {expected, kind} == {"AVIF", "HEIF"}  # the two share a container and its suffixes
 
 
-def sniff(head: bytes) -> str | None:
-    """Pillow's name of the format that a file's first bytes (a few dozen or more) announce, or None."""
+def sniff(head: bytes, suffix: str = "") -> str | None:
+    """Return Pillow's name, or ours, of the format that a file's first bytes (a few dozen or more) announce, or None.
+
+    ``suffix``: the file's ending, which alone tells camera raw and TGA.
+    """
+    if suffix.lower() in RAW_SUFFIXES and head:
+        return "RAW"
     if head[4:8] == b"ftyp":
         end = max(16, int.from_bytes(head[:4], "big"))
         brands = {head[i : i + 4] for i in range(8, min(end, len(head)), 4)}
@@ -56,7 +108,15 @@ def sniff(head: bytes) -> str | None:
         return "HEIF" if brands & _HEIF_BRANDS else None
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    if _PORTABLE.match(head):
+        return "PPM"
+    if _PORTABLE_FLOAT.match(head):
+        return "PFM"
+    found = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    if found is None and _READ_ONLY.get(suffix.lower()) == "TGA" and len(head) > 18:
+        plausible = head[1] in (0, 1) and head[2] in (1, 2, 3, 9, 10, 11) and head[16] in (8, 15, 16, 24, 32)
+        return "TGA" if plausible else None
+    return found
 
 
 def what_else(head: bytes) -> str:
@@ -86,18 +146,30 @@ def _is_text(head: bytes) -> bool:
     return False
 
 
+def extra_for(suffix: str) -> str | None:
+    """Return the command that installs what a file of this ending needs; None where nothing is missing."""
+    kind = "RAW" if suffix.lower() in RAW_SUFFIXES else {".jxl": "JXL"}.get(suffix.lower())
+    return None if kind is None or _installed(kind) else install_command(kind)
+
+
+def install_command(kind: str) -> str:
+    """Return the command that installs what ``kind`` needs."""
+    return f"pip install 'codeformer[{_EXTRAS[kind][0]}]'"
+
+
 def available(kind: str) -> bool:
-    """Whether this installation opens ``kind``: HEIC, and AVIF before Pillow 11.3, need the package pillow-heif."""
+    """Whether this installation opens ``kind``: HEIC, JPEG XL, camera raw and, before Pillow 11.3, AVIF need extras."""
     from PIL import Image
 
     Image.init()
-    if kind in Image.OPEN:
+    if kind in Image.OPEN or kind in ("DPX", "EXR", "PFM"):
         return True
     try:
-        import pillow_heif
-    except ImportError:
+        module: Any = __import__(_EXTRAS[kind][1])
+    except (ImportError, KeyError):
         return False
-    opener: Any = pillow_heif
-    with suppress(AttributeError):  # newer versions leave AVIF to Pillow
-        (opener.register_heif_opener if kind == "HEIF" else opener.register_avif_opener)()
+    if kind == "RAW":
+        return True
+    with suppress(AttributeError):  # newer versions of pillow-heif leave AVIF to Pillow; pillow-jxl has neither
+        (module.register_heif_opener if kind == "HEIF" else module.register_avif_opener)()
     return kind in Image.OPEN

@@ -39,15 +39,24 @@ def read_png(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]:
 
 
 def decode_deep(data: bytes) -> np.ndarray:
+    """Return the pixels of a file with 16 bits a channel, as OpenCV gives them. Raises ValueError for any other."""
+    pixels = decode(data, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype != np.uint16:
+        raise ValueError("it cannot be decoded")
+    return pixels
+
+
+def decode(data: bytes, flags: int) -> np.ndarray:
+    """Return the pixels that OpenCV reads. Raises ValueError if it cannot."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # its complaints name no file; ours will
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ValueError("it cannot be decoded") from error
     finally:
         cv2.utils.logging.setLogLevel(level)
-    if pixels is None or pixels.dtype != np.uint16:
+    if pixels is None:
         raise ValueError("it cannot be decoded")
     return pixels
 

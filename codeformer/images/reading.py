@@ -5,34 +5,29 @@ from __future__ import annotations
 import errno
 import io
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from codeformer.arrays import Rgb
 from codeformer.errors import InputError, OutOfMemoryError
 from codeformer.files.atomic import reason, shown
 from codeformer.files.opening import open_regular
-from codeformer.images import damage, formats
+from codeformer.images import damage, foreign, formats
 from codeformer.images import exif as exif_blocks
-from codeformer.images.convert import from_cmyk_or_lab, from_tables
+from codeformer.images.convert import from_tables
+from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_pillow
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import said_by
-from codeformer.images.png import png_is_deep, read_png
 from codeformer.images.profile import described_by, space_of
 from codeformer.images.space import colours_of_png
-from codeformer.images.tiff import read_tiff
+from codeformer.images.tiff import read_odd_tiff, table_of
 from codeformer.images.value import Picture
 
-_pillow_limit_lock = threading.Lock()
-_HUGE = 80_000_000  # pixels; below Pillow's own limit
-_LARGEST_TEXT = 1 << 26  # bytes of a colour profile or a text inside a PNG file
-_STRIP_PIXELS = 1 << 22  # converted at a time: bounds the memory beside the picture
+_LAYERS = "has layers; the flat picture that the file holds of them is used"
 
 
 def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
@@ -79,16 +74,17 @@ def _open(path: Path, name: str) -> BinaryIO:
 
 def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
     head = file.read(4096)
-    kind = formats.sniff(head)
+    kind = formats.sniff(head, path.suffix)
     if kind is None:
         raise InputError(f"{name}: {formats.what_else(head)}")
-    if path.suffix.lower() in formats.RAW_SUFFIXES:
-        raise InputError(f"{name}: camera raw files are not read; export it as TIFF or JPEG first")
     if not formats.available(kind):
-        raise InputError(f"{name}: {kind} needs an extra; install it with: pip install 'codeformer[heif]'")
+        what = "camera raw" if kind == "RAW" else kind
+        raise InputError(f"{name}: {what} needs an extra; install it with: {formats.install_command(kind)}")
     try:
         return _decoded(file, path, name, kind, max_pixels)
-    except (InputError, MemoryError):
+    except InputError as error:
+        raise _refusal(name, kind, error) from error
+    except MemoryError:
         raise
     except Exception as error:  # decoders raise anything at all on damaged files
         file.seek(0)
@@ -107,8 +103,10 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
 def _refusal(name: str, kind: str, error: Exception) -> InputError:
     if kind == "PNG" and "Decompressed data too large" in str(error):
         return InputError(
-            f"{name}: holds a colour profile or a text of more than {_LARGEST_TEXT >> 20} MB; save it without"
+            f"{name}: holds a colour profile or a text of more than {LARGEST_TEXT >> 20} MB; save it without"
         )
+    if isinstance(error, InputError):
+        return InputError(str(error) if name in str(error) else f"{name}: {error}")
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first")
     return InputError(f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again")
@@ -131,8 +129,16 @@ def _decoded(
     file.seek(0)
     head = file.read(4096)
     file.seek(0)
-    with _unlimited_pillow():
-        image = Image.open(file, formats=[kind])
+    if kind in formats.FOREIGN:
+        return _foreign(file.read(), path, name, kind, max_pixels, notes)
+    try:
+        with unlimited_pillow():
+            image = Image.open(file, formats=[kind])
+    except UnidentifiedImageError:
+        if kind != "TIFF" or mended is not None:
+            raise
+        file.seek(0)
+        return _tiff_in_floats(file.read(), path, name, max_pixels, notes)
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
@@ -147,8 +153,8 @@ def _decoded(
         )
     if (frames := getattr(image, "n_frames", 1)) > 1:
         what = "pictures, as of a stereo camera or with a preview" if kind == "JPEG" else "frames or pages"
-        notes.append(f"has {frames} {what}; only the first is used")
-    rgb, alpha, grey, orientation = _pixels(file, image, kind, head, name, notes)
+        notes.append(_LAYERS if kind == "PSD" else f"has {frames} {what}; only the first is used")
+    rgb, alpha, grey, orientation = decoded_pixels(file, image, kind, head, name, notes)
     if kind == "JPEG":
         file.seek(0)
         more, share = damage.jpeg_notes(rgb, file.read(), mended is not None)
@@ -178,72 +184,53 @@ def _decoded(
     )
 
 
-@contextmanager
-def _unlimited_pillow() -> Iterator[None]:
-    """Pillow's own limits are settings of the whole process; ours take their place.
-
-    ``max_pixels`` stands for its check of bombs. Its limit for texts, which also holds for PNG's colour profile, is
-    1 MB, and large profiles have more.
-    """
-    with _pillow_limit_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        text, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, _LARGEST_TEXT
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limit, text
-
-
-_Pixels = tuple[np.ndarray, "np.ndarray | None", bool, int]
-
-
-def _pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, name: str, notes: list[str]) -> _Pixels:
-    """RGB, alpha, grey, and the orientation that is still to be applied."""
-    if kind == "PNG" and png_is_deep(head):
-        orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # decodes it all, as the block may come last
-        file.seek(0)
-        return *read_png(file.read()), orientation
-    if kind == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        if set(tags.get(339, (1,))) - {1, 4} or image.mode in ("I", "F"):
-            raise InputError(f"{name}: floating-point and 32-bit TIFF are not read; convert it to 16 or 8 bits first")
-        if set(tags.get(258, (1,))) == {16} and image.mode != "CMYK":
-            if tags.get(284, 1) == 2 and tags.get(277, 1) > 1:  # OpenCV would read another picture
-                raise InputError(
-                    f"{name}: 16-bit TIFF in separate planes is not read; save it with interleaved channels"
-                )
-            file.seek(0)
-            return *read_tiff(file.read(), image), tags.get(exif_blocks.ORIENTATION, 1)
-    # Some formats check again here. The lock would make threads decode one after the other: only where needed.
-    with _unlimited_pillow() if image.width * image.height > _HUGE else nullcontext():
-        image.load()
-    orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # after load: Pillow itself turns some formats
-    mode = image.mode
-    if mode in ("CMYK", "LAB"):
-        notes.append(f"its {mode} colours are converted to sRGB")
-        return np.array(from_cmyk_or_lab(image, name)), None, False, orientation
-    if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"):
-        raise InputError(f"{name}: pixels of mode {mode} are not read; convert it to RGB first")
-    if image.info.get("bit_depth", 8) > 8:
-        notes.append(f"its {image.info['bit_depth']} bits a channel are read as 8")
-    transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    rgb, alpha = _in_strips(image, transparent)
-    return rgb, alpha, mode in ("1", "L", "LA", "La"), orientation
+def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: list[str]) -> Picture:
+    """A picture of a TIFF file in floating point and colour, which Pillow refuses."""
+    table = table_of(data)
+    foreign.check_size(table.numbers(256)[0], table.numbers(257)[0], max_pixels)
+    if table.numbers(339, (1,))[0] != 3:
+        raise UnidentifiedImageError
+    rgb, alpha, grey, more = read_odd_tiff(data)
+    icc = table.tags.get(34675, (0, b""))[1]
+    known = bool(icc) and described_by(icc) is not None
+    if icc and not known:
+        more.append("its ICC profile is damaged or for other colours; it is left out")
+    orientation = table.numbers(exif_blocks.ORIENTATION, (1,))[0]
+    return Picture(
+        _oriented(rgb, orientation),
+        None if alpha is None else _oriented(alpha, orientation),
+        icc=icc if known else None,
+        xmp=table.tags.get(700, (0, None))[1],
+        format="TIFF",
+        grey=grey,
+        path=path,
+        warnings=(*notes, *more),
+    )
 
 
-def _in_strips(image: Image.Image, transparent: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB and, if it is ``transparent``, alpha: converted strip by strip, so that no second copy is ever whole."""
-    width, height = image.size
-    rgb = np.empty((height, width, 3), np.uint8)
-    alpha = np.empty((height, width), np.uint8) if transparent else None
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        strip = np.asarray(image.crop((0, top, width, bottom)).convert("RGBA" if transparent else "RGB"))
-        rgb[top:bottom] = strip[..., :3]
-        if alpha is not None:
-            alpha[top:bottom] = strip[..., 3]
-    return rgb, alpha
+def _foreign(data: bytes, path: Path, name: str, kind: str, max_pixels: int, notes: list[str]) -> Picture:
+    """A picture of a format that Pillow does not read."""
+    if (size := foreign.size_of(kind, data)) is not None:
+        foreign.check_size(*size, max_pixels)
+    if kind == "RAW":
+        pixels = foreign.read_raw(data, max_pixels)
+    elif kind == "PFM":
+        pixels = foreign.read_pfm(data)
+    else:
+        pixels = foreign.read_by_ffmpeg(kind, data)
+    exif = None
+    if kind == "RAW":
+        with suppress(Exception):  # most are TIFF files
+            exif = exif_blocks.from_tiff_data(data)
+    return Picture(
+        pixels.rgb,
+        pixels.alpha,
+        exif=exif,
+        format=kind,
+        grey=pixels.grey,
+        path=path,
+        warnings=(*notes, *pixels.notes),
+    )
 
 
 def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:

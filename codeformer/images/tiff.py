@@ -13,23 +13,72 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from codeformer.images import exif as exif_blocks
-from codeformer.images.png import decode_deep, split_deep, unpacked
+from codeformer.images.png import decode, decode_deep, split_deep, unpacked
 
 
 def read_tiff(data: bytes, image: Image.Image) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """As `read_png`, for a TIFF file that Pillow opened as ``image``. The orientation is not applied."""
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
-    rgb, alpha, grey = split_deep(decode_deep(_upright(data)))
+    pixels = _planes(data, cv2.IMREAD_UNCHANGED)
+    rgb, alpha, grey = split_deep(decode_deep(_upright(data)) if pixels is None else pixels)
     if grey and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
         rgb = 65535 - rgb
     if alpha is not None and tags.get(TiffImagePlugin.EXTRASAMPLES, (0,))[0] == 1:  # colours were multiplied by alpha
         scale = 65535.0 / np.maximum(alpha, 1).astype(np.float64)
         rgb = np.clip(np.rint(rgb * scale[..., None]), 0, 65535).astype(np.uint16)
     return rgb, alpha, grey
+
+
+def _planes(data: bytes, flags: int) -> np.ndarray | None:
+    """The pixels as OpenCV orders them, of a file that keeps each channel by itself; None for any other file.
+
+    OpenCV would read another picture; so each channel is read as a grey picture of its own.
+    """
+    table = table_of(data)
+    (samples,) = table.numbers(_SAMPLES, (1,))[:1]
+    if samples < 2 or table.numbers(_PLANAR, (1,))[0] != 2:
+        return None
+    names = (_OFFSETS, _COUNTS) if _OFFSETS in table.tags else (324, 325)  # strips or tiles
+    offsets, counts = table.numbers(names[0]), table.numbers(names[1])
+    each = len(offsets) // samples
+    planes = []
+    for plane in range(min(samples, 4)):
+        part = slice(plane * each, (plane + 1) * each)
+        changes = {names[0]: offsets[part], names[1]: counts[part], _SAMPLES: (1,), _PHOTOMETRIC: (1,), _PLANAR: (1,)}
+        changes |= {tag: table.numbers(tag)[:1] for tag in (_BITS, 339) if tag in table.tags}
+        kept = {tag: value for tag, value in table.tags.items() if tag not in (338, exif_blocks.ORIENTATION)}
+        planes.append(decode(with_table(data, replace(table, tags=kept).with_numbers(changes)), flags))
+    order = [0] if samples < 3 else [2, 1, 0, 3][: len(planes)]
+    return np.stack([planes[i] for i in order], axis=-1)
+
+
+def read_odd_tiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool, list[str]]:
+    """As `read_tiff`, for floating point and 32 bits a channel, with lines for the user. The result has 16 bits.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    pixels = _planes(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        pixels = decode(_upright(data), cv2.IMREAD_UNCHANGED)
+    values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    most = float(values.max())
+    if np.issubdtype(pixels.dtype, np.floating):
+        top = next((one for one in (1.0, 255.0, 65535.0) if most <= one * 1.001), most)
+        note = f"its floating point values are taken as brightness from 0 to {top:g}, coded as its profile says"
+    else:
+        top = 65535.0 if most <= 65535 else 2.0**32 - 1
+        note = f"its 32-bit values are taken as brightness from 0 to {top:.0f}"
+    deep = np.rint(np.clip(values / top, 0, 1) * 65535).astype(np.uint16)
+    rgb, alpha, grey = split_deep(deep)
+    if grey and table_of(data).numbers(_PHOTOMETRIC, (1,)) == (0,):  # 0 is white
+        rgb = 65535 - rgb
+    return rgb, alpha, grey, [note]
 
 
 # --- the table of a TIFF file ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, replace_rgb, to_uint16, write_picture
+from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_uint16, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.compose import as_picture
 from codeformer.pipeline.pictures import Result
@@ -48,16 +48,23 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
 
 
 def final_ending(ext: str, picture: Picture) -> str:
-    """The ending of the final picture, with its dot; ``same`` is the input's, or .png where that cannot be written."""
+    """The ending of the final picture, with its dot; ``same`` is the input's, or .png where that cannot be written.
+
+    A stereo picture (.mpo), which is JPEG, gives .jpg.
+    """
     if ext != "same":
         return f".{ext}"
     own = picture.path.suffix.lower() if picture.path else ""
-    return own if own in WRITABLE_SUFFIXES else ".png"
+    if own in WRITABLE_SUFFIXES:
+        return own
+    return ".jpg" if picture.format == "JPEG" else ".png"
 
 
 def side_by_side(before: Picture, after: Picture) -> Picture:
     """The input, at the output's size, left of the output."""
     height, width = after.rgb.shape[:2]
+    if (before.icc, before.cicp) != (after.icc, after.cicp):
+        before = as_srgb(before)
     left = before.rgb
     if left.dtype != after.rgb.dtype:
         left = to_uint16(left)
@@ -68,4 +75,5 @@ def side_by_side(before: Picture, after: Picture) -> Picture:
         old = after.alpha if before.alpha is None else before.alpha
         old = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
         alpha = np.concatenate([old.astype(after.alpha.dtype), after.alpha], axis=1)
-    return replace_rgb(after, np.concatenate([left, after.rgb], axis=1), alpha)
+    both = np.concatenate([left, after.rgb], axis=1)  # without what the file says of one of them, such as its size
+    return Picture(both, alpha, icc=after.icc, cicp=after.cicp, grey=after.grey, format=after.format)

@@ -8,6 +8,7 @@ input is a generator from jobs to outcomes, so that a pipeline may read ahead an
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from codeformer.errors import CodeFormerError, ExitCode, OutputError
+from codeformer.images.formats import extra_for
 from codeformer.run.inputs import NamedInput, count_films
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import fingerprint_of, naming
@@ -174,11 +176,22 @@ def mention_ignored(ignored: tuple[Path, ...], console: Messages) -> None:
     """Say which files of the given folders are left out, and why."""
     if films := count_films(ignored):
         console.note(f"{films} films in the folder are left out; see: codeformer video --help")
-    others = len(ignored) - films
+    others = [path for path in ignored if not count_films([path])]
     if others:
-        console.note(f"{others} files in the folder do not look like pictures and are left out")
+        count = counted(len(others), "file")
+        console.note(f"{count} in the folder left out, which do not look like pictures: {_by_ending(others)}")
         for path in ignored:
             console.detail(f"left out: {path}")
+
+
+def _by_ending(paths: Iterable[Path]) -> str:
+    """The files' endings with their numbers, and what would read those for which something is missing."""
+    endings = Counter(path.suffix.lower() for path in paths)
+    parts = []
+    for ending, count in sorted(endings.items(), key=lambda one: (-one[1], one[0])):
+        extra = extra_for(ending)
+        parts.append(f"{count} {ending or 'without an ending'}" + (f" ({extra} reads them)" if extra else ""))
+    return ", ".join(parts)
 
 
 def _to_do(inputs: Iterable[T], begin: Callable[[T], J | None], tally: Tally, bar: Bar) -> Iterator[J]:

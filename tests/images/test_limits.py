@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from codeformer.errors import InputError
-from codeformer.images import limits, reading
+from codeformer.images import decoding, limits
 from codeformer.images.limits import memory, most_pixels
 from codeformer.images.picture import read_picture, write_picture
 from codeformer.tasks.inpainting.masks import read_mask
@@ -114,7 +114,7 @@ def test_the_emptiest_real_picture_is_read(tmp_path: Path, mode: str, ending: st
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "P+", "RGB", "RGB+", "RGBA"])
 def test_strips_give_the_pixels_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    monkeypatch.setattr(reading, "_STRIP_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 1000)
     colours = np.random.default_rng(5).integers(0, 256, (61, 83, 4), np.uint8)
     image = Image.fromarray(colours).convert("RGB").quantize(64) if mode[0] == "P" else Image.fromarray(colours)
     image = image.convert(mode.removesuffix("+"))

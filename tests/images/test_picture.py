@@ -423,12 +423,6 @@ def test_cmyk_is_converted_with_a_warning(tmp_path: Path) -> None:
     assert np.abs(picture.rgb.astype(int) - smooth()).mean() < 6
 
 
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_floating_point_is_refused_with_the_way_out(tmp_path: Path, mode: str) -> None:
-    path = save(tmp_path / "x.tif", Image.fromarray(smooth()).convert("L").convert(mode))
-    assert "convert it to 16 or 8 bits" in refusal(path)
-
-
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (200, 100, 0)]
     for suffix in (".gif", ".webp", ".png", ".tif"):
@@ -498,11 +492,6 @@ def test_what_is_no_picture_is_refused_by_what_it_is(tmp_path: Path, content: by
     text = refusal(path)
     assert text.startswith(f"{path}: ")
     assert any(word in text for word in words.split("|")), text
-
-
-def test_camera_raw_is_not_taken_for_its_thumbnail(tmp_path: Path) -> None:
-    (tmp_path / "x.nef").write_bytes(encode_picture(Picture(smooth()), "TIFF"))
-    assert "raw" in refusal(tmp_path / "x.nef")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
