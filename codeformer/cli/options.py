@@ -164,11 +164,17 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_canvas_options(parser: argparse.ArgumentParser, upscale: float) -> None:
-    """The picture around the faces: its scale and its upsampler."""
+def add_canvas_options(parser: argparse.ArgumentParser, upscale: float | None) -> None:
+    """Add the options of the picture around the faces: its scale and its upsampler.
+
+    Args:
+        parser: gets the options.
+        upscale: the scale without ``--upscale``; None for 1, or 2 where an upsampler is asked for.
+    """
     group = parser.add_argument_group("background")
+    default = "1, with an upsampler 2" if upscale is None else f"{upscale:g}"
     group.add_argument(
-        "-s", "--upscale", type=float, default=upscale, metavar="1-4", help="scale of the result (default: %(default)g)"
+        "-s", "--upscale", type=float, default=upscale, metavar="1-4", help=f"scale of the result (default: {default})"
     )
     group.add_argument(
         "--bg_upsampler", default=None, metavar="NAME|FILE", help="realesrgan, or a super-resolution file; else Lanczos"
@@ -252,6 +258,9 @@ def face_work(args: argparse.Namespace) -> FaceWork:
     """The options of a pipeline. Raises UsageError naming the flag."""
     none = (None, "", "None", "none")  # the original's "no background upsampler" is the word None
     bg_upsampler = None if args.bg_upsampler in none else str(args.bg_upsampler)
+    upscale = args.upscale
+    if upscale is None:
+        upscale = 2.0 if bg_upsampler or args.face_upsample else 1.0
     return FaceWork(
         w=TASKS[args.task].default_w if args.fidelity_weight is None else args.fidelity_weight,
         model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
@@ -266,7 +275,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
             aligned=args.aligned,
             parsing=args.parsing,
         ),
-        canvas=CanvasOptions(args.upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
+        canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
     )
 
 

@@ -21,7 +21,7 @@ from codeformer.cli.options import (
 )
 from codeformer.errors import ExitCode
 from codeformer.tasks.table import TASKS
-from codeformer.video.options import TEMPORALS, FilmOptions, parse_time
+from codeformer.video.options import DEINTERLACE, TEMPORALS, FilmOptions, films_in, parse_time
 
 _DESCRIPTION = (
     "Restore the faces in films, with their sound, timing and metadata kept. The same command goes on after a run "
@@ -32,12 +32,12 @@ _DESCRIPTION = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("video", help="restore the faces in films", description=_DESCRIPTION)
-    add_input_options(parser, "films, or a folder or pattern (frame_%%05d.png) of frames")
+    add_input_options(parser, "films, folders of films, or a folder or pattern (frame_%%05d.png) of frames")
     add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
     _add_film_options(parser)
     add_model_options(parser)
     add_face_options(parser)
-    add_canvas_options(parser, 2.0)
+    add_canvas_options(parser, None)
     add_resume_options(parser)
     add_message_options(parser)
     parser.set_defaults(run=run, task="restore")
@@ -65,6 +65,19 @@ def _add_film_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--save_video_fps", type=_rate, metavar="N", help="frames per second: of a folder (default 24), or resampled"
     )
+    group.add_argument(
+        "--fps",
+        type=_rate,
+        metavar="N",
+        help="rate of an input without a clock (frames: 24, .mjpeg, .h264: 25)",
+    )
+    group.add_argument("--stream", type=int, metavar="N", help="which video stream is the film (default: by its merit)")
+    group.add_argument(
+        "--deinterlace",
+        default="auto",
+        choices=DEINTERLACE,
+        help="make frames of an interlaced film's fields (auto: where flags or combs show them), or undo telecine",
+    )
     group.add_argument("--save_frames", type=Path, metavar="DIR", help="also write every frame as PNG")
     group.add_argument(
         "--preview", type=int, default=0, metavar="N", help="write only N frames, before and after side by side"
@@ -83,7 +96,8 @@ def _rate(text: str) -> Fraction:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Restore every film. Raises CodeFormerError when nothing can be done at all, or a single film fails."""
-    sources: list[Path] = list({os.path.realpath(path): path for path in reversed(args.input_path)}.values())[::-1]
+    given = films_in(args.input_path)
+    sources: list[Path] = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     first = FilmOptions(
         source=sources[0],
         output=args.output_path,
@@ -92,6 +106,9 @@ def run(args: argparse.Namespace) -> ExitCode:
         start=None if args.start is None else parse_time(args.start),
         end=None if args.end is None else parse_time(args.end),
         fps=args.save_video_fps,
+        clock=args.fps,
+        stream=args.stream,
+        deinterlace=args.deinterlace,
         codec=args.codec,
         crf=args.crf,
         preset=args.preset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to the same file that is there."""
     found = file_id(one)
     return found is not None and found == file_id(other)
+
+
+def shortened(stem: str, longest: int) -> str:
+    """Return a file's name of at most so many bytes; a longer one ends with a digest that tells it from others."""
+    data = os.fsencode(stem)
+    if len(data) <= longest:
+        return stem
+    return os.fsdecode(data[: longest - 9]).encode("utf-8", "ignore").decode("utf-8", "ignore") + (
+        "-" + hashlib.sha256(data).hexdigest()[:8]
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
-from codeformer.files.paths import is_folder
+from codeformer.files.paths import is_folder, shortened
 from codeformer.options import VIDEO_SUFFIXES
 from codeformer.tasks.base import Task
 
@@ -143,7 +142,7 @@ def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Name
     for one, key in zip(inputs, keys, strict=True):
         stem = taken.get(key, "")
         if not stem:
-            wanted = one.folder / _shortened(one.path.stem)
+            wanted = one.folder / shortened(one.path.stem, _LONGEST_STEM)
             stem, count = str(wanted), 2
             while _folded(stem) in used:
                 stem, count = f"{wanted}_{count}", count + 1
@@ -164,12 +163,3 @@ def _absolute(path: Path) -> Path:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _shortened(stem: str) -> str:
-    data = os.fsencode(stem)
-    if len(data) <= _LONGEST_STEM:
-        return stem
-    return os.fsdecode(data[: _LONGEST_STEM - 9]).encode("utf-8", "ignore").decode("utf-8", "ignore") + (
-        "-" + hashlib.sha256(data).hexdigest()[:8]
-    )

@@ -15,6 +15,7 @@ from codeformer.video.pixels import Colour
 from codeformer.video.source import FilmInfo
 
 _AVX_512F = 13  # OpenCV's number for the processor's feature
+_H264_BLOCKS = 36_864  # of 16 x 16 pixels in a frame at level 5.2 (ITU-T H.264, table A-1)
 _GLOBAL_HEADER = 0x400000  # AV_CODEC_FLAG_GLOBAL_HEADER: the parameter sets go into the container, once
 
 #: By the output's ending: FFmpeg's name of the container and the codec that every player of it takes.
@@ -120,6 +121,17 @@ def plan_encoding(
         sample_aspect_ratio=info.sample_aspect_ratio,
         colour=info.colour,
     )
+
+
+def hard_to_play(encoding: Encoding) -> str:
+    """Return a warning where the picture is larger than hardware decodes, with the way out; else nothing."""
+    size = f"{encoding.width}x{encoding.height}"
+    blocks = -(-encoding.width // 16) * -(-encoding.height // 16)
+    if encoding.codec == "libx264" and (max(encoding.width, encoding.height) > 4096 or blocks > _H264_BLOCKS):
+        return f"{size} is beyond H.264's level 5.2, which most players decode: take -s 1, or --codec hevc"
+    if max(encoding.width, encoding.height) > 8192:
+        return f"{size} is more than players decode: take a smaller --upscale"
+    return ""
 
 
 def check_encoding(encoding: Encoding, container: str) -> None:

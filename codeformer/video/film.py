@@ -19,6 +19,7 @@ from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.digest import sha256_of
+from codeformer.files.paths import is_file
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.clock import Clock
@@ -26,16 +27,19 @@ from codeformer.pipeline.engine import Engine, choose_model, open_engine
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
-from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, plan_encoding
+from codeformer.video.container import measured_duration
+from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, hard_to_play, plan_encoding
 from codeformer.video.mux import Clip, mux
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
-from codeformer.video.reader import measured_duration, open_film
+from codeformer.video.reader import open_film
 from codeformer.video.segment import MODES, Done, Steadiness, find_in_frame, paste, restore_stretch
-from codeformer.video.source import Film
+from codeformer.video.source import Film, FilmInfo
 from codeformer.video.stretches import restored_frames
 from codeformer.video.summary import StretchNotes, join_tracks, total
 from codeformer.video.work import WorkFolder, fingerprint, work_folder
+
+_PHOTOGRAPHS = ("mjpeg", "png", "bmp", "tiff", "webp", "jpeg2000")  # codecs of pictures, with one frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +78,8 @@ def run_film(options: FilmOptions, console: Messages, engine: Engine | None = No
     if options.resume and (code := _already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
-    if options.resume and _is_strangers(plan):
-        raise UsageError(
-            f"{plan.output} is there, but is no result of codeformer: choose another --output_path, or --overwrite it"
-        )
+    if options.resume:
+        _refuse_to_replace(plan)
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,9 +93,18 @@ def run_film(options: FilmOptions, console: Messages, engine: Engine | None = No
 
 def _plan(options: FilmOptions, console: Messages) -> _Plan:
     output = output_file(options)
-    film = open_film(options.source, start=options.start, end=options.end, rate=options.fps)
+    film = open_film(
+        options.source,
+        start=options.start,
+        end=options.end,
+        rate=options.fps,
+        clock=options.clock,
+        stream=options.stream,
+        deinterlace=options.deinterlace,
+    )
     for note in film.info.notes:
         console.warning(f"{options.source}: {note}")
+    _refuse_a_photograph(options.source, film.info)
     encoding = plan_encoding(
         film.info,
         output.suffix,
@@ -104,6 +115,8 @@ def _plan(options: FilmOptions, console: Messages) -> _Plan:
         pix_fmt=options.pix_fmt,
     )
     check_encoding(encoding, CONTAINERS[output.suffix.lower()][0])
+    if warning := hard_to_play(encoding):
+        console.warning(f"{output}: {warning}")
     task = TASKS["restore"]
     model, notes = choose_model(task, options.work.model)
     for note in notes:
@@ -117,6 +130,9 @@ def _plan(options: FilmOptions, console: Messages) -> _Plan:
         **{f"temporal_{key}": value for key, value in asdict(steady).items()},
         "start": None if options.start is None else str(options.start),
         "end": None if options.end is None else str(options.end),
+        "fps": None if options.clock is None else str(options.clock),
+        "stream": options.stream,
+        "deinterlace": options.deinterlace,
         "save_video_fps": None if options.fps is None else str(options.fps),
         "audio": options.audio,
         "save_frames": None if options.save_frames is None else str(options.save_frames.resolve()),
@@ -130,6 +146,11 @@ def _plan(options: FilmOptions, console: Messages) -> _Plan:
     return _Plan(options, film, output, encoding, steady, model, model_hash, settings, stamp)
 
 
+def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
+    if info.codec in _PHOTOGRAPHS and (info.frames or 2) == 1 and is_file(source):
+        raise InputError(f"{source}: is a photograph, not a film; run: codeformer restore -i {source}")
+
+
 def _already_done(plan: _Plan) -> ExitCode | None:
     """The exit code of the finished run whose film and report are there, or None."""
     try:
@@ -141,10 +162,24 @@ def _already_done(plan: _Plan) -> ExitCode | None:
     return None
 
 
-def _is_strangers(plan: _Plan) -> bool:
-    """Whether somebody else's file has the result's name: ours have a report beside them, or still a work folder."""
-    ours = (plan.report, work_folder(plan.output))
-    return os.path.lexists(plan.output) and not any(os.path.lexists(path) for path in ours)
+def _refuse_to_replace(plan: _Plan) -> None:
+    """Raise UsageError where this run would replace a film, or the work of an interrupted run, that are not its own."""
+    others, _ = WorkFolder.look(plan.output, plan.stamp)
+    if others:
+        raise UsageError(
+            f"{plan.output}: {others} finished stretches of an interrupted run with other settings are there: the "
+            "command of that run goes on with them; choose another --output_path, or --overwrite to drop them"
+        )
+    if not os.path.lexists(plan.output) or os.path.lexists(work_folder(plan.output)):
+        return
+    if os.path.lexists(plan.report):
+        raise UsageError(
+            f"{plan.output} is a finished film of other settings ({plan.report.name} has them): choose another "
+            "--output_path, or --overwrite it"
+        )
+    raise UsageError(
+        f"{plan.output} is there, but is not a result of codeformer: choose another --output_path, or --overwrite it"
+    )
 
 
 def _work(plan: _Plan, work: WorkFolder, console: Messages, engine: Engine | None) -> ExitCode:
@@ -280,6 +315,7 @@ def _mux(
         parts,
         suffix=plan.output.suffix,
         source=options.source if options.source.is_file() else None,
+        stream=options.stream,
         clip=Clip(start, min(ends) if ends else None),
         last_duration=records[-1]["duration"],
         audio=options.audio,
@@ -351,17 +387,25 @@ def _write_report(
 
 def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
     """Some frames, before and after side by side, each restored on its own."""
-    folder = plan.output.with_name(f"{plan.output.stem}_preview")
+    folder = plan.output.with_name(f"{plan.output.stem}_preview")  # beside the film
     options, info = plan.options, plan.film.info
     duration = info.duration
     if duration is None:  # a recording that was not closed
-        duration = measured_duration(options.source, options.start or Fraction(0))
+        duration = measured_duration(options.source, options.start or Fraction(0), options.stream)
     written = 0
     with console.progress(options.preview, unit="frame") as bar:
         for number in range(options.preview):
             at = (options.start or Fraction(0)) + duration * (2 * number + 1) / (2 * options.preview)
             try:
-                frame = next(iter(open_film(options.source, start=at, rate=options.fps).frames()), None)
+                film = open_film(
+                    options.source,
+                    start=at,
+                    rate=options.fps,
+                    clock=options.clock,
+                    stream=options.stream,
+                    deinterlace=options.deinterlace,
+                )
+                frame = next(iter(film.frames()), None)
             except InputError:
                 frame = None
             bar.update()

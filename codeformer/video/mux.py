@@ -13,10 +13,10 @@ from typing import Any
 import av
 
 from codeformer.errors import OutputError
+from codeformer.video.container import disposition_of, open_container, start_of, starts_anew, video_stream
 from codeformer.video.encoding import CONTAINERS, Encoding
 from codeformer.video.packets import read_packets
-from codeformer.video.reader import disposition_of, open_container, start_of, starts_anew, video_stream
-from codeformer.video.streams import Carrier, carriers
+from codeformer.video.streams import Carrier, carriers, carry_others
 
 _OF_THE_DISK = (errno.ENOSPC, getattr(errno, "EDQUOT", None), errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 # What describes the input's file, not the film
@@ -38,24 +38,39 @@ def mux(
     *,
     suffix: str,
     source: Path | None = None,
+    stream: int | None = None,
     clip: Clip | None = None,
     last_duration: int = 0,
     audio: bool = True,
 ) -> list[str]:
-    """Write the film to ``output`` in the container for ``suffix``; returns one line for each thing left out.
+    """Write the film in the container for ``suffix``.
 
-    ``source``: the input file whose sound, subtitles, chapters and metadata are kept, where ``clip`` says. Packets are
-    copied when the container takes their codec; else sound is encoded as AAC (Opus in WebM) and text subtitles in the
-    container's own kind. ``last_duration``: ticks for which the last frame is shown. Raises OutputError.
+    Packets are copied where players take their codec from the container; else sound is encoded as AAC (Opus in WebM)
+    and text subtitles in the container's own kind. Some containers refuse sound that they know only while they are
+    written. The picture is not lost for that: then all sound is encoded, and if that is refused too, it is left out.
 
-    Some containers refuse sound that they know only while they are written. The picture is not lost for that: then all
-    sound is encoded, and if that is refused too, it is left out.
+    Args:
+        output: the file that is written.
+        encoding: what the stretches were encoded with.
+        stretches: their packet files, in order.
+        suffix: ending that chooses the container.
+        source: the input file whose sound, subtitles, attachments, chapters and metadata are kept; None for none.
+        stream: which of its video streams is the film; None for the one with the most merit.
+        clip: what of the input belongs to the output.
+        last_duration: ticks for which the last frame is shown.
+        audio: whether sound is kept.
+
+    Returns:
+        one line for each thing that is encoded anew or left out.
+
+    Raises:
+        OutputError: the film cannot be written.
     """
     clip = clip or Clip()
     tries = [(True, True), (True, False)] if audio else []
     for with_audio, copy in (*tries, (False, False)):
         try:
-            notes = _mux(output, encoding, stretches, suffix, source, clip, last_duration, with_audio, copy)
+            notes = _mux(output, encoding, stretches, suffix, source, stream, clip, last_duration, with_audio, copy)
             return notes if with_audio == audio else [*notes, f"the sound is left out: {suffix} refused it"]
         except (av.error.FFmpegError, OSError, ValueError) as error:
             failure = error
@@ -70,6 +85,7 @@ def _mux(
     stretches: Sequence[Path],
     suffix: str,
     source: Path | None,
+    stream: int | None,
     clip: Clip,
     last_duration: int,
     audio: bool,
@@ -90,8 +106,10 @@ def _mux(
                 video.codec_context.codec_tag = "hvc1"  # Apple's players open no other
             carried: list[Carrier] = []
             if origin is not None:
-                _describe(out, video, origin, source, clip)
+                film = video_stream(origin, source or Path(), stream)
+                _describe(out, video, origin, film, clip)
                 carried, notes = carriers(origin, out, container_name, audio=audio, copy=copy)
+                notes += carry_others(origin, out, container_name, film)
             out.start_encoding()
             films = _film_packets(stretches, video, encoding, last_duration)
             others = _carried_packets(origin, carried, clip, notes)
@@ -103,12 +121,11 @@ def _mux(
     return notes
 
 
-def _describe(out: Any, video: Any, origin: Any, source: Path | None, clip: Clip) -> None:
+def _describe(out: Any, video: Any, origin: Any, first: Any, clip: Clip) -> None:
     """Metadata and chapters of the input's file, and what it says of its picture."""
     for key, value in origin.metadata.items():
         if key.lower() not in _FILE_TAGS:
             out.metadata[key] = value
-    first = video_stream(origin, source or Path())
     video.metadata.update(
         {k: v for k, v in first.metadata.items() if k.lower() in ("language", "title", "handler_name")}
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
 from codeformer.errors import UsageError
-from codeformer.files.paths import file_id, is_file, is_folder, same_file
-from codeformer.options import FaceWork
+from codeformer.files.paths import file_id, is_file, is_folder, same_file, shortened
+from codeformer.options import VIDEO_SUFFIXES, FaceWork
 
 Temporal = Literal["auto", "off", "landmarks", "codes"]
 TEMPORALS: tuple[str, ...] = get_args(Temporal)
+DEINTERLACE: tuple[str, ...] = ("auto", "off", "on", "telecine")
+_LONGEST_STEM = 160  # bytes: with .partial, .codeformer-work and an ending still a legal name everywhere
 #: Endings of the films that can be written.
 ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
@@ -24,7 +27,12 @@ ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 class FilmOptions:
     """One film to restore. Times are seconds from its beginning.
 
-    ``w_by_model`` says that nobody asked for ``work.w``: a weights file that wants another fidelity weight gets it.
+    Attributes:
+        source: a film, or a folder or pattern of frames.
+        fps: frames per second of the result; ``clock`` those of an input without a clock.
+        stream: which of the input's video streams is the film, from 1; None for the one with the most merit.
+        deinterlace: what becomes of fields, one of :data:`DEINTERLACE`.
+        w_by_model: nobody asked for ``work.w``; a weights file that wants another fidelity weight gets it.
     """
 
     source: Path
@@ -34,6 +42,9 @@ class FilmOptions:
     start: Fraction | None = None
     end: Fraction | None = None
     fps: Fraction | None = None
+    clock: Fraction | None = None
+    stream: int | None = None
+    deinterlace: str = "auto"
     codec: str | None = None
     crf: int | None = None
     preset: str | None = None
@@ -53,6 +64,12 @@ class FilmOptions:
             raise UsageError("--end must come after --start")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UsageError(f"--save_video_fps must lie between 0 and 1000, not {float(self.fps):g}")
+        if self.clock is not None and not 0 < self.clock <= 1000:
+            raise UsageError(f"--fps must lie between 0 and 1000, not {float(self.clock):g}")
+        if self.stream is not None and self.stream < 1:
+            raise UsageError(f"--stream counts from 1, not {self.stream}")
+        if self.deinterlace not in DEINTERLACE:
+            raise UsageError(f"--deinterlace must be one of {', '.join(DEINTERLACE)}, not {self.deinterlace!r}")
         if self.preview < 0:
             raise UsageError("--preview must be 0 or more")
         if self.stretch < 1:
@@ -77,17 +94,36 @@ def parse_time(text: str) -> Fraction:
     return Fraction(hours or 0) * 3600 + Fraction(minutes or 0) * 60 + Fraction(seconds)
 
 
+def films_in(paths: Sequence[Path]) -> list[Path]:
+    """Return the films behind paths: of a folder that holds films those, in the order of their names.
+
+    A folder without films is a film of frames, and stays.
+    """
+    found: list[Path] = []
+    for path in paths:
+        films: list[Path] = []
+        if is_folder(path):
+            with suppress(OSError):  # reading it will say why
+                films = sorted(e for e in path.iterdir() if e.suffix.lower() in VIDEO_SUFFIXES and is_file(e))
+        found += films or [path]
+    return found
+
+
 def output_file(options: FilmOptions) -> Path:
     """Where the film goes: the file given, or one named after the input in the folder given or ``results``.
 
     Raises UsageError when that is the input itself or an ending that no film has.
     """
     given, source = options.output, options.source
-    stem = re.sub(r"%0?\d*d|[*?\[\]]", "", source.name if source.is_dir() else source.stem).strip("._- ") or "film"
+    if os.path.lexists(source):  # brackets are part of a file's name; only in a pattern are they none
+        stem = source.name if source.is_dir() else source.stem
+    else:
+        stem = re.sub(r"%0?\d*d|[*?\[\]]", "", source.stem).strip("._- ") or "film"
+    stem = shortened(stem, _LONGEST_STEM)
     ending = source.suffix.lower() if source.suffix.lower() in ENDINGS and not source.is_dir() else ".mp4"
     name = stem + (f"_{options.suffix}" if options.suffix else "") + ending
     if given is None:
-        result = Path("results") / f"{stem}_{float(options.work.w)}" / name
+        result = Path("results") / f"{stem}_{float(options.work.w)}{_part(options)}" / name
     elif given.is_dir() or not given.suffix:
         result = given / name
     elif given.suffix.lower() in ENDINGS:
@@ -99,6 +135,14 @@ def output_file(options: FilmOptions) -> Path:
     if same_file(partial_file(result), source):
         raise UsageError(f"{source}: has the name of an interrupted run's part of {result}; rename one of them")
     return result
+
+
+def _part(options: FilmOptions) -> str:
+    """Return what tells a part of a film from the whole in the name of its folder."""
+    if options.start is None and options.end is None:
+        return ""
+    end = "" if options.end is None else f"{float(options.end):g}"
+    return f"_{float(options.start or 0):g}-{end}s"
 
 
 def partial_file(output: Path) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,65 @@ from typing import Any
 import av
 import numpy as np
 
-from codeformer.errors import InputError
-from codeformer.video.pixels import Orientation, bits_of, colour_of, fit, orientation_of, to_rgb
+from codeformer.errors import InputError, UsageError
+from codeformer.video.container import (
+    CLOCKLESS,
+    Shape,
+    clock_restarts,
+    duration_of,
+    film_streams,
+    open_container,
+    rate_of,
+    reason_of,
+    shape_of,
+    start_of,
+    starts_anew,
+    survey,
+    video_stream,
+)
+from codeformer.video.fields import clock_after, filtered, filters_for, rate_after
+from codeformer.video.pixels import bits_of, colour_of, fit, orientation_of, resize, to_rgb
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
 
-_ATTACHED_PICTURE = 1024  # AV_DISPOSITION_ATTACHED_PIC: cover art is no film
+_Seen = tuple[Any, Shape]  # a decoded frame, and its shape at that moment
+
 _LEADING = 8  # frames
+_WOVEN = 0.2  # share of the frames looked at that show combs, from which on a film is interlaced whatever it says
 _FOLDER_RATE = Fraction(24)  # what the original assumes too
 
 
 def open_film(
-    path: Path, *, start: Fraction | None = None, end: Fraction | None = None, rate: Fraction | None = None
+    path: Path,
+    *,
+    start: Fraction | None = None,
+    end: Fraction | None = None,
+    rate: Fraction | None = None,
+    clock: Fraction | None = None,
+    stream: int | None = None,
+    deinterlace: str = "auto",
 ) -> Film:
-    """A film from a file, or from a folder or pattern of pictures.
+    """Return a film from a file, or from a folder or pattern of pictures.
 
-    ``start`` and ``end`` are seconds from the film's beginning; frames shown before ``start`` or from ``end`` on are
-    left out. ``rate``: for pictures, their frames per second; a film is resampled to it, each tick showing the frame
-    that is on the screen then, so that the sound stays in step. Raises InputError naming the file.
+    Args:
+        path: the file, folder or pattern.
+        start, end: seconds from the film's beginning; frames shown before ``start`` or from ``end`` on are left out.
+        rate: for pictures, their frames per second; a film is resampled to it, each tick showing the frame that is on
+            the screen then, so that the sound stays in step.
+        clock: frames per second of what has no clock: pictures, and bare streams such as .mjpeg and .h264.
+        stream: which video stream, from 1; None for the one with the most merit.
+        deinterlace: one of :data:`codeformer.video.options.DEINTERLACE`.
+
+    Raises:
+        InputError: it is no film; the message names the file.
+        UsageError: there is no such stream, or the film has a clock of its own.
     """
     pictures = find_frames(path)
     film: Film
     if pictures is not None:
-        film = FrameFolder(_between(pictures, start, end, rate or _FOLDER_RATE), path, rate or _FOLDER_RATE)
-        return film
-    film = FilmFile(path, start=start or Fraction(0), end=end)
+        own = clock or rate or _FOLDER_RATE
+        film = FrameFolder(_between(pictures, start, end, own), path, own)
+        return Resampled(film, rate) if clock is not None and rate not in (None, clock) else film
+    film = FilmFile(path, start or Fraction(0), end, clock=clock, number=stream, deinterlace=deinterlace)
     return Resampled(film, rate) if rate is not None else film
 
 
@@ -48,129 +83,133 @@ def _between(pictures: list[Path], start: Fraction | None, end: Fraction | None,
     return pictures[int(first) : int(last)]
 
 
-def open_container(path: Path) -> Any:
-    """PyAV's input container. Raises InputError in one line for what is no film."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read it") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty") from error
-        raise InputError(
-            f"{path}: not a film that can be opened, or cut off before its index ({_why(error)})"
-        ) from error
-
-
-def video_stream(container: Any, path: Path) -> Any:
-    """The film's picture: the first video stream that is not cover art. Raises InputError if there is none."""
-    for stream in container.streams.video:
-        if not disposition_of(stream) & _ATTACHED_PICTURE:
-            return stream
-    raise InputError(f"{path}: holds no video stream")
-
-
-def disposition_of(stream: Any) -> int:
-    """The stream's disposition flags (AV_DISPOSITION_...); older PyAV gives a Flag that is no integer."""
-    flags = stream.disposition
-    return int(getattr(flags, "value", flags))
-
-
-def start_of(container: Any) -> Fraction:
-    """Seconds on the container's clock at which the film begins: every stream's times are counted from there."""
-    return Fraction(container.start_time or 0, 1_000_000)
-
-
 class FilmFile:
-    """A film in a file."""
+    """A film in a file; the arguments are those of :func:`open_film`."""
 
-    def __init__(self, path: Path, *, start: Fraction = Fraction(0), end: Fraction | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        start: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        *,
+        clock: Fraction | None = None,
+        number: int | None = None,
+        deinterlace: str = "off",
+    ) -> None:
         self.start, self.end = start, end
-        self._path = path
+        self._path, self._clock, self._number = path, clock, number
         self.problems: list[str] = []
         self.ended_early: float | None = None
-        self.info, self._orientation = self._probe()
+        self._survey = survey(path, number)
+        mode = deinterlace
+        total = max(1, sum(self._survey.shapes.values()))
+        self._filters = filters_for(mode, self._survey.interlaced > 0, self._survey.combed > _WOVEN * total)
+        self.info = self._probe()
 
     def files(self) -> list[Path]:
-        """The one file."""
+        """Return the one file."""
         return [self._path]
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
-        """The frames from index ``first`` on; the ones before are decoded (a film's frames depend on each other)
-        but not converted. ``problems`` and ``ended_early`` are set when it ends."""
+        """Yield the frames from index ``first`` on.
+
+        The ones before are decoded, since a film's frames depend on each other, but not converted. ``problems`` and
+        ``ended_early`` are set when it ends.
+        """
         self.problems = []
         self.ended_early = None
         may_seek = self.start and not clock_restarts(self._path)
         for back in (0, 2, 10, None) if may_seek else (None,):
-            with open_container(self._path) as container:
-                stream = video_stream(container, self._path)
+            with open_container(self._path, self._clock) as container:
+                stream = video_stream(container, self._path, self._number)
                 stream.thread_type = "AUTO"
                 if back is not None and not self._seek(container, stream, back):
                     continue
                 reading = _Reading()
                 decoded = _decode(container, stream, reading)
-                origin = round((start_of(container) + self.start) / stream.time_base)
+                base = Fraction(stream.time_base)
+                if self._filters:
+                    rate = self.info.rate / rate_after(self._filters)
+                    decoded = filtered(decoded, base, self._filters, rate)
+                    base /= clock_after(self._filters)
+                origin = round((start_of(container) + self.start) / base)
                 if back is not None:
                     # Some containers seek to where no keyframe is, some frames have no time, and after a keyframe a
                     # few may be missing that refer to what is before it
                     one = next(decoded, None)
-                    margin = round(_LEADING / (self.info.rate * stream.time_base))
+                    margin = round(_LEADING / (self.info.rate * base))
                     if one is None or one.pts is None or one.pts > origin - margin:
                         continue
                     reading.broken = 0  # what refers to before the place is no damage
                     decoded = chain([one], decoded)
-                timed = self._timed(decoded, origin, stream.time_base, reading)
-                yield from self._converted(timed, first, reading)
+                seen = ((frame, shape_of(frame, stream)) for frame in decoded)
+                timed = self._timed(seen, origin, base, reading)
+                yield from self._converted(timed, stream, first, reading)
                 self._conclude(reading)
                 return
 
-    def _probe(self) -> tuple[FilmInfo, Orientation]:
-        with open_container(self._path) as container:
-            stream = video_stream(container, self._path)
+    def _probe(self) -> FilmInfo:
+        with open_container(self._path, self._clock) as container:
+            stream = video_stream(container, self._path, self._number)
             frame = next(_decode(container, stream, _Reading()), None)
             if frame is None:
                 raise InputError(f"{self._path}: holds no frame that can be decoded")
-            orientation = orientation_of(frame)
-            height, width = frame.height, frame.width
-            aspect = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
-            if orientation.transpose:
+            if self._clock is not None and container.format.name not in CLOCKLESS:
+                raise UsageError(
+                    f"--fps: {self._path} has a clock of its own; --save_video_fps resamples it to another rate"
+                )
+            shape = self._survey.lasting() or shape_of(frame, stream)
+            height, width, aspect = shape.height, shape.width, shape.aspect
+            if orientation_of(frame).transpose:
                 height, width, aspect = width, height, 1 / aspect
-            rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
-            duration = _duration(container, stream)
-            self._length = duration
+            rate = self._clock or rate_of(container, stream, self._survey.rate)
+            self._length = duration = duration_of(container, stream)
             frames = stream.frames or None
             if self.start or self.end is not None:
                 until = min(x for x in (self.end, duration) if x is not None) if self.end or duration else None
                 duration = None if until is None else max(Fraction(0), until - self.start)
                 frames = None
+            if self._filters:
+                rate, frames = rate * rate_after(self._filters), None
             if frames is None and duration is not None:
                 frames = max(1, round(duration * rate))
-            notes = []
-            others = [
-                s for s in container.streams.video if s is not stream and not disposition_of(s) & _ATTACHED_PICTURE
-            ]
-            if others:
-                notes.append(f"only the first of {len(others) + 1} video streams is worked on; the others are left out")
-            if frame.interlaced_frame:
-                notes.append("the film is interlaced: its fields are restored as whole frames (deinterlace it first)")
-            info = FilmInfo(
+            return FilmInfo(
                 path=self._path,
                 width=width,
                 height=height,
-                time_base=stream.time_base,
+                time_base=Fraction(stream.time_base) / clock_after(self._filters),
                 rate=Fraction(rate),
                 frames=frames,
                 duration=duration,
-                sample_aspect_ratio=aspect if aspect > 0 else Fraction(1),
+                sample_aspect_ratio=aspect,
                 colour=colour_of(frame, stream.codec_context),
                 bits=bits_of(frame),
                 codec=stream.codec_context.name,
                 pix_fmt=frame.format.name,
-                notes=tuple(notes),
+                notes=tuple(self._notes(container, stream)),
+                stream=film_streams(container).index(stream) + 1,
             )
-            return info, orientation
+
+    def _notes(self, container: Any, stream: Any) -> Iterator[str]:
+        """Yield what the user should know of the film before the work begins."""
+        streams = film_streams(container)
+        if len(streams) > 1:
+            context = stream.codec_context
+            yield (
+                f"video stream {streams.index(stream) + 1} of {len(streams)} is the film ({context.width}x"
+                f"{context.height}); the others are left out (--stream N takes another)"
+            )
+        if container.format.name in CLOCKLESS and self._clock is None:
+            yield f"has no clock: {float(stream.average_rate or 25):g} frames a second are assumed (--fps N sets them)"
+        if len({(shape.width, shape.height) for shape in self._survey.shapes}) > 1:
+            sizes = " and ".join(
+                f"{width}x{height}" for width, height in sorted({(s.width, s.height) for s in self._survey.shapes})
+            )
+            yield f"changes its size midway ({sizes}): the largest that lasts is the film's"
+        if self._filters and "decimate" not in self._filters:
+            yield "is interlaced: its fields become whole frames, twice as many (--deinterlace off leaves them woven)"
+        elif not self._filters and self._survey.interlaced:
+            yield "is interlaced: its fields are restored as whole frames (--deinterlace auto makes frames of them)"
 
     def _seek(self, container: Any, stream: Any, back: int) -> bool:
         """To the keyframe before ``start``, or ``back`` seconds earlier still; False if this film cannot seek."""
@@ -182,8 +221,8 @@ class FilmFile:
         return True
 
     def _timed(
-        self, frames: Iterator[Any], origin: int, base: Fraction, reading: _Reading
-    ) -> Iterator[tuple[Any, int, int]]:
+        self, frames: Iterator[_Seen], origin: int, base: Fraction, reading: _Reading
+    ) -> Iterator[tuple[_Seen, int, int]]:
         """Frames within start and end, with strictly increasing pts from ``start`` (``origin``) and durations in ticks.
 
         A clock that starts anew, as where recordings were joined, goes on.
@@ -192,8 +231,9 @@ class FilmFile:
         step = max(1, round(1 / (self.info.rate * base)))
         clock: int | None = None  # the last frame's time, also before --start
         last = -1
-        held: tuple[Any, int, int] | None = None  # a frame's duration is only sure when the next one's time is known
-        for frame in frames:
+        held: tuple[_Seen, int, int] | None = None  # a frame's duration is only sure when the next one's time is known
+        for seen in frames:
+            frame = seen[0]
             if frame.pts is None:
                 pts = clock + step if clock is not None else -round(self.start / base)
             else:
@@ -215,7 +255,7 @@ class FilmFile:
             if held is not None:
                 reading.intervals[pts - held[1]] += 1
                 yield held[0], held[1], pts - held[1]
-            held, last = (frame, pts, own), pts
+            held, last = (seen, pts, own), pts
             if frame.is_corrupt:
                 reading.corrupt += 1
         if held is not None:
@@ -223,15 +263,25 @@ class FilmFile:
             reading.ended = max(reading.ended or 0.0, float((held[1] + duration) * base))
             yield held[0], held[1], duration
 
-    def _converted(self, timed: Iterator[tuple[Any, int, int]], first: int, reading: _Reading) -> Iterator[Frame]:
+    def _converted(
+        self, timed: Iterator[tuple[_Seen, int, int]], stream: Any, first: int, reading: _Reading
+    ) -> Iterator[Frame]:
+        """Yield frames in RGB, each by its own tags, which may change midway."""
         size = (self.info.width, self.info.height)
         before: Any = None
-        for index, (frame, pts, duration) in enumerate(timed):
+        for index, ((frame, shape), pts, duration) in enumerate(timed):
             if index < first - 1:
                 continue
-            rgb = self._orientation.apply(to_rgb(frame, self.info.colour))
-            if (rgb.shape[1], rgb.shape[0]) != size:
+            colour = colour_of(frame, stream.codec_context)
+            reading.recoloured += (colour.matrix, colour.range) != (self.info.colour.matrix, self.info.colour.range)
+            orientation = orientation_of(frame)
+            rgb = orientation.apply(to_rgb(frame, colour))
+            # Pixels of another aspect become the film's
+            stretch = (1 / shape.aspect if orientation.transpose else shape.aspect) / self.info.sample_aspect_ratio
+            if (rgb.shape[1], rgb.shape[0]) != size or (stretch != 1 and len(self._survey.shapes) > 1):
                 reading.resized += 1
+                if stretch != 1:
+                    rgb = resize(rgb, (max(1, round(rgb.shape[1] * stretch)), rgb.shape[0]))
                 rgb = fit(rgb, size)
             if self.info.bits > 8 and rgb.dtype == np.uint8:
                 rgb = rgb.astype(np.uint16) * 257
@@ -256,7 +306,13 @@ class FilmFile:
             )
         if reading.resized:
             size = f"{self.info.width}x{self.info.height}"
-            self.problems.append(f"the film changes its size midway: {reading.resized} frames were fitted into {size}")
+            self.problems.append(
+                f"the film changes its size or pixel aspect midway: {reading.resized} frames were fitted into {size}"
+            )
+        if reading.recoloured:
+            self.problems.append(
+                f"the film changes its colour matrix or range midway: {reading.recoloured} frames were converted"
+            )
         if reading.retimed:
             self.problems.append(f"{reading.retimed} frames had timestamps out of order and were moved by a tick")
         if reading.restarts:
@@ -277,7 +333,7 @@ class _Reading:
     """What one pass over a film met."""
 
     def __init__(self) -> None:
-        self.broken = self.corrupt = self.resized = self.retimed = self.restarts = 0
+        self.broken = self.corrupt = self.resized = self.retimed = self.restarts = self.recoloured = 0
         self.intervals: Counter[int] = Counter()  # ticks from one frame to the next, and how often
         self.error: str | None = None
         self.ended: float | None = None  # seconds, end of the last frame
@@ -303,11 +359,21 @@ def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
     origin = start_of(container)
     streams = [s for s in container.streams if s.type in ("video", "audio")]
     packets = container.demux(*streams)
+    # AVI knows when a packet is decoded, not when its frame is shown: frames, which come in the order shown, take these
+    # times in turn
+    in_order = container.format.name == "avi"
+    due: list[int] = []
+
+    def shown(frame: Any) -> Any:
+        if in_order and due:
+            frame.pts = heapq.heappop(due)
+        return frame
+
     while True:
         try:
             packet = next(packets, None)
         except (av.error.FFmpegError, OSError) as error:  # the container itself is broken here: nothing can follow
-            reading.error = _why(error)
+            reading.error = reason_of(error)
             packet = None
         if packet is None:
             break
@@ -316,76 +382,14 @@ def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
             reading.last_packet = max(reading.last_packet, float(end))
         if packet.stream_index != stream.index or (packet.size == 0 and packet.pts is None):
             continue
+        if in_order and packet.dts is not None and packet.size:
+            heapq.heappush(due, packet.dts)
         try:
-            yield from packet.decode()
+            yield from map(shown, packet.decode())
         except av.error.FFmpegError:
             reading.broken += 1
     with suppress(av.error.FFmpegError, EOFError):
-        yield from stream.codec_context.decode(None)
-
-
-def _duration(container: Any, stream: Any) -> Fraction | None:
-    """Seconds of the picture, from the film's start."""
-    if stream.duration is not None:
-        ticks = Fraction((stream.start_time or 0) + stream.duration)
-        return ticks * Fraction(stream.time_base) - start_of(container)
-    for key, value in stream.metadata.items():
-        if key.upper().startswith("DURATION"):  # Matroska's tag, hh:mm:ss.nnnnnnnnn
-            hours, minutes, seconds = value.split(":")
-            until = Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
-            return max(Fraction(0), until - start_of(container))
-    if container.duration is None:
-        return None
-    duration = Fraction(container.duration, 1_000_000)
-    if "matroska" in container.format.name:  # there it is the clock's at the end
-        duration = max(Fraction(0), duration - start_of(container))
-    return duration
-
-
-def starts_anew(before: int, now: int, time_base: Fraction) -> bool:
-    """Whether a clock, in ticks of ``time_base`` seconds, jumped back too far for frames out of order: a second."""
-    return (before - now) * time_base >= 1
-
-
-def clock_restarts(path: Path) -> bool:
-    """Whether a film is of recordings joined byte by byte, in which seeking finds the wrong one."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return False
-    return _clock_restarts(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _clock_restarts(path: Path, size: int, changed: int) -> bool:
-    with open_container(path) as container:
-        if container.format.name not in ("mpegts", "mpeg"):  # others have one clock, or an index
-            return False
-        stream = video_stream(container, path)
-        last: Any = None
-        with suppress(av.error.FFmpegError, OSError):
-            for packet in container.demux(stream):
-                if packet.dts is not None:
-                    if last is not None and starts_anew(last, packet.dts, packet.time_base):
-                        return True
-                    last = packet.dts
-    return False
-
-
-def measured_duration(path: Path, start: Fraction = Fraction(0)) -> Fraction:
-    """Seconds from ``start`` to the end of a film that does not say how long it is: by its packets, undecoded."""
-    until = Fraction(0)
-    with open_container(path) as container:
-        stream = video_stream(container, path)
-        with suppress(av.error.FFmpegError, OSError):
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    until = max(until, (packet.pts + (packet.duration or 0)) * packet.time_base)
-        return max(Fraction(0), until - start_of(container) - start)
-
-
-def _why(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".") or type(error).__name__
+        yield from map(shown, stream.codec_context.decode(None))
 
 
 class Resampled:

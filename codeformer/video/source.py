@@ -33,6 +33,7 @@ class FilmInfo:
     bits: int = 8
     codec: str = ""
     pix_fmt: str = ""
+    stream: int = 1  # which of the file's video streams, from 1
     notes: tuple[str, ...] = ()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import av
 import numpy as np
 
-from codeformer.video.reader import disposition_of
+from codeformer.video.container import disposition_of
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _PATIENCE = 0.1  # seconds that sound may be early or late before it is put right
@@ -18,6 +18,8 @@ _SAMPLES = {"flt": np.float32, "dbl": np.float64, "s16": np.int16, "s32": np.int
 # Statistics that Matroska's muxer writes about the streams of one file, and marks of one container
 _STALE_TAGS = ("duration", "bps", "number_of_", "_statistics", "encoder", "vendor_id")
 _AUDIO_CODEC = {"webm": "libopus"}
+# What players take from the container, which is less than the container can hold: PCM in .mp4 plays hardly anywhere
+_PLAYED = {"mp4": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "libopus", "flac"})}
 _TEXT_SUBTITLES = {"mp4": "mov_text", "mov": "mov_text", "matroska": "srt", "webm": "webvtt"}
 _PLAIN_TEXT = ("srt", "subrip", "text", "mov_text")
 # An encoder of text subtitles wants a style sheet; players use their own
@@ -66,7 +68,7 @@ def carriers(
 def _audio(stream: Any, out: Any, container: str, copy: bool) -> tuple[Carrier | None, str]:
     if stream.codec_context is None:
         return None, f"sound stream {stream.index} has an unknown codec and is left out"
-    if copy and _takes(out, stream):
+    if copy and _takes(out, stream) and _plays(container, stream):
         with suppress(ValueError, av.error.FFmpegError):
             return Copied(stream, _described(out.add_stream_from_template(stream, opaque=True), stream)), ""
     codec = _AUDIO_CODEC.get(container, "aac")
@@ -74,7 +76,7 @@ def _audio(stream: Any, out: Any, container: str, copy: bool) -> tuple[Carrier |
     try:
         return Encoded(
             stream, out, codec
-        ), f"sound stream {stream.index}: {container} cannot hold {name}; encoded as {codec}"
+        ), f"sound stream {stream.index}: players take no {name} from {container}; encoded as {codec}"
     except (ValueError, av.error.FFmpegError) as error:
         return None, f"sound stream {stream.index} ({name}) is left out: {error}"
 
@@ -96,6 +98,50 @@ def _subtitle(stream: Any, out: Any, container: str) -> tuple[Carrier | None, st
 def _takes(out: Any, stream: Any) -> bool:
     context = stream.codec_context
     return bool({context.name, context.codec.name, context.codec.canonical_name} & out.supported_codecs)
+
+
+def _plays(container: str, stream: Any) -> bool:
+    played = _PLAYED.get(container)
+    return played is None or stream.codec_context.name in played
+
+
+def carry_others(origin: Any, out: Any, container: str, film: Any) -> list[str]:
+    """Give the output what is neither picture, sound nor subtitles; return a line for each thing that it cannot hold.
+
+    Fonts and other attachments go from Matroska to Matroska. A timecode is kept as the picture's tag, from which .mov
+    and .mp4 make their timecode track anew.
+    """
+    notes = []
+    for stream in origin.streams:
+        if stream.type == "attachment":
+            name = stream.metadata.get("filename", "without a name")
+            if container == "matroska":
+                kind = stream.metadata.get("mimetype", "application/octet-stream")
+                out.add_attachment(name, kind, bytes(stream.data or b""))
+            else:
+                notes.append(f"the attachment {name} is left out: {container} cannot hold it; use -o NAME.mkv")
+        elif stream.type == "data" and "timecode" not in stream.metadata and not _is_of_chapters(stream, origin):
+            kind = stream.metadata.get("handler_name", "unknown")
+            notes.append(f"the data stream {stream.index} ({kind}) is left out")
+    if timecode := timecode_of(origin, film):
+        if container == "webm":
+            notes.append(f"the timecode {timecode} is left out: webm cannot hold it; use -o NAME.mkv")
+        else:
+            film_tags = out.streams.video[0].metadata if container in ("mp4", "mov") else out.metadata
+            film_tags["timecode"] = timecode
+    return notes
+
+
+def _is_of_chapters(stream: Any, origin: Any) -> bool:
+    """Return whether a data stream is how QuickTime and MP4 tell their chapters, which are kept as chapters."""
+    return hasattr(origin, "chapters") and bool(origin.chapters()) and stream.name in ("bin_data", None)
+
+
+def timecode_of(origin: Any, film: Any) -> str:
+    """Return the time of the first frame on the film's own clock, ``HH:MM:SS:FF``; empty if it has none."""
+    places = [film, origin, *(stream for stream in origin.streams if stream.type == "data")]
+    found = (value for place in places for key, value in place.metadata.items() if key.lower() == "timecode")
+    return next(found, "")
 
 
 def _described(target: Any, source: Any) -> Any:

@@ -49,12 +49,20 @@ class WorkFolder:
                 self.path / "lock",
                 f"{self.path}: another codeformer works on this film; wait for it, or choose another -o",
             )
-            if not resume or self._stamp() != stamp:
+            if not resume or _stamp(self.path) != stamp:
                 self._empty()
                 write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode())
             self._sweep()
         except OSError as error:
             raise unwritable(self.path, error) from error
+
+    @staticmethod
+    def look(output: Path, stamp: str) -> tuple[int, bool]:
+        """Return how many finished stretches of other settings lie in the work folder, and whether it is this run's."""
+        path = work_folder(output)
+        own = _stamp(path) == stamp
+        count = 0 if own or not path.is_dir() else sum(1 for entry in path.glob("[0-9]*.json"))
+        return count, own
 
     def finished(self) -> list[dict[str, Any]]:
         """The records of the stretches that are done, from the film's beginning on without a gap."""
@@ -96,12 +104,6 @@ class WorkFolder:
         with suppress(OSError):
             self._lock.close()
 
-    def _stamp(self) -> str | None:
-        try:
-            return str(json.loads((self.path / "work.json").read_bytes())["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
     def _empty(self) -> None:
         for entry in self.path.iterdir():
             if entry.name != "lock":
@@ -111,3 +113,11 @@ class WorkFolder:
         """What a killed run left half done."""
         for entry in self.path.glob("*.part"):
             entry.unlink()
+
+
+def _stamp(folder: Path) -> str | None:
+    """Return the fingerprint of the run whose work lies in a folder."""
+    try:
+        return str(json.loads((folder / "work.json").read_bytes())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

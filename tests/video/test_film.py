@@ -185,8 +185,23 @@ def test_a_second_run_finds_the_film_done(tmp_path: Path, film: Path, model: Pat
     engine = engine_for(options.work)
     assert run_film(options, QUIET, engine) is ExitCode.OK
     assert engine.restorer.faces == 0 and (tmp_path / "out.mp4").stat().st_mtime_ns == stamp
-    run(film, tmp_path / "out.mp4", model, crf=30)
+    with pytest.raises(UsageError, match="finished film of other settings"):
+        run(film, tmp_path / "out.mp4", model, crf=30)
+    assert (tmp_path / "out.mp4").stat().st_mtime_ns == stamp
+    run(film, tmp_path / "out.mp4", model, crf=30, resume=False)
     assert (tmp_path / "out.mp4").stat().st_mtime_ns != stamp
+
+
+def test_the_work_of_an_interrupted_run_is_not_dropped(tmp_path: Path, film: Path, model: Path) -> None:
+    output = tmp_path / "out.mp4"
+    work = WorkFolder(output, "another stamp", resume=True)
+    work.unfinished(0).write_bytes(b"packets")
+    work.finish(0, {"frames": 1})
+    work.release()
+    with pytest.raises(UsageError, match="1 finished stretches of an interrupted run"):
+        run(film, output, model)
+    assert len(list(work.path.glob("0*.packets"))) == 1
+    assert run(film, output, model, resume=False)[0] is ExitCode.OK
 
 
 def test_a_cut_off_film_is_restored_as_far_as_it_goes(tmp_path: Path, model: Path) -> None:
@@ -340,13 +355,15 @@ def test_no_film_of_a_run_replaces_another(tmp_path: Path) -> None:
 def test_somebody_elses_file_is_not_replaced(tmp_path: Path, film: Path, model: Path) -> None:
     output = tmp_path / "out.mp4"
     output.write_bytes(b"holiday")
-    with pytest.raises(UsageError, match="no result of codeformer"):
+    with pytest.raises(UsageError, match="not a result of codeformer"):
         run(film, output, model)
     assert output.read_bytes() == b"holiday" and len(list(tmp_path.iterdir())) == 1
     code, _ = run(film, output, model, resume=False, end=Fraction(1, 5))
     assert code is ExitCode.OK and len(decode(output)) == 5
-    code, _ = run(film, output, model, end=Fraction(2, 5))
-    assert code is ExitCode.OK and len(decode(output)) == 10, "our own is replaced when the settings change"
+    with pytest.raises(UsageError, match="finished film of other settings"):
+        run(film, output, model, end=Fraction(2, 5))
+    code, _ = run(film, output, model, resume=False, end=Fraction(2, 5))
+    assert code is ExitCode.OK and len(decode(output)) == 10
 
 
 def test_a_full_disk_is_said_as_such(tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

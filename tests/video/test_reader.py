@@ -13,7 +13,8 @@ import pytest
 
 from codeformer.errors import InputError
 from codeformer.images.picture import Picture, write_picture
-from codeformer.video.reader import measured_duration, open_film
+from codeformer.video.container import measured_duration
+from codeformer.video.reader import open_film
 from tests.video.clips import clicks, decode, make_film, pattern, rotated
 
 
@@ -278,9 +279,10 @@ def test_a_film_that_changes_its_size_is_fitted(tmp_path: Path) -> None:
     joined.write_bytes(small.read_bytes() + large.read_bytes())
     film = open_film(joined)
     frames = list(film.frames())
-    assert len(frames) == 10 and {f.rgb.shape for f in frames} == {(120, 160, 3)}
-    assert any("changes its size" in line for line in film.problems)
-    assert frames[-1].rgb[:15].max() < 20 and frames[-1].rgb[60].max() > 100  # black above, the picture in the middle
+    assert len(frames) == 10 and {f.rgb.shape for f in frames} == {(120, 240, 3)}  # the larger one loses nothing
+    assert any("changes its size" in line for line in film.problems) and "240x120" in film.info.notes[0]
+    assert frames[0].rgb[:, :30].max() < 20 and frames[0].rgb[60, 120].max() > 60  # black beside, the picture between
+    assert np.abs(frames[-1].rgb.astype(int) - pattern(4, 240, 120)).mean() < 6
 
 
 def _no_film(tmp_path: Path, kind: str) -> Path:
