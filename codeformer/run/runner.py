@@ -77,6 +77,7 @@ def run_inputs(
         do: makes an outcome of each job, in order. It may take several jobs before it gives the first outcome. What it
             raises ends the run.
         tally: where the outcomes are counted.
+        console: where the run speaks.
         append: writes an outcome's record down, so that a kill does not lose it.
         finish: called once at the end with what the return value says, or ``failed`` if an error ends the run.
         unit: what the progress bar counts; None for no bar.
@@ -148,6 +149,9 @@ def conclude(
     """Say what became of all inputs, and return the exit code.
 
     Args:
+        tally: the counts.
+        state: what :func:`run_inputs` returned.
+        console: where the run speaks.
         did: what was done to them, such as ``restored``.
         where: the folder of the results.
         report: the file that names every failure.

@@ -86,7 +86,7 @@ def test_what_nobody_expected_fails_one_input() -> None:
 
     state, tally, log, written, _ = run("abc", one_by_one(do, failed, "work"))
     assert (state, written, tally.exit_code) == ("finished", ["a", "b", "c"], ExitCode.SOME_FAILED)
-    assert log.errors == ["b: unexpected ZeroDivisionError in stage work: oops"]
+    assert log.errors == ["b: unexpected ZeroDivisionError in the step work: oops"]
 
 
 @pytest.mark.parametrize(("reason", "ends"), [(errno.ENOSPC, True), (errno.EROFS, True), (errno.ENAMETOOLONG, False)])
