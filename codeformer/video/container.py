@@ -273,12 +273,12 @@ def shape_of(frame: Any, stream: Any) -> Shape:
     decoder's, which follows the frames.
     """
     own = stream.codec_context.sample_aspect_ratio
-    aspect = Fraction((own if _changes_midway(stream) else None) or stream.sample_aspect_ratio or own or 1)
+    aspect = Fraction((own if _changes_midway(stream) else stream.sample_aspect_ratio or own) or 1)
     return Shape(frame.width, frame.height, aspect if aspect > 0 else Fraction(1))
 
 
 def _changes_midway(stream: Any) -> bool:
-    return stream.container.format.name in CLOCKLESS | {"mpegts", "mpeg", "avi", "flv", "mxf"}
+    return stream.container.format.name in CLOCKLESS | {"mpegts", "mpeg"}
 
 
 def _rate_of(times: list[Fraction]) -> Fraction | None:
