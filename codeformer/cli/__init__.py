@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from codeformer.cli.console import Console, library_messages
-from codeformer.cli.failures import explain
+from codeformer.cli.failures import check_process, explain
 from codeformer.cli.signals import stop_signals
 from codeformer.cli.streams import safe_streams
 from codeformer.environment import prepare_process
@@ -25,6 +25,8 @@ def program(argv: Sequence[str]) -> ExitCode:
 
     args = parse(argv)
     quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", False)
+    if args.command not in ("models", "download"):
+        check_process()
     with library_messages(Console(quiet=quiet, verbose=verbose)):
         return ExitCode(args.run(args))
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +21,7 @@ from codeformer.images import damage, foreign, formats
 from codeformer.images import exif as exif_blocks
 from codeformer.images.convert import from_tables
 from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_pillow
+from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import said_by
 from codeformer.images.profile import described_by, space_of
@@ -49,10 +51,14 @@ def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
     path = Path(path)
     name = shown(path)
     try:
-        with _open(path, name) as file:
-            return _read(file, path, name, most_pixels() if max_pixels is None else max_pixels)
+        with _open(path, name) as file, collected_errors() as errors:
+            picture = _read(file, path, name, most_pixels() if max_pixels is None else max_pixels)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory for a picture of this size; shrink it first") from error
+    if errors:
+        note = f"may be damaged in places; its decoder says: {errors[0]}"
+        picture = replace(picture, warnings=(*picture.warnings, note))
+    return picture
 
 
 def _open(path: Path, name: str) -> BinaryIO:
