@@ -247,14 +247,14 @@ def _look_from(path: Path, number: int | None, at: Fraction | None, frames: int,
         stream.thread_type = "AUTO"
         if at is not None:
             container.seek(int((at + start_of(container)) / stream.time_base), stream=stream, backward=True)
-        seen, combs = 0, CombFinder()
+        seen, combs, shapes = 0, CombFinder(), Shapes(stream)
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError:
                 continue
             for frame in decoded:
-                result.shapes[shape_of(frame, stream)] += 1
+                result.shapes[shapes.of(frame)] += 1
                 result.interlaced += bool(frame.interlaced_frame)
                 result.combed += combs.push(frame, Fraction(stream.time_base))
                 result.captions |= any(data.type.name == "A53_CC" for data in frame.side_data)
@@ -266,15 +266,24 @@ def _look_from(path: Path, number: int | None, at: Fraction | None, frames: int,
         result.combed += combs.flush()
 
 
-def shape_of(frame: Any, stream: Any) -> Shape:
-    """Return a decoded frame's size and pixel aspect.
+class Shapes:
+    """Tells the size and pixel aspect of one decoded frame after the other.
 
-    The aspect is the container's where it has one for the whole film; in streams that may change midway it is the
-    decoder's, which follows the frames.
+    The aspect is the container's where it has one for the whole film. In streams that may change midway it is the
+    decoder's. That one runs ahead of the frames that come out, so a new aspect holds from the next keyframe on.
     """
-    own = stream.codec_context.sample_aspect_ratio
-    aspect = Fraction((own if _changes_midway(stream) else stream.sample_aspect_ratio or own) or 1)
-    return Shape(frame.width, frame.height, aspect if aspect > 0 else Fraction(1))
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._aspect: Fraction | None = None
+
+    def of(self, frame: Any) -> Shape:
+        """Return the shape of the next frame."""
+        own = self._stream.codec_context.sample_aspect_ratio
+        aspect = Fraction((own if _changes_midway(self._stream) else self._stream.sample_aspect_ratio or own) or 1)
+        if self._aspect is None or frame.key_frame:
+            self._aspect = aspect if aspect > 0 else Fraction(1)
+        return Shape(frame.width, frame.height, self._aspect)
 
 
 def _changes_midway(stream: Any) -> bool:

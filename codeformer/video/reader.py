@@ -19,13 +19,13 @@ from codeformer.errors import InputError, UsageError
 from codeformer.video.container import (
     CLOCKLESS,
     Shape,
+    Shapes,
     clock_restarts,
     duration_of,
     film_streams,
     open_container,
     rate_of,
     reason_of,
-    shape_of,
     start_of,
     starts_anew,
     survey,
@@ -142,7 +142,8 @@ class FilmFile:
                         continue
                     reading.broken = 0  # what refers to before the place is no damage
                     decoded = chain([one], decoded)
-                seen = ((frame, shape_of(frame, stream)) for frame in decoded)
+                shapes = Shapes(stream)
+                seen = ((frame, shapes.of(frame)) for frame in decoded)
                 timed = self._timed(seen, origin, base, reading)
                 yield from self._converted(timed, stream, first, reading)
                 self._conclude(reading)
@@ -158,7 +159,7 @@ class FilmFile:
                 raise UsageError(
                     f"--fps: {self._path} has a clock of its own; --save_video_fps resamples it to another rate"
                 )
-            shape = self._survey.lasting() or shape_of(frame, stream)
+            shape = self._survey.lasting() or Shapes(stream).of(frame)
             height, width, aspect = shape.height, shape.width, shape.aspect
             if orientation_of(frame).transpose:
                 height, width, aspect = width, height, 1 / aspect
