@@ -17,9 +17,11 @@ from codeformer.files.paths import is_file
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]
+TonePolicy = Literal["auto", "keep", "free"]
 NoFace = Literal["skip", "copy", "error"]
 Extension = Literal["png", "jpg", "webp", "avif", "tiff", "same"]
 
+TONES: tuple[str, ...] = get_args(TonePolicy)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PARSINGS: tuple[str, ...] = get_args(Parsing)
 NO_FACE: tuple[str, ...] = get_args(NoFace)
@@ -148,9 +150,11 @@ class FaceWork:
     model: ModelOptions = field(default_factory=ModelOptions)
     faces: FaceOptions = field(default_factory=FaceOptions)
     canvas: CanvasOptions = field(default_factory=CanvasOptions)
+    tone: TonePolicy = "auto"  # keep: faces get the picture's one colour for each brightness; free: the network's
 
     def __post_init__(self) -> None:
         _require(0 <= self.w <= 1, "--fidelity_weight", f"must lie in [0, 1], not {self.w}")
+        _choice(self.tone, TONES, "--tone")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from codeformer.options import (
     NO_FACE,
     PARSINGS,
     PRECISIONS,
+    TONES,
     CanvasOptions,
     FaceOptions,
     FaceWork,
@@ -160,6 +161,13 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         "--has_aligned", "--aligned", dest="aligned", action="store_true", help="the inputs are aligned face crops"
     )
     group.add_argument(
+        "--tone",
+        default="auto",
+        choices=TONES,
+        help="toned prints (sepia, selenium, yellowed): auto finds them and keeps their tone, keep takes every picture "
+        "for one, free gives faces the network's colours (default: auto)",
+    )
+    group.add_argument(
         "--parsing", default="auto", choices=PARSINGS, help="mask faces with a parsing network (default: if present)"
     )
 
@@ -276,6 +284,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
             parsing=args.parsing,
         ),
         canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
+        tone=args.tone,
     )
 
 

@@ -141,7 +141,7 @@ def is_grey(rgb: Rgb | Samples) -> bool:
 
 
 @dataclass(frozen=True)
-class Tone:
+class Contrast:
     """The range of brightness that a faded picture still has; `black` < `white`, both in luma."""
 
     black: float = 0.0
@@ -156,19 +156,19 @@ class Tone:
         return (rgb * (self.white - self.black) + self.black).astype(np.float32)
 
 
-def tone_of(rgb: Samples) -> Tone:
+def contrast_of(rgb: Samples) -> Contrast:
     """The range of a faded picture (0.5th to 99.5th percentile of the luma); the whole range for any other."""
     black, white = (float(v) for v in np.percentile(luma(rgb), (0.5, 99.5)))
     if white - black >= _FADED_RANGE:
-        return Tone()
+        return Contrast()
     # A nearly flat picture is not blown up into noise: the gain is limited around its middle.
     middle, half = (black + white) / 2, max(white - black, 1.0 / _MAX_GAIN) / 2
-    return Tone(middle - half, middle + half)
+    return Contrast(middle - half, middle + half)
 
 
 def before_colorizing(crop: Crop) -> Crop:
     """What the network sees: (S, S, 3) grey over the full range, whatever tint or fading the crop had."""
-    return tone_of(crop).stretch(to_grey(crop))
+    return contrast_of(crop).stretch(to_grey(crop))
 
 
 def after_colorizing(crop: Crop, result: Crop, *, luma_of_crop: bool = False, strength: float = 1.0) -> Crop:
@@ -179,11 +179,11 @@ def after_colorizing(crop: Crop, result: Crop, *, luma_of_crop: bool = False, st
     `luma_of_crop`: only the colour is taken, the brightness is the crop's. `strength` in [0, 1]: how much of the
     colour, see `mix_chroma`.
     """
-    tone = tone_of(crop)
+    contrast = contrast_of(crop)
     coloured = result
-    if tone != Tone():
-        weaker = to_ycc(result)[..., 1:] * np.sqrt(tone.white - tone.black)
-        coloured = with_chroma(luma(tone.fade(result)), weaker)
+    if contrast != Contrast():
+        weaker = to_ycc(result)[..., 1:] * np.sqrt(contrast.white - contrast.black)
+        coloured = with_chroma(luma(contrast.fade(result)), weaker)
     if luma_of_crop:
         coloured = keep_luma(crop, coloured)
     return np.clip(mix_chroma(crop, coloured, strength), 0.0, 1.0).astype(np.float32)

@@ -85,6 +85,8 @@ def compose(
             from codeformer.upsampling.upsampler import upsample_faces  # imports torch
 
             crops, matrices, notes = upsample_faces(crops, matrices, how.face_upsampler)
+            tones = [one.crop.tone for one in aligned]  # the network's noise is coloured
+            crops = [crop if tone is None else tone.of(crop) for crop, tone in zip(crops, tones, strict=True)]
     with clock.timed("paste"):
         if before.space is not None:
             crops = [before.space.from_srgb(crop) for crop in crops]

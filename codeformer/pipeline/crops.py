@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -15,9 +15,10 @@ from codeformer.faces.align import crop_face, face_transform, scaled
 from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.images.alpha import visible
-from codeformer.images.colour import is_grey
+from codeformer.images.colour import is_grey, to_grey
 from codeformer.images.space import in_srgb
-from codeformer.options import FaceOptions
+from codeformer.images.tone import tone_in
+from codeformer.options import FaceOptions, TonePolicy
 from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
 from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
 
@@ -79,6 +80,19 @@ def find(study: Study, detector: Detector | None, options: FaceOptions, *, turne
     return faces
 
 
+def toned(study: Study, policy: TonePolicy) -> Study:
+    """Return the study with the tone that the picture's faces are to keep, and a note where that was found out."""
+    if policy == "free":
+        return study
+    tone = tone_in(study.picture, study.mask, always=policy == "keep")
+    if tone is None:
+        return study
+    notes = study.notes
+    if policy == "auto":
+        notes = (*notes, "is toned as a whole, as sepia is: its faces keep that tone; --tone free gives them colours")
+    return replace(study, tone=tone, notes=notes)
+
+
 def _by_hand(options: FaceOptions, rgb: Rgb) -> list[Face]:
     faces = [face_by_hand(np.array(points, dtype=np.float32)) for points in options.landmarks]
     height, width = rgb.shape[:2]
@@ -121,9 +135,11 @@ def align(
         pixels = _whole_crop(rgb, size) if face is None else crop_face(rgb, matrix, size)
         if study.picture.space is not None:
             pixels = study.picture.space.to_srgb(pixels)
-        crop = FaceCrop(pixels, study.picture.grey or is_grey(without_hole(pixels, own)), own)
+        crop = FaceCrop(pixels, study.picture.grey or is_grey(without_hole(pixels, own)), own, study.tone)
         source = task.prepare(crop)
         if source is not None:
+            if study.tone is not None:  # the tone comes back afterwards; with it, a face looks like none in colour
+                source = to_grey(source)
             source = np.ascontiguousarray(source, dtype=np.float32)
             result.append(AlignedFace(number, face, matrix, crop, source))
     return result

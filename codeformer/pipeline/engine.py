@@ -16,6 +16,7 @@ from codeformer.tasks.base import Task
 if TYPE_CHECKING:
     from codeformer.faces.find import Detector
     from codeformer.faces.parsing import Parser
+    from codeformer.images.tone import Tone
     from codeformer.models.config import Config
     from codeformer.pipeline.restorer import FaceRestorer
     from codeformer.upsampling.upsampler import Upsampler
@@ -44,6 +45,7 @@ class Engine:
     adain: bool = False
     notes: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
+    film_tone: Tone | None = None  # of all frames of a film, which is judged as a whole
 
     @property
     def composition(self) -> Composition:

@@ -22,7 +22,7 @@ from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
-from codeformer.pipeline.crops import AlignedFace, align, find
+from codeformer.pipeline.crops import AlignedFace, align, find, toned
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import calls_ahead
 from codeformer.tasks.base import Study
@@ -154,6 +154,8 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
         numbers: set[int] = set()
         with item.clock.timed("find"):
             item.study = task.study(item.picture)
+            if task.keeps_tone:
+                item.study = toned(item.study, engine.work.tone)
             if not options.aligned:
                 item.faces = find(item.study, engine.detector, options)
                 height, width = item.study.picture.rgb.shape[:2]

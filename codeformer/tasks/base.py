@@ -26,6 +26,7 @@ from codeformer.arrays import Crop, Mask, Rgb, Where
 
 if TYPE_CHECKING:
     from codeformer.images.picture import Picture
+    from codeformer.images.tone import Tone
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +39,14 @@ class Study:
             on whole faces.
         seen: (H, W, 3), what the detector gets instead of the picture; None for the picture itself.
         notes: lines for the user.
+        tone: the one colour of each brightness that the picture has, which its faces get too; None for none.
     """
 
     picture: Picture
     mask: Mask | None = None
     seen: Rgb | None = None
     notes: tuple[str, ...] = ()
+    tone: Tone | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,13 @@ class FaceCrop:
         pixels: (S, S, 3) float32 RGB in [0, 1].
         grey: whether the crop has no colour of its own.
         masks: the study's mask in this crop; None where the study has none.
+        tone: the whole picture's, as the study has it.
     """
 
     pixels: Crop
     grey: bool = False
     masks: CropMasks | None = None
+    tone: Tone | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Task:
     in_place: ClassVar[bool] = False
     #: Whether to tell the user that the rest of a picture is left alone, which nobody expects of this task.
     only_faces: ClassVar[bool] = False
+    #: Whether faces keep the tone of a toned print (``--tone``).
+    keeps_tone: ClassVar[bool] = True
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
 

@@ -33,6 +33,7 @@ class Colorize(Task):
     default_w: ClassVar[float] = 0.0
     default_upscale: ClassVar[float] = 1.0
     only_faces: ClassVar[bool] = True
+    keeps_tone: ClassVar[bool] = False
 
     keep_luma: bool = False
     strength: float = 1.0
@@ -46,10 +47,13 @@ class Colorize(Task):
         """Return the picture as one that may get colour, with a note if it has some already."""
         from codeformer.images.colour import kind_of
         from codeformer.images.picture import as_srgb
+        from codeformer.images.tone import tone_in
 
         notes: tuple[str, ...] = ()
         if not picture.grey and kind_of(picture.rgb) == "colour":
             notes = ("is in colour already; its faces are colorized all the same, from their brightness alone",)
+        elif tone_in(picture) is not None:
+            notes = ("is toned, as sepia is; its faces get colours instead, and the rest keeps the tone",)
         if picture.grey:  # the result is not, and a grey profile cannot describe it
             picture = replace(as_srgb(picture), grey=False)
         return Study(picture, notes=notes)

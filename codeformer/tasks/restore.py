@@ -11,7 +11,7 @@ from codeformer.tasks.base import FaceCrop, Task
 
 @dataclass(frozen=True)
 class Restore(Task):
-    """Blind face restoration with w and AdaIN as published. A grey face stays grey."""
+    """Blind face restoration with w and AdaIN as published. A grey face stays grey, and a toned one in its tone."""
 
     name: ClassVar[str] = "restore"
     past: ClassVar[str] = "restored"
@@ -20,9 +20,7 @@ class Restore(Task):
     default_upscale: ClassVar[float] = 2.0
 
     def finish(self, crop: FaceCrop, output: Crop) -> Crop:
-        """Return the network's output, without colour for a crop that has none."""
-        if not crop.grey:
-            return output
-        from codeformer.images.colour import to_grey  # imports OpenCV, which ``--help`` does without
+        """Return the network's output, without colour for a crop that has none, or in the picture's tone."""
+        from codeformer.images.tone import in_own_colours  # imports OpenCV, which ``--help`` does without
 
-        return to_grey(output)
+        return in_own_colours(output, grey=crop.grey and crop.tone is None, tone=crop.tone)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from codeformer.video.segment import MODES, Done, Steadiness, find_in_frame, pas
 from codeformer.video.source import Film, FilmInfo
 from codeformer.video.stretches import restored_frames
 from codeformer.video.summary import StretchNotes, join_tracks, total
+from codeformer.video.toning import film_tone
 from codeformer.video.work import WorkFolder, fingerprint, work_folder
 
 _PHOTOGRAPHS = ("mjpeg", "png", "bmp", "tiff", "webp", "jpeg2000")  # codecs of pictures, with one frame
@@ -74,7 +75,8 @@ def run_film(options: FilmOptions, console: Messages, engine: Engine | None = No
     """
     plan = _plan(options, console)
     if options.preview:
-        return _preview(plan, console, engine or open_engine(TASKS["restore"], options.work))
+        opened = engine or open_engine(TASKS["restore"], options.work)
+        return _preview(plan, console, replace(opened, film_tone=film_tone(plan.film, options.work.tone)))
     if options.resume and (code := _already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
@@ -236,6 +238,9 @@ def _restore_rest(
     engine = engine or open_engine(TASKS["restore"], plan.options.work)
     for note in engine.notes:
         console.detail(note)
+    engine = replace(engine, film_tone=film_tone(plan.film, plan.options.work.tone))
+    if engine.film_tone is not None and plan.options.work.tone == "auto":
+        console.note(f"{plan.options.source}: is toned: faces keep that; --tone free gives them colours")
     faces, began, last_duration, until = 0, time.monotonic(), 0, 0
     notes, writer = StretchNotes(), None
     shown: Any = None  # the last frame as the encoder takes it

@@ -17,6 +17,7 @@ import numpy as np
 from codeformer.arrays import Crop, Rgb
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
+from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
@@ -209,7 +210,7 @@ def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
 def _aligned(item: _Item, engine: Engine, clock: Clock) -> _Item:
     """Return the item with the crops of its chosen faces."""
     with clock.timed("align"):
-        study = Study(Picture(item.seen.frame.rgb))
+        study = Study(Picture(item.seen.frame.rgb), tone=engine.film_tone)
         faces = [one.face for one in item.tracked]
         height, width = study.picture.rgb.shape[:2]
         numbers = choose(faces, engine.work.faces, width, height)
@@ -252,7 +253,8 @@ def _with_steady_crops(item: _Item, neighbours: Sequence[_Item]) -> _Item:
     result = []
     for one in item.aligned:
         others = [other.aligned[index].crop.pixels for other, index in _partners(item, neighbours, one)]
-        result.append(replace(one, source=temporal.steady_crop(one.crop.pixels, others)))
+        steady = temporal.steady_crop(one.crop.pixels, others)
+        result.append(replace(one, source=steady if one.crop.tone is None else to_grey(steady)))
     return replace(item, aligned=result)
 
 

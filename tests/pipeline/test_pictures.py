@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
-from codeformer.images.picture import Picture, to_uint16
+from codeformer.images.colour import luma
+from codeformer.images.picture import Picture, to_uint16, write_picture
 from codeformer.images.profile import made_of, to_xyz
 from codeformer.images.space import in_space, in_srgb, space_in
+from codeformer.images.tone import tone_in
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork
@@ -385,3 +387,61 @@ def test_a_transparent_pixels_colour_is_not_in_the_faces_crop(engine: Engine) ->
     crops = [result.faces[0].before for result in run(engine, Picture(rgb), Picture(hidden, alpha), Picture(hidden))]
     whole, through, black = (crop for crop in crops if crop is not None)
     assert 5 * np.abs(through - whole).mean() < np.abs(black - whole).mean()
+
+
+def sepia_scene() -> np.ndarray:
+    y = luma(scene().astype(np.float32) / 255)
+    return np.rint(np.stack([y**0.8, y * 0.85 + 0.02, y**1.3 * 0.75], axis=-1).clip(0, 1) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["restore", "inpaint"])
+@pytest.mark.parametrize("larger", [False, True])
+def test_the_faces_of_a_toned_print_keep_its_tone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, larger: bool
+) -> None:
+    """Whatever colours the network and the upsampler paint."""
+
+    class Upsampler:
+        scale = 2
+
+        def __call__(self, rgb: np.ndarray, factor: float, alpha: object = None) -> np.ndarray:
+            return cv2.resize(rgb, None, fx=factor, fy=factor) * np.array([1.0, 0.8, 0.8], np.float32)
+
+    monkeypatch.setattr("codeformer.pipeline.crops.find_faces", lambda *_, **__: [face_at(50, 50)])
+    sources: list[np.ndarray] = []
+
+    def paints(_: object, crops: list[np.ndarray], **__: object) -> list[np.ndarray]:
+        sources.extend(crops)
+        return [0.6 * crop + np.array([0.25, 0.1, 0.1], np.float32) for crop in crops]
+
+    monkeypatch.setattr(FaceRestorer, "restore", paints)
+    task = TASKS[name]
+    rgb = sepia_scene()
+    if name == "inpaint":
+        mask = np.zeros(rgb.shape[:2], np.uint8)
+        mask[40:75, 35:70] = 255
+        write_picture(Picture(np.repeat(mask[..., None], 3, axis=2)), tmp_path / "mask.png")
+        task = replace(task, mask=tmp_path / "mask.png")  # type: ignore[call-arg]
+    engine = replace(engine, task=task)
+    if larger:
+        engine = with_options(replace(engine, face_upsampler=Upsampler()), upscale=4.0)  # type: ignore[arg-type]
+    result = run(engine, Picture(rgb))[0]
+    assert result.output is not None and any("toned" in note for note in result.notes)
+    assert (sources[0] == sources[0][..., :1]).all(), "the network sees grey"
+    tone = tone_in(Picture(rgb))
+    assert tone is not None
+    out = result.output.rgb.astype(np.float32) / 255
+    off = np.abs(tone.of(out) - out).max(axis=2)
+    face = np.s_[45:70, 40:60] if not larger else np.s_[180:280, 160:240]
+    assert off[face].max() < 0.03
+    assert (result.output.rgb[face] != rgb[45, 40]).any()
+    free = replace(engine, work=replace(engine.work, tone="free"))
+    result = run(free, Picture(rgb))[0]
+    assert result.output is not None and not any("toned" in note for note in result.notes)
+    out = result.output.rgb.astype(np.float32) / 255
+    assert np.abs(tone.of(out) - out).max(axis=2)[face].max() > 0.05
+
+
+def test_colorize_says_that_the_tone_is_replaced(engine: Engine) -> None:
+    result = run(replace(engine, task=TASKS["colorize"]), Picture(sepia_scene()))[0]
+    assert any("is toned" in note for note in result.notes)

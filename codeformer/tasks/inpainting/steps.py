@@ -15,8 +15,8 @@ from codeformer.arrays import Crop, Mask, Matrix, Rgb
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_mask
 from codeformer.images.blend import composite, mix
-from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb
+from codeformer.images.tone import in_own_colours
 from codeformer.tasks.base import CropMasks, FaceCrop, Study
 from codeformer.tasks.inpainting.masks import (
     feather,
@@ -140,8 +140,7 @@ def finish(crop: FaceCrop, output: Crop) -> Crop:
     """
     if crop.masks is None:
         return output
-    if crop.grey:
-        output = to_grey(output)
+    output = in_own_colours(output, grey=crop.grey and crop.tone is None, tone=crop.tone)
     weight = feather(grow((crop.masks.mask > 0).astype(np.float32), 3), 4)[..., None]
     return np.asarray(mix(crop.pixels, output, weight), np.float32)
 
