@@ -280,7 +280,7 @@ def _bar(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 def _show(result: Evaluation, args: argparse.Namespace, console: Console) -> None:
     """Print the tables, and below them whether w keeps its promise."""
-    from codeformer.train.scores import table, weave_table
+    from codeformer.train.scores import ratio_table, table
 
     if not args.no_perceptual and (args.perceptual_size or args.perceptual_layers):
         of = f" of {', '.join(args.perceptual_layers)}" if args.perceptual_layers else ""
@@ -291,7 +291,11 @@ def _show(result: Evaluation, args: argparse.Namespace, console: Console) -> Non
     if any(result.weave.values()):
         emit()
         emit("energy at periods of 4, 8 and 16 pixels, as a ratio to the sharp faces' (a weave is above 1.1)")
-        emit(weave_table(result.weave))
+        emit(ratio_table(result.weave))
+    if by_coverage := result.by_coverage():
+        emit()
+        emit("distance in the hole, as a ratio to cv2.inpaint's, by the share of the face that is covered (faces)")
+        emit(ratio_table(by_coverage))
     if lines := [line for name in result.names for line in _verdicts(result, name)]:
         emit()
         for line in lines:
@@ -340,6 +344,7 @@ def _numbers(result: Evaluation, args: argparse.Namespace) -> dict[str, Any]:
         "enlarged": list(result.enlarged),
         "means": result.means,
         "weave": result.weave,
+        "hole_by_coverage": result.by_coverage(),
         "rises_with_w": {name: result.rising(name) for name in result.names},
         "faces": result.faces,
     }

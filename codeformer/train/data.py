@@ -189,8 +189,11 @@ def make_loader(faces: Faces, first: int, last: int, batch: int, *, rank: int, w
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the network. A group of its own: signals that a shell or scheduler sends
-    to all processes of a run are the run's to answer, after the step."""
+    """Give a loading process one thread and a group of its own.
+
+    The cores belong to the network; and signals that a shell or scheduler sends to all processes of a run are the run's
+    to answer, after the step.
+    """
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     cv2.setNumThreads(0)

@@ -18,11 +18,12 @@ from codeformer.models.codeformer import CodeFormer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.iqa import Fid
-from codeformer.train.samples import INPUT, Question, Sample, make_sample, rulers, spread
+from codeformer.train.samples import INPUT, TELEA, Question, Sample, make_sample, rulers, spread
 from codeformer.train.scores import Measures, Scores, means_of, score
 from codeformer.train.weave import Weave
 
 Progress = Callable[[int, int], None]
+COVERAGES = (0.0, 0.3, 0.55, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Evaluation:
         weave: ratios of :class:`Weave` by title.
         fid: Fréchet inception distances by title, where they were asked for.
         enlarged: files with fewer pixels than the network's, of which no sharp original is known.
+        covered: for inpainting, which share of each face is hole, by file name.
     """
 
     question: Question | None
@@ -67,10 +69,11 @@ class Evaluation:
     weave: Mapping[str, Scores] = field(default_factory=dict)
     fid: Mapping[str, float] = field(default_factory=dict)
     enlarged: Sequence[str] = ()
+    covered: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def means(self) -> dict[str, Scores]:
-        """Mean scores by answer."""
+        """The mean scores by answer."""
         means = means_of(self.faces)
         return {
             title: scores | ({"fid": self.fid[title]} if title in self.fid else {}) for title, scores in means.items()
@@ -94,6 +97,25 @@ class Evaluation:
             for measure in ("psnr", "identity")
             if len(ordered) > 1 and measure in ordered[0]
         }
+
+    def by_coverage(self, base: str = TELEA) -> dict[str, Scores]:
+        """Return for each answer how far it is from the sharp face in the hole, as a ratio to `base`'s distance.
+
+        The ratios of the mean distances stand apart by how much of the face is covered: ``up to 30 %`` and so on.
+        """
+        first = next(iter(self.faces.values()))
+        distance = next((name for name in ("lpips", "perceptual") if name in first.get(base, {})), None)
+        if distance is None or not self.covered:
+            return {}
+        found: dict[str, Scores] = {title: {} for title in first if title != base}
+        for low, high in pairwise(COVERAGES):
+            chosen = {name: self.faces[name] for name, share in self.covered.items() if low < share <= high}
+            if chosen:
+                means = means_of(chosen)
+                for title, scores in found.items():
+                    heading = f"{low:.0%} to {high:.0%} ({len(chosen)})"
+                    scores[heading] = means[title][distance] / max(means[base][distance], 1e-12)
+        return found
 
 
 def w_title(w: float) -> str:
@@ -131,6 +153,7 @@ def evaluate(
     faces: dict[str, dict[str, Scores]] = {}
     sheet: dict[str, list[Crop]] = {}
     enlarged: list[str] = []
+    covered: dict[str, float] = {}
     weave = Weave()
     for done, index in enumerate(chosen, 1):
         name = files[index].relative_to(folder).as_posix()
@@ -145,6 +168,8 @@ def evaluate(
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
         faces[name] = score(sample.hq, answers, measures, device, mask=sample.mask, colour=question.task == "colorize")
+        if sample.mask is not None:
+            covered[name] = float((sample.mask > 0).mean())
         weave.add(sample.hq, answers)
         if fid is not None:
             fid.add(sample.hq, answers)
@@ -154,7 +179,7 @@ def evaluate(
         progress(done, len(chosen))
     distances = fid.distances() if fid is not None else {}
     names = [candidate.name for candidate in candidates]
-    return Evaluation(question, faces, names, sheet, weave.ratios(), distances, enlarged)
+    return Evaluation(question, faces, names, sheet, weave.ratios(), distances, enlarged, covered)
 
 
 def compare(

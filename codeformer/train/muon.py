@@ -32,7 +32,7 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Whether `weight`, with all but its first dimension flattened, is a matrix that is worth orthogonalising."""
+    """Return whether `weight`, all but its first dimension flattened, is a matrix that is worth orthogonalising."""
     return weight.ndim >= 2 and min(weight.shape[0], weight[0].numel()) >= SMALLEST
 
 

@@ -55,10 +55,11 @@ def picture_losses(
     reduce: Reduce,
     extra: Mapping[str, tuple[float, Tensor]] | None = None,
 ) -> Losses:
-    """Return the losses of generated faces `out` (B, 3, S, S) against the batch's sharp ones, and `extra` ones.
+    """Return the losses of generated faces against the batch's sharp ones, and `extra` ones.
 
     Args:
         networks: those of the run; a loss whose network is None is left out.
+        out: the generated faces, (B, 3, S, S) in [-1, 1].
         batch: ``hq``, ``sharp``, ``mask``, ``task`` and ``draws`` of :class:`~codeformer.train.data.Faces`.
         settings: the weights.
         step: number of the step, from 0 on: the GAN begins at ``gan_start``.

@@ -14,7 +14,7 @@ from codeformer.tasks.table import TASKS
 from codeformer.train import holes
 from codeformer.train.degrade import DEGRADATIONS, degrade_small
 
-INPUT = "input"
+INPUT, TELEA = "input", "telea"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def make_sample(face: Crop, question: Question, rng: np.random.Generator) -> Sam
         grey = to_grey(lq)
         return Sample(face, grey, {INPUT: grey})
     mask = holes.random_hole(rng, face.shape[0], question.holes)
-    answers = {INPUT: holes.paint_white(lq, mask), "telea": telea(lq, mask)}
+    answers = {INPUT: holes.paint_white(lq, mask), TELEA: telea(lq, mask)}
     return Sample(face, lq, answers, mask)
 
 

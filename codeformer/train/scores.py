@@ -130,8 +130,8 @@ def table(means: Table) -> str:
     return aligned(lines)
 
 
-def weave_table(ratios: Table) -> str:
-    """Return the ratios of the weave as text: a line for each answer, a column for each region and period."""
+def ratio_table(ratios: Table) -> str:
+    """Return ratios as text: a line for each answer, a column for each name that one of them has."""
     columns = list(dict.fromkeys(name for scores in ratios.values() for name in scores))
     lines = [["", *columns]]
     for answer, scores in ratios.items():

@@ -273,6 +273,20 @@ def test_inpainting_is_scored_inside_the_hole_and_the_rest_stays(network: CodeFo
     assert scores["telea"]["perceptual"] < scores["input"]["perceptual"]
 
 
+def test_inpainting_is_held_against_telea_by_coverage(network: CodeFormer, folder: Path, vgg: Path) -> None:
+    question = Question("inpaint", "none", fidelities=(1.0,), holes="strokes")
+    result = evaluate(network, folder, question, Measures(PerceptualDistance(vgg, ["relu1_2"])))
+    assert set(result.covered) == set(result.faces) and all(0.05 <= share <= 0.6 for share in result.covered.values())
+    ratios = result.by_coverage()
+    assert list(ratios) == ["input", "w=1"]
+    counts = [int(name.split("(")[1][:-1]) for name in ratios["w=1"]]
+    assert sum(counts) == 5
+    low = [name for name, share in result.covered.items() if share <= 0.3]
+    means = [np.mean([result.faces[name][title]["perceptual"] for name in low]) for title in ("w=1", "telea")]
+    assert ratios["w=1"][f"0% to 30% ({len(low)})"] == pytest.approx(means[0] / means[1])
+    assert evaluate(network, folder, Question(), Measures(), limit=1).by_coverage() == {}
+
+
 def test_an_autoencoder_reproduces_the_sharp_face(folder: Path) -> None:
     torch.manual_seed(0)
     net = VQAutoEncoder.from_config(replace(SMALL, n_layers=0, connect_list=()))
