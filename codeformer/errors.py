@@ -4,7 +4,10 @@ The codes are a stable interface, documented in ``docs/exit-codes.md``. Library 
 ``codeformer.cli`` turns an exception into a message on stderr and an exit status.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -53,7 +56,9 @@ class OutOfMemoryError(CodeFormerError):
 
 
 class OutputError(CodeFormerError):
-    """An output that cannot be written."""
+    """An output that cannot be written. ``path`` is its file, if it is about one."""
+
+    path: Path | None = None
 
     exit_code = ExitCode.OUTPUT
 

@@ -47,7 +47,24 @@ def write_atomic(path: Path, data: bytes, *, below: Path | None = None) -> None:
 
 def unwritable(path: Path, error: BaseException) -> OutputError:
     """The error for a path that cannot be written, with the reason and the way out."""
-    return OutputError(f"{shown(path)}: cannot be written ({reason(error)}); {_way_out(error)}")
+    refusal = OutputError(f"{shown(path)}: cannot be written ({reason(error)}); {_way_out(error)}")
+    refusal.path = path
+    return refusal
+
+
+def can_write_in(folder: Path) -> bool:
+    """Return whether a new file can be made in the folder, by making one and removing it again."""
+    probe = folder / f".codeformer-{os.getpid()}-{threading.get_ident()}.tmp"
+    try:
+        descriptor = open_own(probe, os.O_WRONLY | os.O_EXCL, None)
+        try:
+            os.write(descriptor, b"\n")
+        finally:
+            os.close(descriptor)
+            probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def shown(path: Path | str) -> str:

@@ -20,6 +20,7 @@ from codeformer.options import OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, choose_model, open_engine, settle_w
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.run.inputs import OUR_FOLDERS, assign_names, find_inputs, output_root
+from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import write_outputs
 from codeformer.run.record import describe, header_of, now, record_of, stamp_of
@@ -120,17 +121,23 @@ def _written(
     with ThreadPoolExecutor(_WRITERS, "codeformer-write") as writers:
         try:
             for result in results:
-                queue.append((result, writers.submit(_write, result, root, output)))
-                while len(queue) > _WRITERS or sum(_bytes(one) for one, _ in queue) > _WRITING_BYTES:
-                    yield queue[0][0], queue[0][1].result()
-                    queue.popleft()
+                with signals_held():  # a result whose files are begun is recorded, once
+                    queue.append((result, writers.submit(_write, result, root, output)))
+                    while len(queue) > _WRITERS or sum(_bytes(one) for one, _ in queue) > _WRITING_BYTES:
+                        yield queue[0][0], queue[0][1].result()
+                        queue.popleft()
         except KeyboardInterrupt:
-            for result, future in queue:
-                yield result, future.result()
+            with signals_held():
+                yield from _drained(queue)
             raise
-        while queue:
-            result, future = queue.popleft()
-            yield result, future.result()
+        with signals_held():
+            yield from _drained(queue)
+
+
+def _drained(queue: deque[tuple[Result[Pending], Future[_Written]]]) -> Iterator[tuple[Result[Pending], _Written]]:
+    while queue:
+        result, future = queue.popleft()
+        yield result, future.result()
 
 
 def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Written:

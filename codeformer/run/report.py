@@ -19,6 +19,7 @@ from typing import Any
 
 from codeformer.errors import OutputError
 from codeformer.files.lock import lock
+from codeformer.files.paths import file_id
 
 FORMAT = 1
 NAME = "results.json"
@@ -75,6 +76,7 @@ class Report:
             self._journal.close()
             message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
             raise OutputError(message)
+        self._folder = file_id(root)
         self.known: dict[str, Known] = {record["input"]: _known(record) for record in self.records()}
         if self._unreadable:
             self.damaged = self._put_aside()
@@ -110,6 +112,7 @@ class Report:
 
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
+        self._require_folder()
         line = b"\n" + json.dumps(record, separators=(",", ":")).encode("ascii")  # a torn line before it stays alone
         try:
             self._journal.write(line)
@@ -120,6 +123,7 @@ class Report:
 
     def merge(self, header: Mapping[str, Any]) -> None:
         """Write ``results.json``: the header, then the last record of every input, in the order of first appearance."""
+        self._require_folder()
         last: dict[str, int] = {}
         for index, record in enumerate(self.records()):
             last[record["input"]] = index
@@ -164,6 +168,14 @@ class Report:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _require_folder(self) -> None:
+        """Raise OutputError if the folder is gone, or another one has its name: the journal is written to nowhere."""
+        if file_id(self.root) != self._folder:
+            raise OutputError(
+                f"{self.root}: the output folder was removed or replaced during the run, and the results with it; run "
+                "the same command again"
+            )
 
     def _merged(self) -> Iterator[Record]:
         path = self.root / self.name

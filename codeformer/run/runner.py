@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from codeformer.errors import CodeFormerError, ExitCode, OutputError
+from codeformer.files.atomic import can_write_in
 from codeformer.images.formats import extra_for
 from codeformer.run.inputs import NamedInput, count_films
+from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import fingerprint_of, naming
 from codeformer.run.report import Report
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.tasks.base import Task
 
+_OF_ONE_NAME = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR)
+_OF_ALL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", None))
 _NAMED = 100  # failures that the summary names; the report has them all
 
 T = TypeVar("T")
@@ -92,18 +96,20 @@ def run_inputs(
             closing(do(_to_do(inputs, begin, tally, bar))) as outcomes,
         ):
             for outcome in outcomes:
-                tally.count(outcome)
-                _tell(outcome, console)
-                if outcome.record is not None:
-                    append(outcome.record)
-                bar.update()
-                if tally.faces:
-                    bar.set_postfix_str(tally.rate(), refresh=False)
+                with signals_held():  # what is counted is told and recorded too
+                    tally.count(outcome)
+                    _tell(outcome, console)
+                    if outcome.record is not None:
+                        append(outcome.record)
+                    bar.update()
+                    if tally.faces:
+                        bar.set_postfix_str(tally.rate(), refresh=False)
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
     finally:
-        finish(state)
+        with signals_held():
+            finish(state)
     return state
 
 
@@ -127,20 +133,25 @@ def one_by_one(do: Callable[[J], Outcome], fail: Callable[[J, CodeFormerError], 
                 if isinstance(error, OutputError) and ends_the_run(error):
                     raise
                 outcome = fail(job, as_our_error(error, stage))
-            yield outcome
+            with signals_held():
+                yield outcome
 
     return outcomes
 
 
 def ends_the_run(error: OutputError) -> bool:
-    """Return whether the next file would fail too: a full disk, a folder that is read-only.
+    """Return whether the next file would fail too: a full disk, a folder that is read-only or gone.
 
     A format's limit concerns one file alone, and so does a name that this file system does not take or has given to
-    something else.
+    something else. Where the system does not say, as for a file that a viewer keeps open on Windows, another file in
+    the same folder is tried.
     """
     cause = error.__cause__
-    of_one_name = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR)
-    return isinstance(cause, OSError) and cause.errno not in of_one_name
+    if not isinstance(cause, OSError) or cause.errno in _OF_ONE_NAME:
+        return False
+    if cause.errno in _OF_ALL or error.path is None:
+        return True
+    return not can_write_in(error.path.parent)
 
 
 def conclude(

