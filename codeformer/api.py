@@ -33,7 +33,7 @@ from codeformer.options import (
     Parsing,
     Precision,
 )
-from codeformer.pipeline.engine import open_engine, settle_w
+from codeformer.pipeline.engine import open_engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
@@ -113,7 +113,7 @@ class Restorer:
             canvas=CanvasOptions(4.0 if face_upsample else 1.0, bg_upsampler, face_upsample),
         )
         self._engine = open_engine(chosen, work)
-        self.notes = self._engine.notes
+        self.notes = self._engine.model.notes
 
     @property
     def size(self) -> int:
@@ -167,7 +167,7 @@ class Restorer:
             landmarks=points,
             aligned=aligned,
         )
-        weight = settle_w(self._engine.task, self._engine.model, w)
+        weight = self._engine.model.choose_w(self._engine.task, w)
         work = replace(old, w=weight, faces=faces, canvas=replace(old.canvas, upscale=upscale))
         engine = replace(self._engine, work=work)
         picture = _picture(rgb, alpha)

@@ -188,7 +188,7 @@ def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, An
     mask = geometric_mask(landmarks @ np.eye(2) @ face_transform(landmarks, FACE)[:, :2].T
                           + face_transform(landmarks, FACE)[:, 2], FACE)  # fmt: skip
     rows = []
-    print(f"w = {w:g}, {engine.model.name}, {args.frames} frames")
+    print(f"w = {w:g}, {engine.model.path.name}, {args.frames} frames")
     print(f"{'clip':>6} {'strength':>8} {'mode':>10} {'flicker':>8} {'less':>6} {'PSNR':>6} {'gain':>6} {'s/frame':>8}")
     for strength in args.strength:
         for name in args.clips:

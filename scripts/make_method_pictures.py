@@ -25,10 +25,10 @@ from codeformer.arrays import Crop
 from codeformer.errors import CodeFormerError, UsageError
 from codeformer.faces.align import crop_face, face_transform
 from codeformer.faces.find import find_faces, make_detector
-from codeformer.hub.store import resolve_model
 from codeformer.images.picture import Picture, write_picture
 from codeformer.models.codeformer import CodeFormer
-from codeformer.models.load import load_network
+from codeformer.models.file import find_model
+from codeformer.tasks.table import TASKS
 from codeformer.train.data import to_picture, to_tensor
 from codeformer.train.degrade import HEAVY, MEDIUM, degrade
 
@@ -203,7 +203,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = parser.parse_args(words)
     if unknown := set(args.names) - set(PICTURES):
         raise UsageError(f"{', '.join(sorted(unknown))}: there are {', '.join(PICTURES)}")
-    net = load_network(resolve_model(args.model, "restore", None)[0])
+    net = find_model(args.model, TASKS["restore"]).build()
     if not isinstance(net, CodeFormer):
         raise UsageError(f"--model {args.model}: the autoencoder of stage 1 alone; a CodeFormer is needed")
     for name in args.names or PICTURES:

@@ -25,7 +25,9 @@ from torch import nn
 
 from codeformer.errors import CodeFormerError, UsageError, WeightsError
 from codeformer.models.codeformer import CodeFormer
-from codeformer.models.load import CONFIG_KEY, load_network, read_metadata, save_network
+from codeformer.models.config import CONFIG_KEY
+from codeformer.models.file import open_model
+from codeformer.models.load import load_network, save_network
 from codeformer.models.vqgan import AttnBlock, Downsample, ResBlock, Upsample
 
 
@@ -128,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> None:
     net = load_network(args.source)
     if not isinstance(net, CodeFormer):
         raise WeightsError(f"{args.source}: the autoencoder of stage 1 alone; a CodeFormer is needed")
-    metadata = {key: value for key, value in read_metadata(args.source).items() if key != CONFIG_KEY}
+    metadata = {key: value for key, value in open_model(args.source).metadata.items() if key != CONFIG_KEY}
     if args.command == "deepen":
         net = deepen(net, args.res_blocks)
     elif args.command == "refine":

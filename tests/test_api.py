@@ -14,6 +14,7 @@ import pytest
 import codeformer.api
 from codeformer import Restorer
 from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.hub.store import Choice
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,9 @@ def silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 
 def test_the_example_of_the_docstring(small_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codeformer.hub.store.resolve_model", lambda *args: (small_model_path, ["a note"]))
+    monkeypatch.setattr(
+        "codeformer.models.file.resolve_model", lambda *args: Choice(small_model_path, notes=("a note",))
+    )
     result = doctest.testmod(codeformer.api)
     assert result.attempted >= 4 and result.failed == 0
 

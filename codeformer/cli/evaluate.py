@@ -18,6 +18,7 @@ from codeformer.errors import ExitCode, UsageError, WeightsError
 if TYPE_CHECKING:
     import torch
 
+    from codeformer.models.file import ModelFile
     from codeformer.train.evaluate import Candidate, Evaluation
     from codeformer.train.iqa import Fid
     from codeformer.train.metrics import Identity
@@ -165,45 +166,40 @@ def _check(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace, console: Console, device: torch.device) -> tuple[Evaluation, dict[str, Any]]:
     """Measure the networks, say what was measured, and return the scores and the report's head."""
-    from codeformer.files.digest import sha256_of
-    from codeformer.hub.store import resolve_model
+    from codeformer.models.file import find_model
+    from codeformer.tasks.table import TASKS
     from codeformer.train.evaluate import evaluate, titles_of
     from codeformer.train.samples import Question
 
     degradation = args.degradation or ("medium" if args.task == "restore" else "none")
     question = Question(args.task, degradation, args.seed, tuple(args.w), args.holes, tuple(args.reduced))
-    paths = []
-    for word in args.model:
-        path, notes = resolve_model(word, args.task, args.weights_dir)
-        for note in notes:
-            console.note(note)
-        paths.append(path)
-    names = titles_of(paths) if len(paths) > 1 else [""]
-    candidates = [_open(path, name, args) for path, name in zip(paths, names, strict=True)]
+    files = [find_model(word, TASKS[args.task], args.weights_dir) for word in args.model]
+    for note in (note for file in files for note in file.notes):
+        console.note(note)
+    names = titles_of([file.path for file in files]) if len(files) > 1 else [""]
+    candidates = [_open(file, name, args) for file, name in zip(files, names, strict=True)]
     measures, fid = _measures(args, console, device)
     with _bar(console) as progress:
         result = evaluate(
             candidates, args.data, question, measures, fid=fid, limit=args.limit, device=device, progress=progress
         )
-    for path, candidate in zip(paths, candidates, strict=True):
-        emit(f"{path}: {_described(question)}, AdaIN {'on' if candidate.adain else 'off'}")
+    for file, candidate in zip(files, candidates, strict=True):
+        emit(f"{file.path}: {_described(question)}, AdaIN {'on' if candidate.adain else 'off'}")
     size = candidates[0].net.config.img_size
     emit(f"{len(result.faces)} faces of {args.data}, {size} x {size}")
     models = [
-        {"file": str(path), "sha256": sha256_of(path), "adain": candidate.adain, "hole": candidate.hole}
-        for path, candidate in zip(paths, candidates, strict=True)
+        {"file": str(file.path), "sha256": file.sha256, "adain": candidate.adain, "hole": candidate.hole}
+        for file, candidate in zip(files, candidates, strict=True)
     ]
     return result, {"models": models, **asdict(question)}
 
 
-def _open(path: Path, name: str, args: argparse.Namespace) -> Candidate:
-    from codeformer.models.load import load_network, read_metadata
-    from codeformer.pipeline.engine import trained_with_adain
+def _open(file: ModelFile, name: str, args: argparse.Namespace) -> Candidate:
     from codeformer.tasks.table import TASKS
     from codeformer.train.evaluate import Candidate
 
-    adain = trained_with_adain(path, TASKS[args.task].adain) if args.adain == "auto" else args.adain == "on"
-    return Candidate(load_network(path), name, adain, read_metadata(path).get("hole", "white"))
+    adain = file.adain(TASKS[args.task]) if args.adain == "auto" else args.adain == "on"
+    return Candidate(file.build(), name, adain, file.hole or "white")
 
 
 def _compare(args: argparse.Namespace, console: Console, device: torch.device) -> tuple[Evaluation, dict[str, Any]]:

@@ -25,6 +25,7 @@ from codeformer.hub.catalogue import GROUPS, WEIGHTS, Weights
 __all__ = [
     "GROUPS",
     "WEIGHTS",
+    "Choice",
     "Presence",
     "Weights",
     "bundled",
@@ -41,10 +42,6 @@ __all__ = [
 
 _CACHE = ".verified.json"
 _JUST_NOW = 2.0  # seconds: a file changed this recently may change again without its time telling
-
-
-_GROUP_OF_TASK = {"restore": "restoration", "colorize": "colorization", "inpaint": "inpainting"}
-
 
 # --- where they lie ----------------------------------------------------------------------------------------------
 
@@ -116,23 +113,34 @@ def bundled(name: str = "compact") -> Path:
     raise WeightsError(f"this installation carries no {name}.safetensors; reinstall codeformer, or give --model FILE")
 
 
-def resolve_model(model: str | Path, task: str, weights_dir: Path | None = None) -> tuple[Path, list[str]]:
-    """The weights file that ``--model`` means for a task (``restore``, ``colorize``, ``inpaint``), and notes on it.
+@dataclass(frozen=True)
+class Choice:
+    """The weights file that a name stands for. ``sha256`` is empty where nobody has hashed the file yet."""
+
+    path: Path
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def resolve_model(model: str | Path, group: str, weights_dir: Path | None = None) -> Choice:
+    """Return the weights file that ``--model`` means for a group of weights, such as ``restoration``.
 
     ``auto``: the published weights if they are here and right, else the bundled compact model and a note that says so.
-    ``official``: the published ones or WeightsError. ``compact``: the task's bundled one. Anything else: that file.
+    ``official``: the published ones. ``compact``: the group's bundled one. Anything else: that file.
+
+    Raises:
+        WeightsError: it is not here, or it is damaged.
     """
-    group = _GROUP_OF_TASK.get(task, task)
     if model == "compact":
-        return _compact(group), []
+        return Choice(_compact(group))
     if model in SPECIAL:
-        return bundled(str(model)), []
+        return Choice(bundled(str(model)))
     if model not in ("auto", "official"):
-        return _own_file(model, weights_dir), []
+        return _own_file(model, weights_dir)
     weights = next(entry for entry in WEIGHTS if entry.group == group)
     presence = look(weights, weights_dir)
     if presence.path and presence.state == "verified":
-        return presence.path, []
+        return Choice(presence.path, weights.sha256)
     get_them = f"run: codeformer download {group}"
     if model == "official":
         problem = presence.problem or (
@@ -141,7 +149,8 @@ def resolve_model(model: str | Path, task: str, weights_dir: Path | None = None)
         )
         raise WeightsError(problem)
     why = f"{presence.problem}; " if presence.problem else ""
-    return _compact(group), [f"{why}using the bundled compact model; for the published {group} weights {get_them}"]
+    note = f"{why}using the bundled compact model; for the published {group} weights {get_them}"
+    return Choice(_compact(group), notes=(note,))
 
 
 def _compact(group: str) -> Path:
@@ -152,16 +161,16 @@ def _compact(group: str) -> Path:
     return bundled()
 
 
-def _own_file(model: str | Path, folder: Path | None) -> Path:
+def _own_file(model: str | Path, folder: Path | None) -> Choice:
     path = Path(model).expanduser()
     if path.is_file():
-        return path
+        return Choice(path)
     if path.is_dir():
         raise WeightsError(f"{shown(path)}: is a folder; --model takes a weights file")
     if any(str(model) in (entry.name, entry.file) for entry in WEIGHTS):
         found = find(str(model), folder)
         if found:
-            return found
+            return Choice(found, _entry(str(model)).sha256)
         raise WeightsError(f"{model}: not here; run: codeformer download {model}")
     raise WeightsError(f"{shown(path)}: no such weights file; --model takes auto, compact, official or a file")
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.models.config import Config
+from codeformer.models.state import load_into
 from codeformer.models.vqgan import ResBlock, VQAutoEncoder
 
 
@@ -123,8 +124,6 @@ class CodeFormer(VQAutoEncoder):
         )
         super().__init__(config.img_size, config.nf, config.ch_mult, config=config)
         if vqgan_path is not None:
-            from codeformer.models.load import load_into
-
             load_into(self, Path(vqgan_path), partial=True)
         for name in fix_modules or ():
             getattr(self, name).requires_grad_(False)

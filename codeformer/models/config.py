@@ -1,9 +1,13 @@
 """What a network is made of: one description that travels inside the weights file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+
+from codeformer.errors import WeightsError
+
+CONFIG_KEY = "codeformer_config"  # of a weights file's metadata
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Config:
         return cls(**data)
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any]) -> "Config":
+    def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "Config":
         """Infer the hyperparameters of a published file from its tensors' shapes.
 
         Only the published family (``stem=1``, a 16-pixel latent grid, 8 heads) is inferred: what shapes do
@@ -111,27 +115,43 @@ class Config:
         Raises:
             KeyError: a tensor that every such network has is missing.
         """
-        stages = _level_channels(state)
+        stages = _level_channels(shapes)
         nf = stages[0]
-        codebook_size, emb_dim = state["quantize.embedding.weight"].shape
-        is_whole = "position_emb" in state
-        levels = {k.split(".")[1] for k in state if k.startswith("fuse_convs_dict.")}
+        codebook_size, emb_dim = shapes["quantize.embedding.weight"]
+        is_whole = "position_emb" in shapes
+        levels = {k.split(".")[1] for k in shapes if k.startswith("fuse_convs_dict.")}
         return cls(
             img_size=16 * 2 ** (len(stages) - 1),
             nf=nf,
             ch_mult=tuple(c // nf for c in stages),
             codebook_size=codebook_size,
             emb_dim=emb_dim,
-            dim_embd=state["position_emb"].shape[1] if is_whole else cls.dim_embd,
-            latent_size=state["position_emb"].shape[0] if is_whole else cls.latent_size,
-            n_layers=len({k.split(".")[1] for k in state if k.startswith("ft_layers.")}),
+            dim_embd=shapes["position_emb"][1] if is_whole else cls.dim_embd,
+            latent_size=shapes["position_emb"][0] if is_whole else cls.latent_size,
+            n_layers=len({k.split(".")[1] for k in shapes if k.startswith("ft_layers.")}),
             connect_list=tuple(sorted(levels, key=int)),
         )
 
 
-def _level_channels(state: Mapping[str, Any]) -> list[int]:
+def config_of(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str], path: Path) -> Config:
+    """Return what a weights file's metadata says of its network, or what the shapes of its tensors tell.
+
+    Raises:
+        WeightsError: neither is a network of ours.
+    """
+    try:
+        if CONFIG_KEY in metadata:
+            return Config.from_json(metadata[CONFIG_KEY])
+        return Config.from_shapes(shapes)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: the weights of another network, not of CodeFormer or its VQGAN") from error
+
+
+def _level_channels(shapes: Mapping[str, Sequence[int]]) -> list[int]:
     """Return the encoder's channels level by level; a level ends at a bare ``blocks.N.conv`` (downsampling)."""
-    state["encoder.blocks.0.weight"]
-    ends = sorted(int(k.split(".")[2]) for k in state if k.startswith("encoder.blocks.") and k.endswith(".conv.weight"))
-    channels = [int(state[f"encoder.blocks.{i}.conv.weight"].shape[0]) for i in ends]
-    return [*channels, int(state[f"encoder.blocks.{ends[-1] + 1}.conv1.weight"].shape[0])]
+    shapes["encoder.blocks.0.weight"]
+    ends = sorted(
+        int(k.split(".")[2]) for k in shapes if k.startswith("encoder.blocks.") and k.endswith(".conv.weight")
+    )
+    channels = [int(shapes[f"encoder.blocks.{i}.conv.weight"][0]) for i in ends]
+    return [*channels, int(shapes[f"encoder.blocks.{ends[-1] + 1}.conv1.weight"][0])]

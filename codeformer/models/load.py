@@ -1,98 +1,46 @@
-"""Opening and writing weights files, safely.
+"""A whole network from a weights file, and into one.
 
-Opens what training saves (safetensors, with the :class:`Config` in its metadata) and the published ``.pth``
-files (``torch.load`` with ``weights_only=True``, so that a pickle cannot run code). Whatever is wrong with a
-file, the answer is a :class:`WeightsError` of one line that names it.
+Opens what training saves (safetensors, with the :class:`Config` in its metadata) and the published ``.pth`` files.
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from codeformer.errors import WeightsError
 from codeformer.files.atomic import write_atomic
 from codeformer.models.codeformer import CodeFormer
-from codeformer.models.config import Config
+from codeformer.models.config import CONFIG_KEY, Config, config_of
+from codeformer.models.state import check_fit, read_state
 from codeformer.models.vqgan import VQAutoEncoder
 
-CONFIG_KEY = "codeformer_config"
 
-
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a ``.safetensors`` or a pickled checkpoint, on the CPU.
-
-    Wrappers are taken off: ``params_ema``, ``params``, ``state_dict``, and the prefix ``module.``.
-
-    Raises:
-        WeightsError: the file is missing, empty, cut off, not a checkpoint, or holds code.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path}: the weights file is empty; fetch it again")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"{path}: not a safetensors file, or cut off ({_first_line(error)})") from error
-    with path.open("rb") as file:
-        head = file.read(4)
-    is_zip = head[:2] == b"PK"
-    if is_zip and not zipfile.is_zipfile(path):
-        raise WeightsError(f"{path}: the checkpoint is cut off; fetch it again")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        words = str(error)  # an unsupported operand is a byte that no pickle has: a picture, say
-        if "weights_only" in words.lower() and "Unsupported" in words and "Unsupported operand" not in words:
-            raise WeightsError(f"{path}: refused: the pickle holds more than tensors and could run code") from error
-        raise WeightsError(f"{path}: not a PyTorch checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise WeightsError(f"{path}: not a PyTorch checkpoint, or cut off ({_first_line(error)})") from error
-    return _unwrap(loaded, path), {}
-
-
-def load_network(path: Path | str) -> CodeFormer | VQAutoEncoder:
+def load_network(path: Path | str, config: Config | None = None) -> CodeFormer | VQAutoEncoder:
     """Open a weights file as the network that it holds, in float32 and ``eval`` mode; see its ``config``.
 
+    Args:
+        path: the file.
+        config: what the file says of its network, where that is known already.
+
     Raises:
-        WeightsError: see :func:`read_state`; or the file holds another network.
+        WeightsError: see :func:`codeformer.models.state.read_state`; or the file holds another network.
     """
     path = Path(path)
     state, metadata = read_state(path)
-    config = _config_of(state, metadata, path)
-    with torch.device("meta"):
+    config = config or config_of({name: tuple(tensor.shape) for name, tensor in state.items()}, metadata, path)
+    with torch.device("meta"), _NothingDrawn():
         net = CodeFormer.from_config(config) if config.n_layers else VQAutoEncoder.from_config(config)
-    _check_fit(net, state, path)
+    check_fit(net, state, path)
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
     for name, tensor in net.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path}: the tensor {name} is not finite; the file is damaged")
     return net.eval().requires_grad_(False)
-
-
-def load_into(net: nn.Module, path: Path, *, partial: bool = False) -> None:
-    """Load a file's tensors into `net`; with `partial`, those that it holds of `net`'s, and at least one.
-
-    Raises:
-        WeightsError: see :func:`read_state`; or the tensors do not fit.
-    """
-    state, _ = read_state(path)
-    own = net.state_dict()
-    if partial:
-        state = {name: t for name, t in state.items() if name in own and own[name].shape == t.shape}
-        if not state:
-            raise WeightsError(f"{path}: holds no tensor of this network")
-    else:
-        _check_fit(net, state, path)
-    net.load_state_dict(state, strict=not partial)
 
 
 def save_network(
@@ -115,47 +63,14 @@ def save_network(
     write_atomic(path, save(tensors, {CONFIG_KEY: net.config.to_json(), **(metadata or {})}))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file without its tensors; other files have none."""
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a safetensors file, or cut off ({_first_line(error)})") from error
+class _NothingDrawn(TorchFunctionMode):
+    """Leave out the numbers with which layers start: the file's own take their place.
 
+    It is not only their time: ``normal_`` on the meta device imports torch._dynamo, which takes longer than loading.
+    """
 
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    for key in ("params_ema", "params", "state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise WeightsError(f"{path}: a PyTorch file, but not a network's weights")
-    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
-
-
-def _config_of(state: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> Config:
-    try:
-        if CONFIG_KEY in metadata:
-            return Config.from_json(metadata[CONFIG_KEY])
-        return Config.from_state_dict(state)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: the weights of another network, not of CodeFormer or its VQGAN") from error
-
-
-def _check_fit(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    own = {name: t.shape for name, t in net.state_dict().items()}
-    missing = sorted(set(own) - set(state))
-    unknown = sorted(set(state) - set(own))
-    changed = sorted(n for n in set(own) & set(state) if own[n] != state[n].shape)
-    if missing or unknown or changed:
-        first = (missing + unknown + changed)[0]
-        raise WeightsError(
-            f"{path}: the weights of another network: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(changed)} of another shape (first: {first})"
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.models.config import Config
+from codeformer.models.state import load_into
 
 
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
@@ -333,8 +334,6 @@ class VQAutoEncoder(nn.Module):
         self.quantize = VectorQuantizer(self.config.codebook_size, self.config.emb_dim, self.config.beta)
         self.generator = Generator(self.config)
         if model_path is not None:
-            from codeformer.models.load import load_into
-
             load_into(self, Path(model_path))
 
     @classmethod

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
-from codeformer.files.digest import sha256_of
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
+from codeformer.models.file import find_model
 from codeformer.options import OutputOptions, RunOptions
-from codeformer.pipeline.engine import Engine, choose_model, open_engine, settle_w
+from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.run.inputs import OUR_FOLDERS, assign_names, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
@@ -50,9 +50,10 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
     others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
     any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
     """
-    model, notes = (engine.model, engine.notes) if engine else choose_model(task, options.work.model)
+    asked = options.work.model
+    model = engine.model if engine else find_model(asked.model, task, asked.weights_dir)
     if engine is None:
-        w = settle_w(task, model, None if options.w_by_model else options.work.w)
+        w = model.choose_w(task, None if options.w_by_model else options.work.w)
         options = replace(options, work=replace(options.work, w=w))
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
@@ -61,12 +62,11 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
     mention_ignored(listing.ignored, console)
     with open_report(root, NAME, console) as report:
         named = assign_names(listing.inputs, report.names())
-        for note in notes:
+        for note in model.notes:
             console.note(note)
-        model_hash = engine.model_hash if engine else sha256_of(model)
         settings = describe(task, options.work, options.output)
-        stamp = stamp_of(settings, model_hash)
-        header = header_of(task, settings, model, model_hash, engine)
+        stamp = stamp_of(settings, model.sha256)
+        header = header_of(task, settings, model, engine)
         tally = Tally(len(named))
 
         def restore(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
@@ -74,8 +74,8 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
             if first is None:
                 return
             report.merge({**header, "state": "running"})
-            opened = engine or open_engine(task, options.work)
-            header.update(header_of(task, settings, model, model_hash, opened) | {"started": header["started"]})
+            opened = engine or open_engine(task, options.work, model)
+            header.update(header_of(task, settings, model, opened) | {"started": header["started"]})
             tally.start_work()
             most = options.max_pixels or most_pixels(options.work.canvas.upscale)
             read = partial(read_picture, max_pixels=most)

@@ -15,6 +15,7 @@ from codeformer import __version__
 from codeformer.errors import CodeFormerError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
+from codeformer.models.file import ModelFile
 from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
@@ -64,9 +65,9 @@ def _networks(work: FaceWork) -> dict[str, str]:
     return networks
 
 
-def stamp_of(settings: Mapping[str, Any], model_hash: str) -> str:
+def stamp_of(settings: Mapping[str, Any], digest: str) -> str:
     """Return what all fingerprints of a run have in common: a digest of settings, network and version."""
-    return hashlib.sha256(json.dumps([settings, model_hash, __version__]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([settings, digest, __version__]).encode()).hexdigest()
 
 
 def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
@@ -85,15 +86,13 @@ def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path
     return hashlib.sha256(" ".join(parts).encode()).hexdigest(), mask
 
 
-def header_of(
-    task: Task, settings: dict[str, Any], model: Path, model_hash: str, engine: Engine | None
-) -> dict[str, Any]:
+def header_of(task: Task, settings: dict[str, Any], model: ModelFile, engine: Engine | None) -> dict[str, Any]:
     """The head of the report; with the engine, once it is open, what it runs on."""
     header: dict[str, Any] = {
         "codeformer": __version__,
         "task": task.name,
         "started": now(),
-        "model": {"file": str(model), "sha256": model_hash},
+        "model": {"file": str(model.path), "sha256": model.sha256},
         "settings": settings,
     }
     if engine is not None:

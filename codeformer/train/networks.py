@@ -12,7 +12,8 @@ from codeformer.errors import UsageError, WeightsError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.discriminator import PatchDiscriminator
-from codeformer.models.load import load_into, load_network, read_state
+from codeformer.models.load import load_network
+from codeformer.models.state import load_into, read_state
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.adversarial import FeatureDiscriminator
 from codeformer.train.identity import IdentityDistance

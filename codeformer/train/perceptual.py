@@ -135,7 +135,7 @@ def unit(x: Tensor) -> Tensor:
 
 def _read(weights: Path | None) -> dict[str, Tensor]:
     if weights is not None:
-        from codeformer.models.load import read_state
+        from codeformer.models.state import read_state
 
         return {name.removeprefix("features."): t.float() for name, t in read_state(weights)[0].items()}
     from torchvision.models import VGG16_Weights, vgg16

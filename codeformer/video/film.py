@@ -18,12 +18,12 @@ from codeformer import __version__
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
-from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
 from codeformer.images.picture import Picture, write_picture
+from codeformer.models.file import ModelFile, find_model
 from codeformer.options import OutputOptions
 from codeformer.pipeline.clock import Clock
-from codeformer.pipeline.engine import Engine, choose_model, open_engine
+from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
@@ -52,8 +52,7 @@ class _Plan:
     output: Path
     encoding: Encoding
     steady: Steadiness
-    model: Path
-    model_hash: str
+    model: ModelFile
     settings: dict[str, Any]
     stamp: str
 
@@ -66,16 +65,21 @@ class _Plan:
         return partial_file(self.output)
 
 
-def run_film(options: FilmOptions, console: Messages, engine: Engine | None = None) -> ExitCode:
+def run_film(
+    options: FilmOptions, console: Messages, engine: Engine | None = None, *, model: ModelFile | None = None
+) -> ExitCode:
     """Restore one film and write it with its report.
 
+    ``engine`` and ``model``: the networks, or the weights file alone, where they are open already.
     SOME_FAILED when the input was damaged and the film is what could be decoded; INTERRUPTED after Ctrl-C, with what
     is done in ``NAME.partial.EXT``. Raises CodeFormerError when nothing can be done; finished stretches then stay in
     the work folder for the next run.
     """
-    plan = _plan(options, console)
+    asked = options.work.model
+    model = engine.model if engine else model or find_model(asked.model, TASKS["restore"], asked.weights_dir)
+    plan = _plan(options, model, console)
     if options.preview:
-        opened = engine or open_engine(TASKS["restore"], options.work)
+        opened = engine or open_engine(TASKS["restore"], options.work, model)
         return _preview(plan, console, replace(opened, film_tone=film_tone(plan.film, options.work.tone)))
     if options.resume and (code := _already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
@@ -93,7 +97,7 @@ def run_film(options: FilmOptions, console: Messages, engine: Engine | None = No
         work.release()
 
 
-def _plan(options: FilmOptions, console: Messages) -> _Plan:
+def _plan(options: FilmOptions, model: ModelFile, console: Messages) -> _Plan:
     output = output_file(options)
     film = open_film(
         options.source,
@@ -120,11 +124,9 @@ def _plan(options: FilmOptions, console: Messages) -> _Plan:
     if warning := hard_to_play(encoding):
         console.warning(f"{output}: {warning}")
     task = TASKS["restore"]
-    model, notes = choose_model(task, options.work.model)
-    for note in notes:
+    for note in model.notes:
         console.note(note)
     steady = MODES[options.temporal]
-    model_hash = sha256_of(model)
     settings = describe(task, options.work, OutputOptions())
     del settings["output"]
     settings["video"] = {
@@ -142,10 +144,10 @@ def _plan(options: FilmOptions, console: Messages) -> _Plan:
         "encoding": {key: str(value) for key, value in asdict(encoding).items()},
     }
     try:
-        stamp = fingerprint({"settings": settings, "model": model_hash, "version": __version__}, film.files())
+        stamp = fingerprint({"settings": settings, "model": model.sha256, "version": __version__}, film.files())
     except OSError as error:
         raise InputError(f"{options.source}: cannot be read ({error.strerror})") from error
-    return _Plan(options, film, output, encoding, steady, model, model_hash, settings, stamp)
+    return _Plan(options, film, output, encoding, steady, model, settings, stamp)
 
 
 def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
@@ -235,8 +237,8 @@ def _restore_rest(
     clock: Clock,
 ) -> None:
     """Work on all stretches after ``records``, to which each finished one is added."""
-    engine = engine or open_engine(TASKS["restore"], plan.options.work)
-    for note in engine.notes:
+    engine = engine or open_engine(TASKS["restore"], plan.options.work, plan.model)
+    for note in engine.model.notes:
         console.detail(note)
     engine = replace(engine, film_tone=film_tone(plan.film, plan.options.work.tone))
     if engine.film_tone is not None and plan.options.work.tone == "auto":
@@ -383,8 +385,8 @@ def _write_report(
         },
         "seconds": {"total": round(seconds, 3), **{k: round(v, 3) for k, v in clock.seconds.items()}},
         "warnings": warnings,
-        "model": str(plan.model),
-        "model_sha256": plan.model_hash,
+        "model": str(plan.model.path),
+        "model_sha256": plan.model.sha256,
         "settings": plan.settings,
     }
     write_atomic(plan.report, json.dumps(report, indent=1).encode())

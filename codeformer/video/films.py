@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from codeformer.errors import CodeFormerError, ExitCode, RestorationError
-from codeformer.pipeline.engine import choose_model, settle_w
+from codeformer.models.file import find_model
 from codeformer.run.messages import Messages
 from codeformer.run.runner import conclude, one_by_one, run_inputs
 from codeformer.run.tally import Outcome, Tally
@@ -30,15 +30,15 @@ def run_films(films: Sequence[FilmOptions], console: Messages) -> ExitCode:
         CodeFormerError: nothing can be done: no weights, no such device, or a single film that fails.
     """
     task, work = TASKS["restore"], films[0].work
-    model = choose_model(task, work.model)[0]
-    work = replace(work, w=settle_w(task, model, None if films[0].w_by_model else work.w))
+    model = find_model(work.model.model, task, work.model.weights_dir)
+    work = replace(work, w=model.choose_w(task, None if films[0].w_by_model else work.w))
     films = [replace(film, work=work) for film in films]
     if len(films) == 1:
-        return run_film(films[0], console)
+        return run_film(films[0], console, model=model)
     check_apart(films)
 
     def restore(film: FilmOptions) -> Outcome:
-        code = run_film(film, console)
+        code = run_film(film, console, model=model)
         if code is ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         return Outcome(film.source, error=None if code is ExitCode.OK else _damaged(film))

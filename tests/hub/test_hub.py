@@ -28,6 +28,8 @@ from codeformer.hub.download import Unreachable, fetch
 
 CONTENT = bytes(range(256)) * 1200  # 300 kB: more than one block
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SMALL = CONTENT[:1000]
+SMALL_SHA256 = hashlib.sha256(SMALL).hexdigest()
 
 
 # --- a server ----------------------------------------------------------------------------------------------------
@@ -453,14 +455,13 @@ def test_the_table_is_sound() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, server: Server) -> tuple[Weights, ...]:
     """The table with every file replaced by one of a few bytes that the server has."""
-    server.content = CONTENT[:1000]
-    digest = hashlib.sha256(server.content).hexdigest()
-    table = tuple(replace(w, size=1000, sha256=digest, url=f"{server.url}/original/{w.file}") for w in WEIGHTS)
+    server.content = SMALL
+    table = tuple(replace(w, size=1000, sha256=SMALL_SHA256, url=f"{server.url}/original/{w.file}") for w in WEIGHTS)
     monkeypatch.setattr(hub, "WEIGHTS", table)
     return table
 
 
-def put(path: Path, content: bytes = CONTENT[:1000]) -> Path:
+def put(path: Path, content: bytes = SMALL) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -556,60 +557,61 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_auto_takes_the_published_weights_if_they_are_right(small: object, package: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    path, notes = hub.resolve_model("auto", "restore", root)
-    assert path == package / "compact.safetensors"
-    assert len(notes) == 1 and "compact" in notes[0] and notes[0].endswith("codeformer download restoration")
+    choice = hub.resolve_model("auto", "restoration", root)
+    assert choice.path == package / "compact.safetensors"
+    (note,) = choice.notes
+    assert "compact" in note and note.endswith("codeformer download restoration")
     published = put(root / "CodeFormer" / "codeformer.pth")
-    assert hub.resolve_model("auto", "restore", root) == (published, [])
+    assert hub.resolve_model("auto", "restoration", root) == hub.Choice(published, SMALL_SHA256)
     published.write_bytes(b"cut")
-    path, notes = hub.resolve_model("auto", "restore", root)
-    assert path == package / "compact.safetensors"
-    assert len(notes) == 1 and "has 3 bytes instead of 1000" in notes[0]
+    choice = hub.resolve_model("auto", "restoration", root)
+    assert choice.path == package / "compact.safetensors" and len(choice.notes) == 1
+    assert "has 3 bytes instead of 1000" in choice.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("task", "file", "group"),
+    ("file", "group"),
     [
-        ("restore", "codeformer.pth", "restoration"),
-        ("colorize", "codeformer_colorization.pth", "colorization"),
-        ("inpaint", "codeformer_inpainting.pth", "inpainting"),
+        ("codeformer.pth", "restoration"),
+        ("codeformer_colorization.pth", "colorization"),
+        ("codeformer_inpainting.pth", "inpainting"),
     ],
 )
-def test_official_is_the_tasks_own_file_or_an_error(
-    small: object, package: Path, tmp_path: Path, task: str, file: str, group: str
+def test_official_is_the_groups_own_file_or_an_error(
+    small: object, package: Path, tmp_path: Path, file: str, group: str
 ) -> None:
     root = tmp_path / "root"
     with pytest.raises(WeightsError) as caught:
-        hub.resolve_model("official", task, root)
+        hub.resolve_model("official", group, root)
     for part in (file, f"codeformer download {group}", str(root / "CodeFormer" / file), "/original/"):
         assert part in str(caught.value)
     path = put(root / "CodeFormer" / file)
-    assert hub.resolve_model("official", task, root) == (path, [])
+    assert hub.resolve_model("official", group, root) == hub.Choice(path, SMALL_SHA256)
     path.write_bytes(b"cut")
     with pytest.raises(WeightsError, match="has 3 bytes"):
-        hub.resolve_model("official", task, root)
+        hub.resolve_model("official", group, root)
 
 
 def test_compact_and_a_file(small: object, package: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     put(root / "CodeFormer" / "codeformer.pth")
-    assert hub.resolve_model("compact", "restore", root) == (package / "compact.safetensors", [])
+    assert hub.resolve_model("compact", "restoration", root) == hub.Choice(package / "compact.safetensors")
     own = put(tmp_path / "my own.pth")
-    assert hub.resolve_model(str(own), "restore", root) == (own, [])
+    assert hub.resolve_model(str(own), "restoration", root) == hub.Choice(own)
     for model in (str(tmp_path / "none.pth"), str(tmp_path)):
         with pytest.raises(WeightsError, match="--model takes"):
-            hub.resolve_model(model, "restore", root)
+            hub.resolve_model(model, "restoration", root)
     inpainting = put(root / "CodeFormer" / "codeformer_inpainting.pth")
-    assert hub.resolve_model("codeformer_inpainting", "restore", root) == (inpainting, [])
+    assert hub.resolve_model("codeformer_inpainting", "restoration", root) == hub.Choice(inpainting, SMALL_SHA256)
     with pytest.raises(WeightsError, match="codeformer download codeformer_colorization"):
-        hub.resolve_model("codeformer_colorization", "restore", root)
+        hub.resolve_model("codeformer_colorization", "restoration", root)
     with pytest.raises(WeightsError, match="no compact_inpainting"):
-        hub.resolve_model("compact_inpainting", "inpaint", root)
-    assert hub.resolve_model("compact", "inpaint", root) == (package / "compact.safetensors", [])
+        hub.resolve_model("compact_inpainting", "inpainting", root)
+    assert hub.resolve_model("compact", "inpainting", root) == hub.Choice(package / "compact.safetensors")
     special = put(package / "compact_inpainting.safetensors")
-    assert hub.resolve_model("compact_inpainting", "inpaint", root) == (special, [])
-    assert hub.resolve_model("compact", "inpaint", root) == (special, [])
-    assert hub.resolve_model("compact", "colorize", root) == (package / "compact.safetensors", [])
+    assert hub.resolve_model("compact_inpainting", "inpainting", root) == hub.Choice(special)
+    assert hub.resolve_model("compact", "inpainting", root) == hub.Choice(special)
+    assert hub.resolve_model("compact", "colorization", root) == hub.Choice(package / "compact.safetensors")
 
 
 def test_a_package_without_its_model_says_so(package: Path) -> None:
@@ -737,7 +739,8 @@ def test_the_commands_list_and_fetch(
 def test_no_other_command_imports_the_network() -> None:
     """``codeformer --help`` and looking for weights bring no HTTP client in."""
     code = (
-        "import sys; from codeformer import hub; from codeformer.cli.parser import build_parser; build_parser();"
+        "import sys; from codeformer.hub import store as hub; from codeformer.cli.parser import build_parser; "
+        "build_parser();"
         "hub.inventory(); print([m for m in ('urllib.request', 'torch', 'numpy', 'tqdm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

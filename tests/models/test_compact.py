@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codeformer.faces.align import TEMPLATE_512, crop_face, face_transform
 from codeformer.faces.find import find_faces, make_detector
-from codeformer.hub.store import bundled, resolve_model
+from codeformer.hub.store import Choice, bundled, resolve_model
 from codeformer.models.codeformer import CodeFormer
-from codeformer.models.load import load_network, read_metadata
+from codeformer.models.file import open_model
+from codeformer.models.load import load_network
 from codeformer.pipeline.restorer import FaceRestorer
 from codeformer.tasks.inpainting.masks import paint_over
 from codeformer.train.degrade import MEDIUM, degrade
@@ -24,7 +25,7 @@ from codeformer.train.metrics import psnr
 def test_a_file_is_small_and_says_what_it_is_for(name: str, tasks: str) -> None:
     path = bundled(name)
     assert path.stat().st_size <= 30_000_000
-    metadata = read_metadata(path)
+    metadata = open_model(path).metadata
     assert (metadata["tasks"], metadata.get("hole", "white")) == (tasks, "white")
     net = load_network(path)
     assert isinstance(net, CodeFormer)
@@ -41,8 +42,8 @@ def test_a_face_costs_at_most_40_gflop(name: str) -> None:
 
 
 def test_inpainting_takes_the_file_that_was_made_for_it() -> None:
-    assert resolve_model("compact", "inpaint") == (bundled("compact_inpainting"), [])
-    assert resolve_model("compact", "colorize") == (bundled(), [])
+    assert resolve_model("compact", "inpainting") == Choice(bundled("compact_inpainting"))
+    assert resolve_model("compact", "colorization") == Choice(bundled())
 
 
 def test_covered_parts_of_a_face_are_drawn_better_than_they_are_smeared() -> None:

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from codeformer.errors import WeightsError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
-from codeformer.models.load import load_into, load_network, read_metadata, read_state, save_network
+from codeformer.models.file import open_model
+from codeformer.models.load import load_network, save_network
+from codeformer.models.state import load_into, read_state
 from codeformer.models.vqgan import VQAutoEncoder
 
 # Of the published family, whose config is inferred from shapes, but small
@@ -96,7 +98,7 @@ def test_networks_of_other_sizes_travel_with_their_config(config: Config, tmp_pa
     save_network(made, path, {"tasks": "restore"}, half=False)
     opened = load_network(path)
     assert isinstance(opened, CodeFormer) and opened.config == config
-    assert read_metadata(path)["tasks"] == "restore"
+    assert open_model(path).metadata["tasks"] == "restore"
     result = output(opened, config)
     assert result.shape == (1, 3, config.img_size, config.img_size)
     np.testing.assert_array_equal(result, output(made, config))
@@ -200,7 +202,7 @@ def test_a_safetensors_file_that_is_cut_off_is_refused(net: CodeFormer, part: fl
     save_network(net, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
-    for read in (load_network, read_state, read_metadata):
+    for read in (load_network, read_state, open_model):
         with pytest.raises(WeightsError, match="cut off") as refusal:
             read(path)
         assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)

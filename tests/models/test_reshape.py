@@ -11,7 +11,8 @@ import torch
 from codeformer.errors import UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
-from codeformer.models.load import load_network, read_metadata, save_network
+from codeformer.models.file import open_model
+from codeformer.models.load import load_network, save_network
 
 SMALL = Config(
     img_size=64,
@@ -68,7 +69,7 @@ def test_a_deeper_network_answers_as_before(script: ModuleType, source: Path, bl
     assert load_network(target).config.blocks_by_level == blocks
     for w in (0.0, 1.0):
         assert torch.allclose(answer(target, w), answer(source, w), atol=1e-5)
-    assert read_metadata(target)["tasks"] == "restore"
+    assert open_model(target).metadata["tasks"] == "restore"
 
 
 @pytest.mark.parametrize("stem", [2, 4])
@@ -111,11 +112,11 @@ def test_the_scaled_file_at_1_is_the_old_one_at_the_factor(script: ModuleType, s
     assert torch.allclose(answer(target, 1.0), answer(source, 0.5), atol=1e-4)
     assert torch.equal(answer(target, 0.0), answer(source, 0.0))
     assert not torch.allclose(answer(target, 1.0), answer(source, 1.0), atol=1e-2)
-    metadata = read_metadata(target)
+    metadata = open_model(target).metadata
     assert (metadata["cft_scale"], metadata["licence"], metadata.get("hole")) == ("0.5", "mine", None)
     again = source.with_name("again.safetensors")
     script.main(["scale", str(target), str(again), "--factor", "0.5"])
-    assert read_metadata(again)["cft_scale"] == "0.25", "of the file as it was trained"
+    assert open_model(again).metadata["cft_scale"] == "0.25", "of the file as it was trained"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from codeformer.images.profile import made_of, to_xyz
 from codeformer.images.space import in_space, in_srgb, space_in
 from codeformer.images.tone import tone_in
 from codeformer.models.codeformer import CodeFormer
+from codeformer.models.file import ModelFile
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork
 from codeformer.pipeline.engine import Engine
@@ -70,7 +71,8 @@ def engine(small_model_path: Path) -> Engine:
     assert isinstance(net, CodeFormer)
     restorer = FaceRestorer(net, device="cpu", precision="fp32", batch_size=4)
     work = FaceWork(faces=FaceOptions(parsing="none"), canvas=CanvasOptions(1.0))
-    return Engine(TASKS["restore"], work, restorer, Marks())
+    model = ModelFile(small_model_path, "", net.config, {"adain": "false"})
+    return Engine(TASKS["restore"], work, model, restorer, Marks())
 
 
 def with_options(engine: Engine, faces: dict[str, object] | None = None, **canvas: object) -> Engine:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from codeformer.errors import ExitCode, InputError, OutputError, RestorationError, UsageError
 from codeformer.faces.find import Face
 from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
+from codeformer.models.file import open_model
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine
@@ -243,7 +244,9 @@ def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
 def engine(small_model_path: Path) -> Engine:
     restorer = FaceRestorer(load_network(small_model_path), device="cpu", precision="fp32", batch_size=1)  # type: ignore[arg-type]
     work = FaceWork(faces=FaceOptions(parsing="none"), canvas=CanvasOptions(1.0))
-    return Engine(TASKS["restore"], work, restorer, Marks(), model=small_model_path, model_hash="m")
+    return Engine(
+        TASKS["restore"], work, replace(open_model(small_model_path), metadata={"adain": "false"}), restorer, Marks()
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -333,7 +336,7 @@ def test_what_is_done_is_not_done_again(engine: Engine, folder: Path, tmp_path: 
     assert done() == 2
     assert done(suffix="n") == 0  # other settings
     assert done(suffix="n") == 3
-    other = replace(engine, model_hash="other")
+    other = replace(engine, model=replace(engine.model, sha256="other"))
     go(other, folder, out=out, suffix="n")
     assert json.loads((out / NAME).read_text())["summary"]["done_before"] == 0
 

@@ -19,6 +19,7 @@ import pytest
 from codeformer.errors import ExitCode, OutputError
 from codeformer.faces.find import Face
 from codeformer.images.picture import Picture, write_picture
+from codeformer.models.file import open_model
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine
@@ -37,7 +38,7 @@ COUNT = 8
 def engine(small_model_path: Path) -> Engine:
     restorer = FaceRestorer(load_network(small_model_path), device="cpu", precision="fp32", batch_size=1)  # type: ignore[arg-type]
     work = FaceWork(faces=FaceOptions(parsing="none"), canvas=CanvasOptions(1.0))
-    return Engine(TASKS["restore"], work, restorer, Marks(), model=small_model_path, model_hash="m")
+    return Engine(TASKS["restore"], work, open_model(small_model_path), restorer, Marks())
 
 
 @pytest.fixture(autouse=True)

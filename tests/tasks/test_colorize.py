@@ -15,8 +15,9 @@ from codeformer.errors import ExitCode, UsageError, WeightsError
 from codeformer.faces.align import TEMPLATE_512
 from codeformer.images import colour
 from codeformer.images.picture import Picture, read_picture
+from codeformer.models.file import open_model
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
-from codeformer.pipeline.engine import Engine, open_engine, settle_w
+from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.tasks.base import FaceCrop
 from codeformer.tasks.colorize import Colorize
@@ -158,10 +159,10 @@ def test_the_weights_file_may_want_another_w(tiny_model_path, grey, tmp_path):
         return json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["w"]
 
     assert w_of() == 0.75 and w_of("-w", "0.25") == 0.25
-    assert settle_w(Colorize(), tiny_model_path, None) == 0
+    assert open_model(tiny_model_path).choose_w(Colorize(), None) == 0
     save_network(load_network(tiny_model_path), path, {"w_colorize": "lots"})
     with pytest.raises(WeightsError, match=r"own\.safetensors.*'lots'"):
-        settle_w(Colorize(), path, None)
+        open_model(path).choose_w(Colorize(), None)
 
 
 def test_a_weight_that_the_file_was_not_trained_for_is_refused(tiny_model_path, grey, tmp_path, capsys):
@@ -170,10 +171,13 @@ def test_a_weight_that_the_file_was_not_trained_for_is_refused(tiny_model_path, 
 
     path = tmp_path / "own.safetensors"
     save_network(load_network(tiny_model_path), path, {"tasks": "inpaint", "w_inpaint": "1", "w_least": "0.5"})
-    assert settle_w(Inpaint(), path, None) == 1 and settle_w(Inpaint(), path, 0.5) == 0.5
+    model = open_model(path)
+    assert (model.w_least, model.choose_w(Inpaint(), None), model.choose_w(Inpaint(), 0.5)) == (0.5, 1, 0.5)
     command = ["inpaint", "--aligned", "-i", str(tmp_path / "a.png"), "--model", str(path), "--device", "cpu"]
     assert main([*command, "-w", "0.2"]) == ExitCode.USAGE
-    assert "own.safetensors was trained for w from 0.5" in capsys.readouterr().err
+    assert (
+        "-w 0.2 is too small for own.safetensors (trained for 0.5 to 1): use -w 0.5 or more" in capsys.readouterr().err
+    )
 
 
 def test_a_grey_file_with_a_grey_profile_becomes_a_colour_file(tiny_model_path, grey, tmp_path, capsys):

@@ -10,13 +10,12 @@ import torch
 from codeformer import Restorer
 from codeformer.errors import WeightsError
 from codeformer.faces.find import find_faces, make_detector
-from codeformer.hub.store import resolve_model
 from codeformer.images.colour import to_ycc
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
-from codeformer.models.load import read_metadata
+from codeformer.models.file import ModelFile, find_model, open_model
 from codeformer.options import ModelOptions
-from codeformer.pipeline.engine import check_trained, open_restorer
+from codeformer.pipeline.engine import open_restorer
 from codeformer.tasks.table import TASKS
 from tests.reference.fill import face, fill
 
@@ -35,11 +34,11 @@ LEVELS = ["32", "64", "128"]
 def test_a_task_knows_its_published_network_by_its_architecture(
     task: str, codes: int, levels: list[str], w: float, adain: bool
 ) -> None:
-    config, path = Config(codebook_size=codes, connect_list=tuple(levels)), Path("published.pth")
-    check_trained(TASKS[task], path, config)
+    model = ModelFile(Path("published.pth"), "", Config(codebook_size=codes, connect_list=tuple(levels)))
+    model.require_task(TASKS[task])
     for other in set(TASKS) - {task}:
         with pytest.raises(WeightsError, match=f"trained to {task}, not to {other}; run: codeformer download"):
-            check_trained(TASKS[other], path, config)
+            model.require_task(TASKS[other])
     assert (TASKS[task].default_w, TASKS[task].adain) == (w, adain)
 
 
@@ -54,9 +53,10 @@ def test_a_task_knows_its_published_network_by_its_architecture(
 def test_a_task_runs_the_published_network_as_published(task: str, codes: int, case: str, tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     torch.save({"params_ema": fill(CodeFormer(codebook_size=codes, connect_list=LEVELS)).state_dict()}, path)
-    restorer = open_restorer(path, ModelOptions(device="cpu", precision="fp32"))
+    model = open_model(path)
+    restorer = open_restorer(model, ModelOptions(device="cpu", precision="fp32"))
     settings = TASKS[task]
-    check_trained(settings, path, restorer.net.config)
+    model.require_task(settings)
     crop = (face(0)[0].permute(1, 2, 0).numpy() + 1) / 2  # (512, 512, 3) in [0, 1]
     (result,) = restorer.restore([crop], w=settings.default_w, adain=settings.adain)
     golden = (np.clip(GOLDEN[case][0], -1, 1) + 1) / 2  # every 8th pixel
@@ -64,10 +64,10 @@ def test_a_task_runs_the_published_network_as_published(task: str, codes: int, c
 
 
 def bundled_for(task: str) -> Path:
-    path, _ = resolve_model("compact", task)
-    if task not in read_metadata(path).get("tasks", ""):
+    model = find_model("compact", TASKS[task])
+    if task not in (model.tasks or ()):
         pytest.skip(f"the bundled model was not trained to {task}")
-    return path
+    return model.path
 
 
 def test_the_bundled_model_gives_a_grey_face_the_colour_of_skin(portrait: np.ndarray) -> None:

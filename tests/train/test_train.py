@@ -27,7 +27,8 @@ from codeformer.errors import InputError, UsageError, WeightsError
 from codeformer.faces.align import TEMPLATE_512
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
-from codeformer.models.load import load_network, read_metadata
+from codeformer.models.file import open_model
+from codeformer.models.load import load_network
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train import checkpoint, loop, objectives, picture_losses
 from codeformer.train.adversarial import adaptive_weight
@@ -168,7 +169,7 @@ def assert_close(one: Path, other: Path, loose: float) -> None:
 def test_stage_one_makes_an_autoencoder_and_reports_on_the_way(stage1: Path) -> None:
     net = load_network(stage1 / "model.safetensors")
     assert isinstance(net, VQAutoEncoder) and not isinstance(net, CodeFormer)
-    assert read_metadata(stage1 / "model.safetensors")["step"] == "20"
+    assert open_model(stage1 / "model.safetensors").metadata["step"] == "20"
     lines = [json.loads(line) for line in (stage1 / checkpoint.SCALARS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 10, 15, 20, 20]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
@@ -188,7 +189,7 @@ def test_stage_two_leaves_codebook_and_generator_alone(stage1: Path, stage2: Pat
     assert fixed and all(torch.equal(after.state_dict()[n], t) for n, t in fixed.items())
     encoder = "encoder.blocks.0.weight"
     assert not torch.equal(after.state_dict()[encoder], before.state_dict()[encoder])
-    assert read_metadata(stage2 / "model.safetensors")["tasks"] == "restore,colorize,inpaint"
+    assert open_model(stage2 / "model.safetensors").metadata["tasks"] == "restore,colorize,inpaint"
     scalars = [json.loads(line) for line in (stage2 / checkpoint.SCALARS).read_text().splitlines()]
     assert scalars[-1]["cross_entropy"] < scalars[0]["cross_entropy"]
 
@@ -241,11 +242,11 @@ def test_resuming_is_exact(stage: int, faces: Path, vgg: Path, stage2: Path, tmp
     assert_equal(*(load_network(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "parts")))
     done = train(todo, data, tmp_path / "parts", resume=True, **options)
     assert done == tmp_path / "parts" / "model.safetensors", "nothing is left to do, and the file is there"
-    written, described = load_network(done).state_dict(), read_metadata(done)
+    written, described = load_network(done).state_dict(), open_model(done).metadata
     done.unlink()  # as when the disk was full, or the process killed, just after the last checkpoint
     train(todo, data, tmp_path / "parts", resume=True, **options)
     assert_equal(load_network(done).state_dict(), written)
-    assert read_metadata(done) == described
+    assert open_model(done).metadata == described
 
 
 def test_a_killed_runs_scalars_are_not_doubled(faces: Path, stage1: Path, tmp_path: Path) -> None:
@@ -629,7 +630,7 @@ def test_a_validation_shows_what_the_run_trains(task: str, faces: Path, vgg: Pat
 def test_a_file_names_the_tasks_that_it_was_trained_for(faces: Path, stage1: Path, tmp_path: Path) -> None:
     todo = tiny(2, steps=1, tasks={"restore": 1.0, "inpaint": 0.0})
     file = train(todo, [Folder(faces)], tmp_path, init=stage1 / "model.safetensors", device="cpu", quiet=True)
-    assert read_metadata(file)["tasks"] == "restore"
+    assert open_model(file).metadata["tasks"] == "restore"
 
 
 # --- data

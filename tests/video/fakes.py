@@ -16,6 +16,9 @@ import torch
 
 from codeformer.cli.console import Console
 from codeformer.faces.find import Face
+from codeformer.files.digest import sha256_of
+from codeformer.models.config import Config
+from codeformer.models.file import ModelFile
 from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.restorer import EncodedFaces
@@ -83,7 +86,8 @@ class InvertingRestorer:
 
 def engine_for(work: FaceWork, pause: float = 0.0, batch_size: int = 2) -> Any:
     """The fake engine."""
-    return Engine(TASKS["restore"], work, InvertingRestorer(batch_size, pause), SquareDetector())  # type: ignore[arg-type]
+    model = ModelFile(Path(work.model.model), sha256_of(Path(work.model.model)), Config())
+    return Engine(TASKS["restore"], work, model, InvertingRestorer(batch_size, pause), SquareDetector())  # type: ignore[arg-type]
 
 
 def options_for(source: Path, output: Path, model: Path, **more: Any) -> FilmOptions:
