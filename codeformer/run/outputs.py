@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_ui
 from codeformer.options import OutputOptions
 from codeformer.pipeline.compose import as_picture
 from codeformer.pipeline.pictures import Result
-from codeformer.run.inputs import COMPARE, CROPPED, FINAL, RESTORED
+from codeformer.run.inputs import COMPARE, CROPPED, FINAL, OUR_FOLDERS, RESTORED
 
 
 def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOptions) -> list[tuple[str, int]]:
@@ -45,6 +46,34 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
         write_picture(make(), root / name, quality=options.quality)
         written.append((name, (root / name).stat().st_size))
     return written
+
+
+def is_stale(name: str, stem: str, options: OutputOptions, ending: str, kept: Collection[str]) -> bool:
+    """Whether an earlier result is one that a run with these options would write, under this very name.
+
+    Results with another suffix or ending are not, and a face's crop as it was before is not as long as an earlier
+    result of this face is kept.
+
+    Args:
+        name: of the earlier result, below the output folder.
+        stem: the input's name, which its results begin with.
+        options: the run's.
+        ending: of the final picture.
+        kept: the names of all earlier results of the input.
+    """
+    folder, _, rest = name.partition("/")
+    if folder not in OUR_FOLDERS or not rest.startswith(stem):
+        return False
+    rest = rest[len(stem) :]
+    tail = f"_{options.suffix}" if options.suffix else ""
+    if folder == CROPPED:
+        found = re.fullmatch(r"(_\d{2,})\.png", rest)
+        own = re.compile(re.escape(f"{RESTORED}/{stem}{found[1]}") + r"(_.*)?\.png") if found else None
+        others = [one for one in kept if own and own.fullmatch(one) and not is_stale(one, stem, options, ending, ())]
+        return found is not None and not others
+    if folder == RESTORED and re.fullmatch(r"_\d{2,}" + re.escape(tail) + r"\.png", rest):
+        return True
+    return rest == tail + ending
 
 
 def final_ending(ext: str, picture: Picture) -> str:

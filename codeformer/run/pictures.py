@@ -19,12 +19,12 @@ from codeformer.models.file import find_model
 from codeformer.options import OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
-from codeformer.run.inputs import OUR_FOLDERS, assign_names, find_inputs, output_root
+from codeformer.run.inputs import CROPPED, assign_names, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
-from codeformer.run.outputs import write_outputs
+from codeformer.run.outputs import final_ending, is_stale, write_outputs
 from codeformer.run.record import describe, header_of, now, record_of, stamp_of
-from codeformer.run.report import NAME
+from codeformer.run.report import NAME, Report
 from codeformer.run.runner import (
     Pending,
     State,
@@ -68,6 +68,7 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
         stamp = stamp_of(settings, model.sha256)
         header = header_of(task, settings, model, engine)
         tally = Tally(len(named))
+        replaced: list[Path] = []  # inputs whose earlier results, of other settings, had the same names
 
         def restore(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
             first = next(jobs, None)
@@ -82,8 +83,8 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
             pictures = (Job(job, partial(read, job.item.path)) for job in chain([first], jobs))
             for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
                 outcome = _outcome(result, written, options.output, task)
-                if outcome.record is not None:
-                    report.remove_stale(outcome.record, lambda name: name.split("/")[0] in OUR_FOLDERS)
+                outcome, replaces = _beside_earlier(outcome, result, report, options.output)
+                replaced.extend([result.key.item.path] if replaces else [])
                 yield outcome
 
         def finish(state: State) -> None:
@@ -98,7 +99,32 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
             append=report.append,
             finish=finish,
         )
+        if replaced:
+            what = counted(len(replaced), "picture")
+            console.note(f"earlier results of {what}, of other settings or inputs, were replaced; --suffix keeps both")
     return conclude(tally, state, console, did=task.past, where=root, report=root / NAME)
+
+
+def _beside_earlier(
+    outcome: Outcome, result: Result[Pending], report: Report, output: OutputOptions
+) -> tuple[Outcome, bool]:
+    """Remove what earlier runs made of this input under the names of this one, and is wrong now.
+
+    Returns the outcome, with a line about what was removed, and whether results of other settings were replaced.
+    """
+    record, picture = outcome.record, result.picture
+    known = report.known.get(result.key.item.key)
+    if record is None or known is None:
+        return outcome, False
+    earlier = [name for name, _ in (*known.kept, *known.outputs)]
+    ending = final_ending(output.ext, picture) if picture is not None else ".png"
+    removed = report.remove_stale(record, lambda name: is_stale(name, result.key.item.stem, output, ending, earlier))
+    same = {one["path"] for one in record["outputs"]} & {name for name, _ in known.outputs}
+    replaces = known.fingerprint not in ("", result.key.fingerprint) and any(not n.startswith(CROPPED) for n in same)
+    if removed:
+        line = f"removed what an earlier run made and this one did not: {', '.join(sorted(removed))}"
+        outcome = replace(outcome, warnings=(*outcome.warnings, line))
+    return outcome, replaces
 
 
 @dataclass(frozen=True)

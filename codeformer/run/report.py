@@ -19,6 +19,7 @@ from typing import Any
 
 from codeformer.errors import OutputError
 from codeformer.files.lock import lock
+from codeformer.files.opening import remove_below
 from codeformer.files.paths import file_id
 
 FORMAT = 1
@@ -36,6 +37,7 @@ class Known:
     stem: str
     status: str
     outputs: tuple[tuple[str, int], ...]
+    kept: tuple[tuple[str, int], ...] = ()  # of earlier runs, under other names
 
     def complete(self, root: Path) -> bool:
         """Whether the input was finished and all its outputs are there with the sizes that were written."""
@@ -95,20 +97,33 @@ class Report:
         yield from self._merged()
         yield from _lines(self.root / self.journal)
 
-    def remove_stale(self, record: Record, is_result: Callable[[str], bool]) -> None:
-        """Remove what an earlier run wrote for this input and this one did not, say a sixth face.
+    def remove_stale(self, record: Record, is_stale: Callable[[str], bool]) -> list[str]:
+        """Remove what an earlier run wrote for this input and is wrong now, say a sixth face, and return its names.
+
+        What else earlier runs wrote stays, and is put into the record as ``kept``.
 
         Args:
-            record: what is about to be appended. If its input failed, the earlier results stay.
-            is_result: whether a name below the folder can be a result's; no other file is removed.
+            record: what is about to be appended. If its input failed, all earlier results stay.
+            is_stale: whether a name below the folder is one that this run would give to a result; no other file is
+                removed.
         """
         known = self.known.get(record["input"])
-        if known is None or record["status"] == "failed":
-            return
-        for name in {name for name, _ in known.outputs} - {one["path"] for one in record["outputs"]}:
-            if is_result(name) and ".." not in name.split("/"):
+        if known is None:
+            return []
+        new = {one["path"] for one in record["outputs"]}
+        removed, kept = [], {}
+        for name, size in (*known.kept, *known.outputs):
+            if name in new:
+                continue
+            if record["status"] != "failed" and is_stale(name) and ".." not in name.split("/"):
                 with suppress(OSError):
-                    (self.root / name).unlink()
+                    remove_below(self.root, name)
+                    removed.append(name)
+            elif os.path.lexists(self.root / name):
+                kept[name] = size
+        if kept:
+            record["kept"] = [{"path": name, "bytes": size} for name, size in kept.items()]
+        return removed
 
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
@@ -270,8 +285,10 @@ def _aligned_by_0_1(key: str, entry: Mapping[str, Any]) -> Record:
 
 
 def _known(record: Record) -> Known:
-    outputs = tuple((str(o["path"]), int(o["bytes"])) for o in record.get("outputs", ()))
-    return Known(record.get("fingerprint", ""), record.get("name", ""), record.get("status", "failed"), outputs)
+    outputs, kept = (
+        tuple((str(o["path"]), int(o["bytes"])) for o in record.get(key, ())) for key in ("outputs", "kept")
+    )
+    return Known(record.get("fingerprint", ""), record.get("name", ""), record.get("status", "failed"), outputs, kept)
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:
