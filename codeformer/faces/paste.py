@@ -53,7 +53,8 @@ def coverage(
     """Return how far :func:`paste_faces` pastes crops over each pixel of a picture of ``size`` (width, height)."""
     white = [np.ones((*crop.shape[:2], 1), dtype=np.float32) for crop in crops]
     nothing = np.zeros((size[1], size[0], 1), dtype=np.uint8)
-    return paste_faces(nothing, white, matrices, masks, whole=whole)[..., 0] / np.float32(255)
+    covered = paste_faces(nothing, white, matrices, masks, whole=whole)[..., 0]
+    return np.divide(covered, np.float32(255), dtype=np.float32)
 
 
 def _paste_one(out: Pixels, crop: Crop, matrix: Matrix, mask: Mask, whole: bool) -> None:

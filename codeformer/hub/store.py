@@ -34,6 +34,7 @@ __all__ = [
     "inventory",
     "licences",
     "look",
+    "packaged",
     "resolve_model",
     "select",
     "sha256_of",
@@ -102,15 +103,22 @@ SPECIAL = {"compact_inpainting": "inpainting"}
 
 def bundled(name: str = "compact") -> Path:
     """A file that the package carries: ``compact``, or one of `SPECIAL`. Raises WeightsError if it is not there."""
+    path = packaged(f"{name}.safetensors")
+    if path is None:
+        raise WeightsError(
+            f"this installation carries no {name}.safetensors; reinstall codeformer-toolkit, or give --model FILE"
+        )
+    return path
+
+
+def packaged(file: str) -> Path | None:
+    """Return a file of the package's own weights folder, None if it is not there."""
     here = Path(__file__).resolve().parents[1]
     # Installed from a wheel, the folder lies in the package; run from a checkout, beside it.
-    places = [here / "weights" / f"{name}.safetensors"]
+    places = [here / "weights" / file]
     if (here.parent / "pyproject.toml").is_file():
-        places.append(here.parent / "weights" / f"{name}.safetensors")
-    for path in places:
-        if path.is_file():
-            return path
-    raise WeightsError(f"this installation carries no {name}.safetensors; reinstall codeformer, or give --model FILE")
+        places.append(here.parent / "weights" / file)
+    return next((path for path in places if path.is_file()), None)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,12 @@ RAW_SUFFIXES = frozenset(
     | {".3fr", ".iiq", ".x3f", ".erf", ".mrw", ".rwl"}
 )
 # The extra of this package, and the module that it installs, by the formats that need one.
+# kind: the package to install, the module that it brings
 _EXTRAS = {
-    "HEIF": ("heif", "pillow_heif"),
-    "AVIF": ("heif", "pillow_heif"),
-    "JXL": ("jxl", "pillow_jxl"),
-    "RAW": ("raw", "rawpy"),
+    "HEIF": ("pillow-heif", "pillow_heif"),
+    "AVIF": ("pillow-heif", "pillow_heif"),
+    "JXL": ("pillow-jxl-plugin", "pillow_jxl"),
+    "RAW": ("rawpy", "rawpy"),
 }
 
 
@@ -154,7 +155,7 @@ def extra_for(suffix: str) -> str | None:
 
 def install_command(kind: str) -> str:
     """Return the command that installs what ``kind`` needs."""
-    return f"pip install 'codeformer[{_EXTRAS[kind][0]}]'"
+    return f"pip install {_EXTRAS[kind][0]}"
 
 
 def available(kind: str) -> bool:

@@ -85,7 +85,7 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
         raise InputError(f"{name}: {formats.what_else(head)}")
     if not formats.available(kind):
         what = "camera raw" if kind == "RAW" else kind
-        raise InputError(f"{name}: {what} needs an extra; install it with: {formats.install_command(kind)}")
+        raise InputError(f"{name}: {what} needs a package that is not installed: {formats.install_command(kind)}")
     try:
         return _decoded(file, path, name, kind, max_pixels)
     except InputError as error:

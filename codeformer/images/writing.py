@@ -149,7 +149,7 @@ def _encode_with_pillow(
     pixels: np.ndarray, kind: str, quality: int, icc: bytes | None, exif: bytes | None, said: Said
 ) -> bytes:
     if not formats.available(kind):
-        raise ValueError(f"it needs an extra: {formats.install_command(kind)}")
+        raise ValueError(f"it needs a package that is not installed: {formats.install_command(kind)}")
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     if exif:
         options["exif"] = exif_blocks.with_prefix(exif) if kind == "JPEG" else exif

@@ -1,7 +1,7 @@
 """Whether an output still shows the person, as a loss: dlib's recognition network, with gradients.
 
 dlib itself gives none, so its file is read into a torch network that computes the same 128 numbers. The file is part of
-face-recognition-models (dlib's models are in the public domain, CC0), which the extra ``codeformer[dlib]`` brings; dlib
+face-recognition-models (dlib's models are in the public domain, CC0), which the extra ``dlib`` brings; dlib
 is not needed here. The network is the one of dlib's ``dnn_face_recognition_ex.cpp``: a ResNet of 29 convolutions
 (He et al., arXiv 1512.03385), half as wide, whose normalisations became scales and shifts.
 """

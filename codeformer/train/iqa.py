@@ -1,4 +1,4 @@
-"""Further measures by pyiqa (the extra ``codeformer[metrics]``): DISTS, NIQE, MUSIQ, FID.
+"""Further measures by pyiqa (the extra ``metrics``): DISTS, NIQE, MUSIQ, FID.
 
 pyiqa fetches the weights of each measure when it is first made. Where they cannot be had, the measure is left out and
 the reason is said.

@@ -17,7 +17,7 @@ from codeformer.images.colour import LUMA
 # Where dlib's own detector finds the face of a crop that is aligned to the FFHQ template, in shares of its side.
 _FACE = (0.215, 0.29, 0.785, 0.86)
 _MAX_PSNR = 100.0
-_EXTRA = "identity similarity needs an extra: pip install 'codeformer[dlib]'"
+_EXTRA = "identity similarity needs packages that are not installed: pip install dlib-bin face-recognition-models"
 
 
 def psnr(a: Crop, b: Crop, mask: Mask | None = None) -> float:
@@ -72,7 +72,7 @@ def _chroma(face: Crop) -> Floats:
 
 
 class Identity:
-    """Whether two aligned faces show the same person, by dlib's recognition network (the extra ``codeformer[dlib]``).
+    """Whether two aligned faces show the same person, by dlib's recognition network (the extra ``dlib``).
 
     The network looks at the place where the *sharp* face's landmarks lie, in both pictures: a picture that is too
     blurred to be detected is compared like any other, so failures to detect do not bias the mean.

@@ -1,7 +1,7 @@
 """What a training run does: a TOML preset, a stage, and what the command line changes."""
 
 import math
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -11,11 +11,6 @@ from typing import Any
 
 from codeformer.errors import UsageError
 from codeformer.models.config import Config
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _KINDS: Mapping[Any, Any] = {int: (int, "a whole number"), float: ((int, float), "a number")}

