@@ -153,7 +153,8 @@ def test_evaluate_opens_its_weights_file_once(count: Count, model: Path, tmp_pat
         assert main([*command, *more]) == ExitCode.OK
 
     assert count(run, model) == (1, 1, 1)
-    assert json.loads((tmp_path / "metrics.json").read_text())["model_sha256"] == open_model(model).sha256
+    (said,) = json.loads((tmp_path / "metrics.json").read_text())["models"]
+    assert said["sha256"] == open_model(model).sha256
 
 
 def test_a_film_opens_its_weights_file_once(count: Count, model: Path, tmp_path: Path) -> None:
