@@ -153,7 +153,8 @@ class Restorer:
         Raises:
             InputError: ``rgb`` is not such an array.
             UsageError: an option is out of range.
-            RestorationError: the network's output is not finite, or the task cannot be done on this picture.
+            RestorationError: the network's output is not finite, the task cannot be done on this picture, or the
+                process was forked after this object's first use.
             OutOfMemoryError: not even one face fits.
         """
         points = tuple(tuple((float(x), float(y)) for x, y in face) for face in landmarks)

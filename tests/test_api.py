@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,49 @@ def test_importing_it_is_cheap() -> None:
     code = "import sys, codeformer; print({'torch', 'cv2', 'numpy', 'PIL'} & set(sys.modules), codeformer.__version__)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.startswith("set()")
+
+
+def test_six_threads_share_one_restorer(restorer: Restorer, portrait: np.ndarray) -> None:
+    pictures = [np.ascontiguousarray(np.roll(portrait, shift, axis=1)) for shift in (0, 3, 6, 9, 12, 15)]
+    alone = [restorer.restore(picture, w=0.5).picture for picture in pictures]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda picture: restorer.restore(picture, w=0.5).picture, pictures))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+FORKING = """
+import multiprocessing, sys
+import numpy as np
+from codeformer import Restorer
+from codeformer.errors import RestorationError
+
+restorer = Restorer(model=sys.argv[1], device="cpu", parsing="none")
+picture = np.load(sys.argv[2])
+if sys.argv[3] == "used":
+    restorer.restore(picture)
+
+def child(queue):
+    try:
+        queue.put(len(restorer.restore(picture).faces))
+    except RestorationError as error:
+        queue.put(str(error))
+
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+print(queue.get(timeout=100))
+process.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(("use", "answer"), [("used", "was used before the process was forked"), ("loaded", "1")])
+def test_a_model_that_was_used_before_a_fork_says_so_at_once(
+    small_model_path: Path, portrait: np.ndarray, tmp_path: Path, use: str, answer: str
+) -> None:
+    np.save(tmp_path / "picture.npy", portrait)
+    command = [sys.executable, "-c", FORKING, str(small_model_path), str(tmp_path / "picture.npy"), use]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert answer in done.stdout, done.stderr

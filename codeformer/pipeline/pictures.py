@@ -130,7 +130,11 @@ def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Genera
     ``ahead``: how many pictures a thread reads and detects while the network works on earlier ones; 0 for no thread.
     ``jobs`` is always iterated by the caller's thread. What goes wrong with one picture is its result's ``error``; the
     others go on.
+
+    Raises:
+        RestorationError: the engine was used before this process was forked.
     """
+    engine.restorer.claim()  # before the detector, whose threads did not come along either
     begun = calls_ahead((partial(_begin, job, engine) for job in jobs), ahead)
     with closing(begun):
         for window in in_batches(begun, lambda item: len(item.aligned), engine.restorer.batch_size, _is_full):

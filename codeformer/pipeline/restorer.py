@@ -7,6 +7,7 @@ fp32 before it is called an error.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -80,6 +81,22 @@ class FaceRestorer:
         )
         self.size = int(net.config.img_size)
         self.batch_size = batch_size or _pick_batch_size(self.device)
+        self._process: int | None = None  # that began to use it
+
+    def claim(self) -> None:
+        """Say that this process begins to use the networks.
+
+        Raises:
+            RestorationError: another process did, of which this one is a fork. PyTorch's threads do not come along, so
+                the first network would wait for them for ever.
+        """
+        if self._process is None:
+            self._process = os.getpid()
+        if self._process != os.getpid():
+            raise RestorationError(
+                f"this model was used before the process was forked (in process {self._process}), and cannot be used "
+                "here; load it in each worker, or start workers with spawn (see docs/servers.md)"
+            )
 
     def restore(self, crops: Sequence[np.ndarray], *, w: float, adain: bool) -> list[np.ndarray]:
         """Restored faces for aligned ones, both (S, S, 3) float32 RGB in [0, 1], S = ``size``.
@@ -153,6 +170,7 @@ class FaceRestorer:
 
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """``run`` over slices of ``items`` that fit; a smaller size that was found is kept for later calls."""
+        self.claim()
         results: list[_T] = []
         start = 0
         while start < len(items):
