@@ -7,8 +7,10 @@ import hashlib
 import os
 import threading
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from codeformer.errors import OutputError
 from codeformer.files.lock import lock
@@ -86,15 +88,36 @@ def reason(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
+@contextmanager
+def replacing(path: Path, *, below: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of ``path`` when the block ends, and goes if the block fails.
+
+    Args:
+        path: the file; see `write_atomic`.
+        below: see `write_atomic`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with folder_below(below, path, make=True) as folder, _replacing(path, folder) as file:
+        yield file
+
+
 def _write_and_replace(target: Path, data: bytes, folder: int | None = None) -> None:
-    """Write it, beside the target. With a ``folder``'s descriptor the target's name counts from there."""
+    with _replacing(target, folder) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(target: Path, folder: int | None) -> Iterator[BinaryIO]:
+    """Open a file beside the target. With a ``folder``'s descriptor the target's name counts from there."""
     # Not the name itself: that may be as long as names can be.
     stem = "." + hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
     temporary, descriptor = _claim(target.parent if folder is None else Path(), stem, folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.truncate()
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             if os.name == "nt":

@@ -29,7 +29,7 @@ _BITS_KEPT = ("PNG", "TIFF")
 _NO_ALPHA = ("JPEG", "BMP")
 
 
-def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
+def write_picture(picture: Picture, path: Path, *, quality: int = 95, below: Path | None = None) -> None:
     """Write ``picture`` to ``path`` in the format of its suffix, atomically; folders on the way are made.
 
     A grey picture whose three channels are still equal is written with one channel. What the format cannot hold is
@@ -39,6 +39,7 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
         picture: the picture.
         path: the file; it may be there.
         quality: 1 to 100, for JPEG, WebP (100 is lossless), AVIF and HEIC.
+        below: a folder that ``path`` lies in, and that no link on the way may lead out of; see `write_atomic`.
 
     Raises:
         OutputError: it cannot be written, naming the path; the file is then as it was before.
@@ -57,7 +58,7 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95) -> None:
         raise OutOfMemoryError(f"{name}: not enough memory to write a picture of this size") from error
     except Exception as error:  # encoders raise anything at all
         raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
-    write_atomic(path, data)
+    write_atomic(path, data, below=below)
     if lost:
         _log.warning("%s: %s cannot hold %s; PNG can", name, kind, _listed(lost))
 

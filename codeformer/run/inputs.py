@@ -137,16 +137,16 @@ def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Name
     """
     inputs = list(inputs)
     keys = [str(_absolute(one.path)) for one in inputs]
-    used = {_folded(stem) for stem in taken.values() if stem}
+    used = {folded_name(stem) for stem in taken.values() if stem}
     named = []
     for one, key in zip(inputs, keys, strict=True):
         stem = taken.get(key, "")
         if not stem:
             wanted = one.folder / shortened(one.path.stem, _LONGEST_STEM)
             stem, count = str(wanted), 2
-            while _folded(stem) in used:
+            while folded_name(stem) in used:
                 stem, count = f"{wanted}_{count}", count + 1
-            used.add(_folded(stem))
+            used.add(folded_name(stem))
         named.append(NamedInput(one.path, stem, key))
     return named
 
@@ -161,5 +161,6 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """Return what two names have in common that are one on some file systems: case and composition do not count."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -23,7 +23,7 @@ from codeformer.run.inputs import CROPPED, assign_names, find_inputs, output_roo
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import final_ending, is_stale, write_outputs
-from codeformer.run.record import describe, header_of, now, record_of, stamp_of
+from codeformer.run.record import RAN_ON, describe, header_of, now, record_of, stamp_of
 from codeformer.run.report import NAME, Report
 from codeformer.run.runner import (
     Pending,
@@ -67,6 +67,7 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
         settings = describe(task, options.work, options.output)
         stamp = stamp_of(settings, model.sha256)
         header = header_of(task, settings, model, engine)
+        ran_on = {key: value for key, value in report.head().items() if key in RAN_ON}
         tally = Tally(len(named))
         replaced: list[Path] = []  # inputs whose earlier results, of other settings, had the same names
 
@@ -88,7 +89,8 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
                 yield outcome
 
         def finish(state: State) -> None:
-            report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
+            # What no engine was opened for is as it was when the results were made.
+            report.finish({**ran_on, **header, "state": state, "finished": now(), "summary": tally.summary()})
 
         state = run_inputs(
             named,

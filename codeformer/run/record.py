@@ -20,8 +20,11 @@ from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
 from codeformer.run.inputs import NamedInput
-from codeformer.run.report import Record
+from codeformer.run.stored import Record
 from codeformer.tasks.base import Task
+
+#: Keys of the head that say what a run worked on; a run that finds everything done leaves them as they are.
+RAN_ON = ("device", "precision", "networks")
 
 
 def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:

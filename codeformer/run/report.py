@@ -13,43 +13,20 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from codeformer.errors import OutputError
+from codeformer.files.atomic import replacing
 from codeformer.files.lock import lock
-from codeformer.files.opening import remove_below
+from codeformer.files.opening import open_own, remove_below
 from codeformer.files.paths import file_id
+from codeformer.run.inputs import folded_name
+from codeformer.run.stored import Known, Record, head_of, judge, known_of, lines_of, set_aside, whole_of
 
 FORMAT = 1
 NAME = "results.json"
 JOURNAL = f"{NAME}l"
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a later run needs to know of an input that is done: its fingerprint, name, and outputs with their sizes."""
-
-    fingerprint: str
-    stem: str
-    status: str
-    outputs: tuple[tuple[str, int], ...]
-    kept: tuple[tuple[str, int], ...] = ()  # of earlier runs, under other names
-
-    def complete(self, root: Path) -> bool:
-        """Whether the input was finished and all its outputs are there with the sizes that were written."""
-        if self.status == "failed":
-            return False
-        for name, size in self.outputs:
-            try:
-                if (root / name).stat().st_size != size:
-                    return False
-            except OSError:
-                return False
-        return True
 
 
 class Report:
@@ -62,30 +39,32 @@ class Report:
         self.root = root
         self.name, self.journal = name, f"{name}l"
         self.damaged: Path | None = None  # where a report that could not be read was put aside
-        self._unreadable = False
         self._new = not os.path.lexists(root)
-        for own in (self.name, self.journal):
-            if _is_foreign(root / own):
-                raise OutputError(
-                    f"{root}: holds a {own} that is not codeformer's; choose another --output_path, or move it away"
-                )
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._journal = (root / self.journal).open("ab")
+            for own in (self.name, self.journal):
+                judged = judge(root / own, journal=own == self.journal)
+                if judged == "foreign":
+                    raise OutputError(
+                        f"{root}: holds a {own} that is not codeformer's; choose another --output_path, or move it away"
+                    )
+                if judged == "unusable":
+                    self.damaged = set_aside(root / own)
+            self._journal = self._open_journal()
+            self.known: dict[str, Known] = self._take_in()
         except OSError as error:
             raise _unwritable(root, error) from error
-        if lock(self._journal) is False:  # two runs in one folder would fight over names
-            self._journal.close()
-            message = f"{root}: another codeformer is writing here; wait for it, or choose another --output_path"
-            raise OutputError(message)
         self._folder = file_id(root)
-        self.known: dict[str, Known] = {record["input"]: _known(record) for record in self.records()}
-        if self._unreadable:
-            self.damaged = self._put_aside()
 
     def names(self) -> dict[str, str]:
         """Return the names of all inputs' results, by input: no other input may have them."""
-        return {key: known.stem for key, known in self.known.items()}
+        names, used = {}, set[str]()
+        for key, known in self.known.items():
+            folded = folded_name(known.stem)
+            if folded not in used:  # two inputs with one name: only somebody else wrote that
+                names[key] = known.stem
+            used.add(folded)
+        return names
 
     def is_done(self, key: str, fingerprint: str) -> bool:
         """Return whether an input's results are there, and were made of the same bytes with the same settings."""
@@ -94,8 +73,12 @@ class Report:
 
     def records(self) -> Iterator[Record]:
         """Return every record on disk, the older first; of an input the last one counts."""
-        yield from self._merged()
-        yield from _lines(self.root / self.journal)
+        for one in (self.name, self.journal):
+            yield from (record for record in self._stored(one) if record is not None)
+
+    def head(self) -> dict[str, Any]:
+        """Return the head of the report that an earlier run wrote; empty if there is none."""
+        return head_of(self.root / self.name)
 
     def remove_stale(self, record: Record, is_stale: Callable[[str], bool]) -> list[str]:
         """Remove what an earlier run wrote for this input and is wrong now, say a sixth face, and return its names.
@@ -115,7 +98,7 @@ class Report:
         for name, size in (*known.kept, *known.outputs):
             if name in new:
                 continue
-            if record["status"] != "failed" and is_stale(name) and ".." not in name.split("/"):
+            if record["status"] != "failed" and is_stale(name):
                 with suppress(OSError):
                     remove_below(self.root, name)
                     removed.append(name)
@@ -128,13 +111,11 @@ class Report:
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
         self._require_folder()
-        line = b"\n" + json.dumps(record, separators=(",", ":")).encode("ascii")  # a torn line before it stays alone
         try:
-            self._journal.write(line)
-            self._journal.flush()
+            self._write(record)
         except OSError as error:
             raise _unwritable(self.root, error) from error
-        self.known[record["input"]] = _known(record)
+        self.known[record["input"]] = known_of(record)
 
     def merge(self, header: Mapping[str, Any]) -> None:
         """Write ``results.json``: the header, then the last record of every input, in the order of first appearance."""
@@ -142,10 +123,8 @@ class Report:
         last: dict[str, int] = {}
         for index, record in enumerate(self.records()):
             last[record["input"]] = index
-        target = self.root / self.name
-        temporary = self.root / f".{self.name}.tmp"
         try:
-            with temporary.open("wb") as file:
+            with replacing(self.root / self.name, below=self.root) as file:
                 head = json.dumps({"format": FORMAT, **header}, indent=1)
                 file.write(head[: head.rindex("\n")].encode("ascii") + b',\n "inputs": [')
                 between = b"\n"
@@ -154,12 +133,7 @@ class Report:
                         file.write(between + json.dumps(record, separators=(",", ":")).encode("ascii"))
                         between = b",\n"
                 file.write(b"\n ]\n}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise _unwritable(self.root, error) from error
 
     def finish(self, header: Mapping[str, Any]) -> None:
@@ -192,103 +166,62 @@ class Report:
                 "the same command again"
             )
 
-    def _merged(self) -> Iterator[Record]:
-        path = self.root / self.name
+    def _stored(self, name: str) -> Iterator[Record | None]:
+        path = self.root / name
         found = False
-        for record in _lines(path):
+        for record in lines_of(path):
             found = True
             yield record
-        if found or not path.is_file():
-            return
-        try:  # somebody may have formatted it anew
-            inputs = json.loads(path.read_bytes())["inputs"]
-            if isinstance(inputs, dict):
-                inputs = [_aligned_by_0_1(key, entry) for key, entry in inputs.items()]
-            yield from [r for r in inputs if isinstance(r, dict) and "input" in r]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self._unreadable = True
+        if not found and name != self.journal and os.path.lexists(path):
+            with suppress(OSError, ValueError):
+                yield from whole_of(path)
 
-    def _put_aside(self) -> Path:
-        target, count = self.root / f"{self.name}.damaged", 2
-        while target.exists():
-            target, count = self.root / f"{self.name}.damaged-{count}", count + 1
-        try:
-            (self.root / self.name).rename(target)
-        except OSError as error:
-            raise _unwritable(self.root, error) from error
-        return target
+    def _take_in(self) -> dict[str, Known]:
+        """Return what is known of every input. A report with anything in it that is no record of ours is put aside."""
+        path = self.root / self.name
+        known: dict[str, Known] = {}
+        odd = 0
+        for record in self._stored(self.name):
+            if record is None:
+                odd += 1
+            else:
+                known[record["input"]] = known_of(record)
+        newer = {record["input"]: known_of(record) for record in self._stored(self.journal) if record is not None}
+        if os.path.lexists(path) and (odd or (not known and not _is_empty(path))):
+            self.damaged = set_aside(path)
+            for record in self._stored(self.damaged.name):  # what is good in it goes on in the journal
+                if record is not None and record["input"] not in newer:
+                    self._write(record)
+        return known | newer
+
+    def _open_journal(self) -> IO[bytes]:
+        """Open the journal, locked: two runs in one folder would fight over names."""
+        path = self.root / self.journal
+        while True:
+            journal = os.fdopen(open_own(path, os.O_RDWR | os.O_APPEND), "ab")
+            if lock(journal) is False:
+                journal.close()
+                message = (
+                    f"{self.root}: another codeformer is writing here; wait for it, or choose another --output_path"
+                )
+                raise OutputError(message)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(journal.fileno()), path.stat()):
+                    return journal
+            journal.close()  # a run that ended between our opening and our locking has removed it
+
+    def _write(self, record: Record) -> None:
+        line = b"\n" + json.dumps(record, separators=(",", ":")).encode("ascii")  # a torn line before it stays alone
+        self._journal.write(line)
+        self._journal.flush()
 
 
-def _is_foreign(path: Path) -> bool:
-    """Whether a file of our name is somebody else's: whole JSON, but no report or record of ours.
-
-    What is torn or damaged may be ours.
-    """
-    is_journal = path.suffix == ".jsonl"
+def _is_empty(path: Path) -> bool:
+    """Return whether a report is whole and has no inputs."""
     try:
-        file = path.open("rb")
-    except OSError:
-        return False
-    with file:
-        for line in file:
-            text = line.strip().rstrip(b",")
-            if is_journal or text.startswith(b'{"input":'):
-                try:
-                    return not _is_record(json.loads(text))  # one tells for all: a million lines are read soon enough
-                except ValueError:
-                    continue
-    if is_journal:
-        return False
-    try:
-        data = json.loads(path.read_bytes())
+        return not whole_of(path)
     except (OSError, ValueError):
         return False
-    return not (isinstance(data, dict) and {"format", "inputs"} <= data.keys())
-
-
-def _is_record(value: object) -> bool:
-    return isinstance(value, dict) and {"input", "name", "status", "fingerprint", "outputs"} <= value.keys()
-
-
-def _lines(path: Path) -> Iterator[Record]:
-    """The records that stand whole on one line each; torn and foreign lines are passed over."""
-    try:
-        file = path.open("rb")
-    except OSError:
-        return
-    with file:
-        for line in file:
-            text = line.strip().rstrip(b",")
-            if not text.startswith(b'{"input":'):
-                continue
-            try:
-                record = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and isinstance(record["input"], str):
-                yield record
-
-
-def _aligned_by_0_1(key: str, entry: Mapping[str, Any]) -> Record:
-    """An input's record in an ``align.json`` of version 0.1, which had no fingerprints."""
-    files = [face["file"] for face in entry["faces"] if face["file"]]
-    outputs = [{"path": str(file), "bytes": -1} for file in files]
-    name, status = str(entry["stem"]), str(entry["status"])
-    return {
-        "input": key,
-        "name": name,
-        "status": status,
-        "fingerprint": "",
-        "faces": entry["faces"],
-        "outputs": outputs,
-    }
-
-
-def _known(record: Record) -> Known:
-    outputs, kept = (
-        tuple((str(o["path"]), int(o["bytes"])) for o in record.get(key, ())) for key in ("outputs", "kept")
-    )
-    return Known(record.get("fingerprint", ""), record.get("name", ""), record.get("status", "failed"), outputs, kept)
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

@@ -17,7 +17,7 @@ from codeformer.run.inputs import assign_names, find_inputs
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import final_ending
 from codeformer.run.record import error_entry, now, stamp_of
-from codeformer.run.report import Record, Report
+from codeformer.run.report import Report
 from codeformer.run.runner import (
     Pending,
     State,
@@ -28,6 +28,7 @@ from codeformer.run.runner import (
     pending,
     run_inputs,
 )
+from codeformer.run.stored import Record
 from codeformer.run.tally import Outcome, Tally
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling.networks import find_realesrgan
@@ -120,7 +121,7 @@ def _enlarge(
     enlarged = upsample_picture(picture, upsampler, options.upscale)
     # Before it is written, so that a file that a kill leaves is known as ours
     report.append(_record(job, "failed", [*others, (name, -1)]))
-    write_picture(enlarged, path, quality=options.quality)
+    write_picture(enlarged, path, quality=options.quality, below=report.root)
     record = _record(job, "enlarged", [*others, (name, path.stat().st_size)])
     return Outcome(item.path, record, warnings=picture.warnings)
 

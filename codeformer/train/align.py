@@ -24,7 +24,7 @@ from codeformer.options import AlignOptions, Demands
 from codeformer.run.inputs import Input, assign_names, find_inputs
 from codeformer.run.messages import Messages
 from codeformer.run.record import error_entry, now, stamp_of
-from codeformer.run.report import Record, Report
+from codeformer.run.report import Report
 from codeformer.run.runner import (
     Do,
     Pending,
@@ -36,6 +36,7 @@ from codeformer.run.runner import (
     pending,
     run_inputs,
 )
+from codeformer.run.stored import Record
 from codeformer.run.tally import Outcome, Tally, counted
 
 REPORT = "align.json"
@@ -172,7 +173,7 @@ def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector,
             entry["file"] = f"{item.stem}_{number:02d}.{demands.ext}"
             pixels = (crop * 255).round().astype(np.uint8)
             path = report.root / entry["file"]
-            write_picture(Picture(pixels), path, quality=demands.quality)
+            write_picture(Picture(pixels), path, quality=demands.quality, below=report.root)
             outputs.append((entry["file"], path.stat().st_size))
         faces.append(entry)
     record = _record(job, "done", faces, outputs, warnings=picture.warnings)

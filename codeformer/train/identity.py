@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.errors import WeightsError
+from codeformer.files.opening import read_regular
 
 CHIP = 150  # pixels a side of what the network looks at
 # Where that lies in a face aligned to the FFHQ template, left, top, right, bottom in shares of its side: the median of
@@ -23,6 +24,7 @@ CHIP = 150  # pixels a side of what the network looks at
 PLACE = (0.168, 0.268, 0.836, 0.936)
 # Residual blocks of each level, and whether the level begins by halving the grid.
 _LEVELS = ((3, False), (4, True), (3, True), (3, True), (1, True))
+_LARGEST = 1 << 28  # bytes of the file; dlib's has 22 million
 _MEAN = (122.782, 117.001, 104.298)
 
 
@@ -120,7 +122,7 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
 def _read(path: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     """Read the parameters of the convolutions, of the scales and shifts, and of the last layer, all flat float32."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LARGEST)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     found: dict[bytes, list[np.ndarray]] = {b"con_4": [], b"affine_": [], b"fc_2": []}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import UsageError
+from codeformer.files.opening import read_regular
 from codeformer.models.config import Config
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -17,6 +18,7 @@ _KINDS: Mapping[Any, Any] = {int: (int, "a whole number"), float: ((int, float),
 MODULES = ("encoder", "quantize", "generator", "transformer", "fuse")
 # What the discriminator of features sees. VGG's last block takes steps of 16 pixels: it knows faces, not hair and skin.
 FEATURE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+_LARGEST = 1 << 20  # bytes of a preset
 _CHOICES: Mapping[str, tuple[Any, ...]] = {
     "stage": (1, 2, 3),
     "precision": PRECISIONS,
@@ -221,7 +223,7 @@ def load_settings(preset: str, stage: int, changes: Sequence[str] = ()) -> Setti
 def _read_preset(preset: str) -> str:
     if preset.endswith(".toml"):
         try:
-            return Path(preset).read_text(encoding="utf-8")
+            return read_regular(Path(preset), _LARGEST).decode()
         except OSError as error:
             raise UsageError(f"{preset}: cannot be read: {error.strerror}") from error
     if preset in preset_names():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.errors import WeightsError
+from codeformer.files.opening import read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,8 @@ _TAG_SINGLE = 0
 # conv_first, then conv_body, conv_up1, conv_up2, conv_hr and conv_last; the rest are dense blocks.
 _OUTER_CONVOLUTIONS = 6
 _CONVOLUTIONS_PER_BLOCK = 3 * 5
+
+_LARGEST = 1 << 30  # bytes of either file
 
 _log = logging.getLogger("codeformer")
 
@@ -140,10 +143,10 @@ def read_rrdbnet(param: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        convolutions = parse_param(param.read_text(encoding="utf-8"))
+        convolutions = parse_param(read_regular(param, _LARGEST).decode())
         names = rrdbnet_names(len(convolutions))
         state: dict[str, torch.Tensor] = {}
-        data = param.with_suffix(".bin").read_bytes()
+        data = read_regular(param.with_suffix(".bin"), _LARGEST)
         for name, (weight, bias) in zip(names, _arrays(convolutions, data), strict=True):
             state[f"{name}.weight"] = torch.from_numpy(np.array(weight))
             state[f"{name}.bias"] = torch.from_numpy(np.array(bias))
@@ -156,7 +159,7 @@ def fingerprint(param: Path) -> str:
     """First 16 hex digits of the SHA-256 over both files of the pair: the key of the converted copy."""
     digest = hashlib.sha256()
     for path in (param, param.with_suffix(".bin")):
-        digest.update(path.read_bytes())
+        digest.update(read_regular(path, _LARGEST))
     return digest.hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from codeformer import __version__
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
+from codeformer.files.opening import read_regular
 from codeformer.files.paths import is_file
 from codeformer.images.picture import Picture, write_picture
 from codeformer.models.file import ModelFile, find_model
@@ -41,6 +42,7 @@ from codeformer.video.toning import film_tone
 from codeformer.video.work import WorkFolder, fingerprint, work_folder
 
 _PHOTOGRAPHS = ("mjpeg", "png", "bmp", "tiff", "webp", "jpeg2000")  # codecs of pictures, with one frame
+_LARGEST_REPORT = 1 << 26  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,10 +160,10 @@ def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
 def _already_done(plan: _Plan) -> ExitCode | None:
     """The exit code of the finished run whose film and report are there, or None."""
     try:
-        report = json.loads(plan.report.read_bytes())
+        report = json.loads(read_regular(plan.report, _LARGEST_REPORT))
         if report["fingerprint"] == plan.stamp and plan.output.stat().st_size == report["bytes"]:
             return ExitCode(report["exit_code"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
 
@@ -348,9 +350,9 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
 def _save_frame(folder: Path, index: int, rgb: Rgb | None) -> None:
     target = folder / f"{index + 1:08}.png"
     if rgb is None:
-        write_atomic(target, (folder / f"{index:08}.png").read_bytes())
+        write_atomic(target, (folder / f"{index:08}.png").read_bytes(), below=folder)
     else:
-        write_picture(Picture(rgb), target)
+        write_picture(Picture(rgb), target, below=folder)
 
 
 def _write_report(
@@ -389,7 +391,7 @@ def _write_report(
         "model_sha256": plan.model.sha256,
         "settings": plan.settings,
     }
-    write_atomic(plan.report, json.dumps(report, indent=1).encode())
+    write_atomic(plan.report, json.dumps(report, indent=1).encode(), below=plan.report.parent)
 
 
 def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
@@ -422,7 +424,7 @@ def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
             done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"], Clock()))
             before = paste(Done(done.frame), engine, Clock())
             both = np.concatenate([before, paste(done, engine, Clock())], axis=1)
-            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png")
+            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder)
             written += 1
     if not written:
         raise InputError(f"{options.source}: no frame could be read for the preview")

@@ -7,6 +7,7 @@ combination of input and settings, its fingerprint; with another one it is empti
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -17,8 +18,10 @@ from typing import Any
 
 from codeformer.files.atomic import unwritable, write_atomic
 from codeformer.files.lock import hold
+from codeformer.files.opening import open_regular, read_regular, status_below
 
 SUFFIX = ".codeformer-work"
+_LARGEST = 1 << 26  # bytes of a stretch's record
 
 
 def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
@@ -26,7 +29,7 @@ def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in files:
         own = hashlib.blake2b()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 22):
                 own.update(block)
         digest.update(own.digest())
@@ -45,13 +48,15 @@ class WorkFolder:
         self.path = work_folder(output)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self.path.is_symlink():  # somebody else's folder would be emptied
+                raise OSError(errno.ELOOP, "is a link")
             self._lock = hold(
                 self.path / "lock",
                 f"{self.path}: another codeformer works on this film; wait for it, or choose another -o",
             )
             if not resume or _stamp(self.path) != stamp:
                 self._empty()
-                write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode())
+                write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode(), below=self.path)
             self._sweep()
         except OSError as error:
             raise unwritable(self.path, error) from error
@@ -69,10 +74,12 @@ class WorkFolder:
         records: list[dict[str, Any]] = []
         while True:
             try:
-                record = json.loads((self.path / f"{len(records):05}.json").read_bytes())
-                if self.packets(len(records)).stat().st_size != record["bytes"]:
+                number = len(records)
+                record = json.loads(read_regular(self.path / f"{number:05}.json", _LARGEST))
+                packets = status_below(self.path, self.packets(number).name)
+                if not _is_stretch(record) or packets.st_size != record["bytes"]:
                     return records
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, RecursionError):
                 return records
             records.append(record)
 
@@ -92,7 +99,8 @@ class WorkFolder:
             part.replace(self.packets(number))
         except OSError as error:
             raise unwritable(self.path, error) from error
-        write_atomic(self.path / f"{number:05}.json", json.dumps({**record, "bytes": size}).encode())
+        text = json.dumps({**record, "bytes": size}).encode()
+        write_atomic(self.path / f"{number:05}.json", text, below=self.path)
 
     def remove(self) -> None:
         """Delete the folder: the film is whole."""
@@ -110,14 +118,31 @@ class WorkFolder:
                 entry.unlink()
 
     def _sweep(self) -> None:
-        """What a killed run left half done."""
-        for entry in self.path.glob("*.part"):
-            entry.unlink()
+        """What a killed run left half done, or somebody else put there under such a name."""
+        for entry in (*self.path.glob("*.part"), *self.path.glob("film.part*")):
+            entry.unlink(missing_ok=True)
+
+
+def _is_stretch(record: object) -> bool:
+    """Whether a value has the shape of a stretch's record: somebody else may have written it."""
+    numbers = ("bytes", "frames", "repeated", "faces", "bridged", "duration", "until")
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), int) for key in numbers):
+        return False
+    tracks = record.get("tracks")
+    return isinstance(tracks, list) and all(isinstance(one, dict) and _is_track(one) for one in tracks)
+
+
+def _is_track(entry: Mapping[str, Any]) -> bool:
+    points = [entry.get(key) for key in ("box", "at", "end")]
+    return all(isinstance(entry.get(key), int | float) for key in ("first", "last", "frames", "score", "size")) and all(
+        isinstance(point, list) and len(point) >= 2 and all(isinstance(value, int | float) for value in point)
+        for point in points
+    )
 
 
 def _stamp(folder: Path) -> str | None:
     """Return the fingerprint of the run whose work lies in a folder."""
     try:
-        return str(json.loads((folder / "work.json").read_bytes())["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_regular(folder / "work.json", _LARGEST))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -162,9 +163,10 @@ def test_a_folder_that_takes_no_file_ends_the_run(
 ) -> None:
     """Read-only: the first picture that cannot be written is the last that is tried."""
     opened, tried = os.open, []
+    of_the_report = f".{hashlib.sha256(NAME.encode()).hexdigest()[:8]}"
 
     def refuse(path: Any, flags: int, *args: Any, **options: Any) -> int:
-        if flags & os.O_CREAT and str(path).endswith(".tmp"):
+        if flags & os.O_CREAT and str(path).endswith(".tmp") and not Path(path).name.startswith(of_the_report):
             tried.append(path)
             raise PermissionError(errno.EACCES, "Permission denied")
         return opened(path, flags, *args, **options)

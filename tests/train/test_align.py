@@ -278,7 +278,7 @@ def test_a_report_of_version_0_1_is_read(tmp_path: Path) -> None:
 def test_a_strangers_report_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     path = photograph(tmp_path / "x.png")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/align.json").write_text("[]")
+    (tmp_path / "out/align.json").write_text("[1]")
     with pytest.raises(OutputError, match=r"align\.json"):
         align([path], tmp_path / "out", Faces(), LENIENT)
     (tmp_path / "file").write_text("no folder")

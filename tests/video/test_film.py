@@ -24,6 +24,7 @@ from codeformer.pipeline.read_ahead import items_ahead
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
+from codeformer.video.summary import StretchNotes
 from codeformer.video.work import WorkFolder
 from tests.video.clips import click_times, clicks, decode, make_film, pattern, times
 from tests.video.fakes import engine_for, options_for, square_face
@@ -153,16 +154,19 @@ def test_ctrl_c_leaves_a_playable_part_and_130(tmp_path: Path, film: Path, model
     assert not (tmp_path / "out.partial.mp4").exists()
 
 
+STRETCH = {**StretchNotes().record(), "frames": 5, "duration": 1, "until": 5}
+
+
 def test_work_of_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     first = WorkFolder(output, "a", resume=True)
     first.unfinished(0).write_bytes(b"12345")
-    first.finish(0, {"frames": 5})
+    first.finish(0, STRETCH)
     with pytest.raises(OutputError, match="another codeformer"):
         WorkFolder(output, "a", resume=True)
     first.release()
     again = WorkFolder(output, "a", resume=True)
-    assert again.finished() == [{"frames": 5, "bytes": 5}]
+    assert again.finished() == [{**STRETCH, "bytes": 5}]
     again.release()
     other = WorkFolder(output, "b", resume=True)
     assert other.finished() == []
@@ -173,7 +177,7 @@ def test_a_torn_stretch_is_done_again(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path / "out.mp4", "a", resume=True)
     for number in range(3):
         work.unfinished(number).write_bytes(b"12345")
-        work.finish(number, {"frames": 5})
+        work.finish(number, STRETCH)
     work.packets(1).write_bytes(b"12")
     assert len(work.finished()) == 1
 
