@@ -1,7 +1,7 @@
 """The losses of a generated picture, which stage I and stage III share, added up with their weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,15 @@ SCALE = 2.0**12  # of losses whose gradients are only measured; a power of two, 
 
 @dataclass
 class Evidence:
-    """What the discriminator sees of a step's real and generated faces; without gradient of the real ones."""
+    """What the discriminator sees of a step's real and generated faces; without gradient of the real ones.
+
+    ``share`` of the faces are seen at all. The losses count by it, so that the result does not depend on how a batch is
+    divided among processes and parts.
+    """
 
     real: list[Tensor]
     fake: list[Tensor]
+    share: float = 1.0
 
 
 @dataclass
@@ -91,7 +96,7 @@ def picture_losses(
         logs[name] = loss
         total = total + weight * loss
     if evidence is not None:
-        evidence = Evidence(evidence.real, [x.detach() for x in evidence.fake])
+        evidence = replace(evidence, fake=[x.detach() for x in evidence.fake])
     return Losses(total, logs, evidence)
 
 
@@ -135,9 +140,9 @@ def _perceptual(
     rows = [i for i, square in enumerate(squares) if square.factor == 1]
     if settings.discriminator != "features" or not rows:
         return loss, None
-    return loss, Evidence(
-        [x[rows] for x in real[: len(FEATURE_LAYERS)]], [x[rows] for x in fake[: len(FEATURE_LAYERS)]]
-    )
+    count = len(FEATURE_LAYERS)
+    seen_real, seen_fake = ([x[rows] for x in features[:count]] for features in (real, fake))
+    return loss, Evidence(seen_real, seen_fake, len(rows) / len(squares))
 
 
 def _adversarial(
@@ -151,7 +156,7 @@ def _adversarial(
 ) -> Tensor:
     """Return the GAN's loss with its weight, which depends on the `total` of the other losses; log both."""
     assert networks.discriminator is not None
-    loss = generator_loss(networks.discriminator, evidence.fake)
+    loss = evidence.share * generator_loss(networks.discriminator, evidence.fake)
     share: float | Tensor = settings.gan * min(1.0, (step + 1 - settings.gan_start) / max(settings.gan_warmup, 1))
     if settings.adaptive:
         last = last_layer(networks, settings)

@@ -57,13 +57,18 @@ def run_step(
     state.scaler.step(state.optimizer)
     if networks.discriminator is not None and step >= settings.gan_start:
         evidence = [losses.evidence for losses in given if losses.evidence is not None]
-        logs["discriminator"] = teach(networks.discriminator, evidence, settings, state, world)
+        logs["discriminator"] = teach(networks.discriminator, evidence, len(parts), settings, state, world)
     state.scaler.update()  # once for both: an overflow in either lowers the scale
     return logs
 
 
 def teach(
-    discriminator: nn.Module, evidence: Sequence[Evidence], settings: Settings, state: State, world: World
+    discriminator: nn.Module,
+    evidence: Sequence[Evidence],
+    parts: int,
+    settings: Settings,
+    state: State,
+    world: World,
 ) -> Tensor:
     """Do the discriminator's step on what the parts of the batch showed it, and return its mean loss."""
     assert state.discriminator_optimizer is not None
@@ -72,9 +77,9 @@ def teach(
     total = torch.zeros((), device=world.device)
     for one in evidence:
         with _autocast(settings, world.device):
-            loss = discriminator_loss(discriminator, one.real, one.fake)
-        state.scaler.scale(loss / len(evidence)).backward()
-        total += loss.detach() / len(evidence)
+            loss = one.share * discriminator_loss(discriminator, one.real, one.fake) / parts
+        state.scaler.scale(loss).backward()
+        total += loss.detach()
     total = world.mean(total)
     world.mean_gradients(list(discriminator.parameters()))
     moved = any(parameter.grad is not None for parameter in discriminator.parameters())

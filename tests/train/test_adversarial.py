@@ -88,6 +88,7 @@ def test_the_heads_see_squares_at_their_whole_size_alone_and_the_weight_warms_up
 
     losses = at(0)
     assert losses.evidence is not None and [len(x) for x in losses.evidence.fake] == [1] * 4
+    assert losses.evidence.share == pytest.approx(1 / 3)
     assert not any(x.requires_grad for x in (*losses.evidence.real, *losses.evidence.fake))
     gan = losses.logs["gan"]
     assert gan.requires_grad and float((at(9).total - losses.total).detach()) == pytest.approx(
