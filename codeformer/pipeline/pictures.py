@@ -18,6 +18,7 @@ from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationErro
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
 from codeformer.faces.find import close_scale, smallest_face
+from codeformer.images.halftone import halftone_of
 from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
@@ -174,7 +175,26 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
             item.aligned = align(item.study, item.faces, numbers, task, size, aligned=options.aligned)
         if not item.aligned and (item.faces or options.aligned or task.needs_face):
             raise RestorationError(task.untouched(len(numbers)))
+        item.notes += _doubts(item, engine)
     return item
+
+
+def _doubts(item: _Waiting[K], engine: Engine) -> list[str]:
+    """What to say of an input that is not what the network wants."""
+    if item.picture is None:
+        return []
+    notes = []
+    height, width = item.picture.rgb.shape[:2]
+    if engine.work.faces.aligned and height != width:
+        notes.append(
+            f"has {width} x {height} pixels, but an aligned crop is square: the face is stretched for the network; "
+            "without --has_aligned it is found and aligned"
+        )
+    if item.aligned and engine.task.name == "restore" and (dots := halftone_of(item.picture.rgb)) is not None:
+        w, least = engine.work.w, max(0.2, engine.model.w_least)
+        lower = f"-w {least:g} takes fewer of them for skin" if w > least + 0.05 else "shrink it until they vanish"
+        notes.append(f"looks like a halftone print with dots every {dots:.1f} pixels: {lower}")
+    return notes
 
 
 def _restore(window: Sequence[_Waiting[K]], engine: Engine) -> None:

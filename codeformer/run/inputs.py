@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from codeformer.tasks.base import Task
 #: Folders under the output root, as the original names them.
 FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
 OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE)
+# What runs write beside their results; other programs' files of these names are no pictures either.
+_REPORT = re.compile(r"(results|upscale)\.jsonl?(\.damaged(-\d+)?)?")
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
 
 
@@ -110,6 +113,8 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             results = has_report and entry.name in OUR_FOLDERS  # of an earlier run
             if recursive and not results and os.path.realpath(entry.path) not in skip:
                 yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
+        elif _REPORT.fullmatch(entry.name):
+            continue
         elif not is_folder(entry.path):  # a link that leads nowhere, too: reading it will name it
             yield top / entry.name, folder
 

@@ -447,3 +447,22 @@ def test_the_faces_of_a_toned_print_keep_its_tone(
 def test_colorize_says_that_the_tone_is_replaced(engine: Engine) -> None:
     result = run(replace(engine, task=TASKS["colorize"]), Picture(sepia_scene()))[0]
     assert any("is toned" in note for note in result.notes)
+
+
+def test_an_aligned_crop_that_is_not_square_is_said(engine: Engine) -> None:
+    engine = with_options(engine, {"aligned": True})
+    square, wide = run(engine, Picture(scene(size=(64, 64))), Picture(scene(size=(64, 80))))
+    assert not square.notes
+    assert len(wide.notes) == 1 and "80 x 64 pixels, but an aligned crop is square" in wide.notes[0]
+
+
+def test_a_halftone_print_gets_advice(engine: Engine) -> None:
+    rgb = scene((50, 50), size=(300, 300))
+    y, x = np.mgrid[0:300, 0:300]
+    dots = 60 * (np.cos((x + y) * 2 * np.pi / 6) + np.cos((x - y) * 2 * np.pi / 6))
+    printed = np.clip(rgb + dots[..., None], 0, 255).astype(np.uint8)
+    printed[50, 50] = (255, 0, 0)
+    for w, advice in ((0.7, "-w 0.2"), (0.2, "shrink it")):
+        result = run(replace(engine, work=replace(engine.work, w=w)), Picture(printed))[0]
+        assert any("halftone" in note and "4.2 pixels" in note and advice in note for note in result.notes)
+    assert not any("halftone" in note for note in run(engine, Picture(rgb))[0].notes)

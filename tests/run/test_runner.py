@@ -106,6 +106,14 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
         names(False, tmp_path / "empty")
 
 
+def test_what_runs_write_beside_results_is_no_stray_file(tmp_path: Path) -> None:
+    for name in ("a.png", "b.txt", NAME, JOURNAL, f"{NAME}.damaged-2", "upscale.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    found = find_inputs([tmp_path], recursive=True, suffixes=SUFFIXES, root=tmp_path)
+    assert [one.path.name for one in found.inputs] == ["a.png"]
+    assert [path.name for path in found.ignored] == ["b.txt"]
+
+
 def test_what_cannot_be_looked_into_is_named_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "closed/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
