@@ -1,4 +1,4 @@
-"""The Python API: ``Restorer`` keeps the networks loaded and works on arrays.
+"""The Python API: ``Restorer`` keeps the networks loaded and works on paths, Pillow images and arrays.
 
 It never prints and never exits: what should be known about a result is in its ``notes``, and what goes wrong is raised
 as a :class:`~codeformer.errors.CodeFormerError`.
@@ -8,6 +8,8 @@ as a :class:`~codeformer.errors.CodeFormerError`.
 >>> restorer = Restorer(model="auto", device="auto")
 >>> photograph = np.full((480, 640, 3), 128, dtype=np.uint8)  # (H, W, 3) RGB; here one without a face
 >>> result = restorer.restore(photograph, w=0.7)
+>>> result
+<Restoration 640 x 480, no face>
 >>> result.picture.shape, len(result.faces)
 ((480, 640, 3), 0)
 """
@@ -15,14 +17,17 @@ as a :class:`~codeformer.errors.CodeFormerError`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from codeformer.errors import InputError
-from codeformer.images.picture import Picture
+from codeformer.errors import CodeFormerError, InputError
+from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
 from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
@@ -33,22 +38,50 @@ from codeformer.options import (
     Parsing,
     Precision,
 )
-from codeformer.pipeline.engine import open_engine
+from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    #: What a picture may be: a path, an image of Pillow's, a picture of ours, or (H, W, 3) uint8 or uint16 RGB.
+    Source = str | Path | Image.Image | Picture | np.ndarray
+
+Progress = Callable[[int, int], None]
+"""Called after each picture with how many are done, and how many there are."""
+
 # Python would print a library's warnings on stderr if nobody has set up logging
 logging.getLogger("codeformer").addHandler(logging.NullHandler())
 
+_AHEAD = 2  # pictures that a thread reads and searches for faces while the network works
 
-@dataclass(frozen=True, eq=False)
+
+class Choices(TypedDict, total=False):
+    """Options that hold for all pictures of a call; :meth:`Restorer.restore` explains them."""
+
+    upscale: float
+    aligned: bool
+    det_threshold: float
+    min_face_size: float
+    max_faces: int | None
+    only_center_face: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RestoredFace:
     """One face of a picture.
 
-    ``box`` (x0, y0, x1, y1) and ``landmarks`` (5, 2) are pixels of the input; both are None for an aligned crop.
-    ``before`` and ``after`` are aligned crops, (S, S, 3) float32 RGB in [0, 1]; None where ``chosen`` is False.
-    ``matrix`` (2, 3) maps the input to the crop.
+    Attributes:
+        number: counts from 1, left to right.
+        chosen: whether the task worked on it.
+        box: (x0, y0, x1, y1) in pixels of the input; None for an aligned crop.
+        score: the detector's, in [0, 1]; None for an aligned crop.
+        landmarks: (5, 2) in pixels of the input; None for an aligned crop.
+        before: the aligned crop, (S, S, 3) float32 RGB in [0, 1]; None where ``chosen`` is False.
+        after: the same, restored.
+        matrix: (2, 3), maps the input to the crop.
     """
 
     number: int
@@ -60,18 +93,58 @@ class RestoredFace:
     after: np.ndarray | None = None
     matrix: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        place = "" if self.box is None else " at " + ", ".join(str(round(value)) for value in self.box)
+        score = "" if self.score is None else f", score {self.score:.2f}"
+        return f"<RestoredFace {self.number}{place}{score}{'' if self.chosen else ', left alone'}>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Restoration:
-    """What came of a picture: ``picture`` (H, W, 3) RGB of the input's dtype, its faces from left to right, and notes.
+    """What came of a picture.
 
-    Without a face, ``picture`` is the input at the output's scale. ``seconds`` tells where the time went.
+    Attributes:
+        picture: (H, W, 3) RGB of the input's dtype. Without a face, the input at the output's scale.
+        faces: from left to right.
+        notes: what should be known about the result, a line each.
+        seconds: where the time went, by step.
+        output: the picture with all that its file carried: alpha, colour profile, EXIF.
     """
 
     picture: np.ndarray
     faces: tuple[RestoredFace, ...]
     notes: tuple[str, ...]
     seconds: dict[str, float]
+    output: Picture = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        height, width = self.picture.shape[:2]
+        done, count = sum(face.chosen for face in self.faces), len(self.faces)
+        faces = f"{done} of {count} face{'s' if count > 1 else ''} done" if count else "no face"
+        return f"<Restoration {width} x {height}, {faces}>"
+
+    def save(self, path: str | Path, *, quality: int = 95) -> Path:
+        """Write the picture in the format of the path's suffix, with what its input's file carried.
+
+        Args:
+            path: the file; folders on the way are made, and a file that is there is replaced in one step.
+            quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = Path(path)
+        write_picture(self.output, path, quality=quality)
+        return path
+
+    def to_pil(self) -> Image.Image:
+        """Return the picture as an image of Pillow's, RGB or RGBA of 8 bits."""
+        from codeformer.images.pil import to_pil
+
+        return to_pil(self.output)
 
 
 class Restorer:
@@ -84,11 +157,14 @@ class Restorer:
         precision: auto, fp32, bf16 or fp16.
         batch_size: faces at a time; None by the device.
         weights_dir: where downloaded weights lie; None for the usual places.
-        detection_model, parsing, bg_upsampler, face_upsample: as the command line's options of these names.
+        detection_model: as the command line's option.
+        parsing: as the command line's option.
+        bg_upsampler: as the command line's option.
+        face_upsample: as the command line's option.
 
     Raises:
         WeightsError: a weights file is missing, damaged, or of another network.
-        UsageError: a value that is out of range, or a device that is not there.
+        UsageError: a value that is out of range, a device that is not there, or a package that is not installed.
     """
 
     def __init__(
@@ -115,6 +191,9 @@ class Restorer:
         self._engine = open_engine(chosen, work)
         self.notes = self._engine.model.notes
 
+    def __repr__(self) -> str:
+        return f"<Restorer {self._engine.task.name} with {self._engine.model.path.name} on {self.device}>"
+
     @property
     def size(self) -> int:
         """Side of an aligned crop in pixels."""
@@ -127,58 +206,140 @@ class Restorer:
 
     def restore(
         self,
-        rgb: np.ndarray,
+        picture: Source,
         w: float | None = None,
         *,
-        upscale: float = 1.0,
-        aligned: bool = False,
         landmarks: Sequence[Sequence[Sequence[float]]] = (),
-        det_threshold: float = DEFAULT_THRESHOLD,
-        min_face_size: float = 0.0,
-        max_faces: int | None = None,
-        only_center_face: bool = False,
         alpha: np.ndarray | None = None,
+        **choices: Unpack[Choices],
     ) -> Restoration:
         """Restore the faces of one picture.
 
         Args:
-            rgb: (H, W, 3) uint8 or uint16, RGB. It is not changed.
+            picture: a path, an image of Pillow's, what ``read_picture`` gives, or an array (H, W, 3) uint8 or uint16
+                RGB. It is not changed.
             w: fidelity weight in [0, 1]; None for what the model wants, or else the task's own.
-            upscale: scale of the result, 1 to 4.
-            aligned: the picture is an aligned crop; the result is (size, size, 3).
             landmarks: faces by hand instead of detection, five (x, y) each: eyes, nose, mouth corners.
-            det_threshold, min_face_size, max_faces, only_center_face: which faces.
-            alpha: (H, W), the picture's transparency; inpainting fills where it is 0.
+            alpha: (H, W), the transparency of an array; inpainting fills where it is 0.
+            **choices: ``upscale``, the scale of the result, 1 to 4; ``aligned``, the picture is an aligned crop and the
+                result is (size, size, 3); ``det_threshold``, ``min_face_size``, ``max_faces`` and
+                ``only_center_face``, which faces.
 
         Raises:
-            InputError: ``rgb`` is not such an array.
+            InputError: the picture cannot be read, or is no such array.
             UsageError: an option is out of range.
             RestorationError: the network's output is not finite, the task cannot be done on this picture, or the
                 process was forked after this object's first use.
             OutOfMemoryError: not even one face fits.
         """
+        engine = self._with(w, choices, landmarks)
+        result = next(process([Job(None, partial(_picture, picture, alpha))], engine))
+        return _restoration(result)
+
+    def restore_many(
+        self,
+        pictures: Iterable[Source],
+        w: float | None = None,
+        *,
+        progress: Progress | None = None,
+        return_errors: bool = False,
+        **choices: Unpack[Choices],
+    ) -> list[Any]:
+        """Restore several pictures. Their faces share the network's batches, as many as the memory holds.
+
+        Args:
+            pictures: as in :meth:`restore`.
+            w: as in :meth:`restore`.
+            progress: called after each picture with how many are done, and how many there are.
+            return_errors: what goes wrong with a picture takes its place in the list, instead of being raised.
+            **choices: as in :meth:`restore`.
+
+        Returns:
+            A :class:`Restoration` for each picture, in order, or with ``return_errors`` a CodeFormerError.
+
+        Raises:
+            CodeFormerError: the first failure, when all pictures have been tried.
+        """
+        found = [result for _, result in self._each(list(pictures), w, progress, choices)]
+        if not return_errors:
+            for result in found:
+                if isinstance(result, CodeFormerError):
+                    raise result
+        return found
+
+    def restore_folder(
+        self,
+        folder: str | Path,
+        w: float | None = None,
+        *,
+        recursive: bool = False,
+        progress: Progress | None = None,
+        **choices: Unpack[Choices],
+    ) -> Iterator[tuple[Path, Restoration | CodeFormerError]]:
+        """Restore the pictures of a folder one after another, in the order of their names. Nothing is written.
+
+        Memory does not grow with the folder: a few pictures are under way at a time.
+
+        Args:
+            folder: the folder.
+            w: as in :meth:`restore`.
+            recursive: folders within folders too.
+            progress: as in :meth:`restore_many`.
+            **choices: as in :meth:`restore`.
+
+        Yields:
+            The path of each picture with its :class:`Restoration`, or with the error where it failed.
+
+        Raises:
+            InputError: the folder cannot be listed, or holds no pictures.
+        """
+        from codeformer.run.inputs import find_inputs
+
+        top = Path(folder)
+        listing = find_inputs([top], recursive=recursive, suffixes=SUFFIXES, root=top)
+        return self._each([one.path for one in listing.inputs], w, progress, choices)
+
+    def _each(
+        self, pictures: Sequence[Any], w: float | None, progress: Progress | None, choices: Choices
+    ) -> Iterator[tuple[Any, Any]]:
+        engine = self._with(w, choices)
+        jobs = (Job(picture, partial(_picture, picture)) for picture in pictures)
+        return _results(jobs, engine, len(pictures), progress)
+
+    def _with(self, w: float | None, choices: Choices, landmarks: Sequence[Sequence[Sequence[float]]] = ()) -> Engine:
+        """Return the engine with one call's options."""
         points = tuple(tuple((float(x), float(y)) for x, y in face) for face in landmarks)
         old = self._engine.work
         faces = replace(
             old.faces,
-            det_threshold=det_threshold,
-            min_face_size=min_face_size,
-            max_faces=max_faces,
-            only_center_face=only_center_face,
+            det_threshold=choices.get("det_threshold", DEFAULT_THRESHOLD),
+            min_face_size=choices.get("min_face_size", 0.0),
+            max_faces=choices.get("max_faces"),
+            only_center_face=choices.get("only_center_face", False),
             landmarks=points,
-            aligned=aligned,
+            aligned=choices.get("aligned", False),
         )
+        unknown = set(choices) - set(Choices.__annotations__)
+        if unknown:
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}: {', '.join(Choices.__annotations__)}")
         weight = self._engine.model.choose_w(self._engine.task, w)
-        work = replace(old, w=weight, faces=faces, canvas=replace(old.canvas, upscale=upscale))
-        engine = replace(self._engine, work=work)
-        picture = _picture(rgb, alpha)
-        result = next(process([Job(None, lambda: picture)], engine))
-        if result.error is not None:
-            raise result.error
-        return _restoration(result)
+        canvas = replace(old.canvas, upscale=choices.get("upscale", 1.0))
+        return replace(self._engine, work=replace(old, w=weight, faces=faces, canvas=canvas))
 
 
-def _restoration(result: Result[None]) -> Restoration:
+def _results(
+    jobs: Iterable[Job[Any]], engine: Engine, count: int, progress: Progress | None
+) -> Iterator[tuple[Any, Any]]:
+    with closing(process(jobs, engine, ahead=_AHEAD)) as results:
+        for done, result in enumerate(results, 1):
+            if progress is not None:
+                progress(done, count)
+            yield result.key, result.error or _restoration(result)
+
+
+def _restoration(result: Result[Any]) -> Restoration:
+    if result.error is not None:
+        raise result.error
     assert result.output is not None  # there is an output or an error
     faces = tuple(
         RestoredFace(
@@ -193,11 +354,26 @@ def _restoration(result: Result[None]) -> Restoration:
         )
         for one in result.faces
     )
-    return Restoration(result.output.rgb, faces, result.notes, dict(result.seconds))
+    return Restoration(result.output.rgb, faces, result.notes, dict(result.seconds), output=result.output)
 
 
-def _picture(rgb: np.ndarray, alpha: np.ndarray | None) -> Picture:
+def _picture(source: Source, alpha: np.ndarray | None = None) -> Picture:
+    """Return what the caller gave as a picture. Raises InputError."""
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, (str, Path)):
+        return read_picture(source)
     try:
-        return Picture(np.ascontiguousarray(rgb), alpha)
+        if isinstance(source, np.ndarray):
+            return Picture(np.ascontiguousarray(source), alpha)
     except (ValueError, AttributeError) as error:
         raise InputError(f"not a picture: {error}") from error
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        from codeformer.images.pil import from_pil
+
+        return from_pil(source)
+    raise InputError(
+        f"not a picture: {type(source).__name__}; give a path, an image of Pillow's or an array (H, W, 3) of uint8 RGB"
+    )

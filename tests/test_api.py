@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 import codeformer.api
-from codeformer import Restorer
-from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer import Restoration, Restorer, read_picture
+from codeformer.errors import InputError, OutputError, UsageError, WeightsError
 from codeformer.hub.store import Choice
 
 
@@ -124,3 +128,119 @@ def test_a_model_that_was_used_before_a_fork_says_so_at_once(
     command = [sys.executable, "-c", FORKING, str(small_model_path), str(tmp_path / "picture.npy"), use]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert answer in done.stdout, done.stderr
+
+
+# ------------------------------------------------------------------------------------- paths, images, several at a time
+
+
+@pytest.fixture
+def album(tmp_path: Path, portrait: np.ndarray) -> Path:
+    Image.fromarray(portrait).save(tmp_path / "b.png")
+    Image.fromarray(portrait[:, ::-1]).save(tmp_path / "a.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "within").mkdir()
+    Image.fromarray(portrait).save(tmp_path / "within" / "d.png")
+    return tmp_path
+
+
+def test_paths_images_pictures_and_arrays_are_the_same(restorer: Restorer, album: Path, portrait: np.ndarray) -> None:
+    path = album / "b.png"
+    expected = restorer.restore(portrait, w=0.7).picture
+    for source in (path, str(path), Image.open(path), read_picture(path)):
+        assert (restorer.restore(source, w=0.7).picture == expected).all()
+
+
+def test_images_of_pillow_keep_alpha_profile_and_their_upright(restorer: Restorer, portrait: np.ndarray) -> None:
+    cut_out = np.dstack([portrait, np.full(portrait.shape[:2], 200, np.uint8)])
+    image = Image.fromarray(cut_out)
+    image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    back = restorer.restore(image).to_pil()
+    assert back.mode == "RGBA" and set(np.unique(np.asarray(back)[..., 3])) == {200}
+    assert back.info["icc_profile"] == image.info["icc_profile"]
+    turned = Image.fromarray(portrait[:200]).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # shown a quarter turn clockwise
+    assert restorer.restore(turned).picture.shape == (200, 240, 3)
+    for mode, dtype in (("L", np.uint8), ("P", np.uint8), ("I;16", np.uint16)):
+        given = Image.fromarray(np.full((80, 90), 7, np.uint16)) if mode == "I;16" else Image.new(mode, (90, 80))
+        assert restorer.restore(given).picture.dtype == dtype
+    with pytest.raises(InputError, match=r"mode CMYK .*convert\('RGB'\)"):
+        restorer.restore(Image.new("CMYK", (64, 64)))
+    with pytest.raises(InputError, match="not a picture: list"):
+        restorer.restore([1, 2, 3])  # type: ignore[arg-type]
+
+
+def test_a_result_is_saved_with_what_its_file_carried(restorer: Restorer, tmp_path: Path, portrait: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "Ada"
+    Image.fromarray(portrait).save(tmp_path / "in.jpg", exif=exif, quality=95)
+    saved = restorer.restore(tmp_path / "in.jpg").save(tmp_path / "new" / "out.jpg", quality=80)
+    assert saved == tmp_path / "new" / "out.jpg"
+    assert Image.open(saved).getexif()[0x010E] == "Ada"
+    with pytest.raises(OutputError, match="cannot write"):
+        restorer.restore(portrait).save(tmp_path / "out.xyz")
+
+
+def test_many_share_batches_and_come_in_order(
+    small_model_path: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorer = Restorer(model=small_model_path, device="cpu", parsing="none", batch_size=4)
+    sizes, network = [], restorer._engine.restorer
+    real = network.restore
+    monkeypatch.setattr(network, "restore", lambda crops, **how: sizes.append(len(crops)) or real(crops, **how))
+    steps: list[tuple[int, int]] = []
+    flipped = np.ascontiguousarray(portrait[:, ::-1])
+    results = restorer.restore_many([portrait, flipped], w=0.7, progress=lambda *step: steps.append(step))
+    assert sizes == [2] and steps == [(1, 2), (2, 2)]
+    for result, alone in zip(results, (portrait, flipped), strict=True):
+        difference = np.abs(result.picture.astype(int) - restorer.restore(alone, w=0.7).picture)
+        assert difference.max() <= 1  # batches may round otherwise
+    assert restorer.restore_many([]) == []
+
+
+def test_one_that_fails_does_not_stop_the_others(restorer: Restorer, album: Path) -> None:
+    seen: list[int] = []
+    paths = [album / "c.png", album / "b.png"]
+    with pytest.raises(InputError, match=r"c\.png"):
+        restorer.restore_many(paths, progress=lambda done, count: seen.append(done))
+    assert seen == [1, 2]
+    error, result = restorer.restore_many(paths, return_errors=True)
+    assert isinstance(error, InputError) and isinstance(result, Restoration)
+
+
+def test_a_folder(restorer: Restorer, album: Path) -> None:
+    found = list(restorer.restore_folder(album))
+    assert [path.name for path, _ in found] == ["a.png", "b.png", "c.png"]
+    assert [type(result) for _, result in found] == [Restoration, Restoration, InputError]
+    assert [path.name for path, _ in restorer.restore_folder(album, recursive=True)][-1] == "d.png"
+    with pytest.raises(InputError, match="no such file or folder"):
+        restorer.restore_folder(album / "gone")
+    before = threading.active_count()
+    for _ in restorer.restore_folder(album):
+        break  # a caller that stops leaves no thread behind
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_reprs_are_short(restorer: Restorer, portrait: np.ndarray) -> None:
+    result = restorer.restore(portrait)
+    assert repr(restorer) == f"<Restorer restore with {restorer._engine.model.path.name} on cpu>"
+    assert repr(result) == "<Restoration 240 x 240, 1 of 1 face done>"
+    assert repr(result.faces[0]).startswith("<RestoredFace 1 at 7") and len(repr(result.faces[0])) < 80
+    twins = restorer.restore(np.hstack([portrait, portrait]), max_faces=1)
+    assert "1 of 2 faces done" in repr(twins) and sum("left alone>" in repr(face) for face in twins.faces) == 1
+
+
+def test_an_unknown_option_is_an_error(restorer: Restorer, portrait: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="there is no option upscal: upscale"):
+        restorer.restore(portrait, upscal=2)  # type: ignore[call-arg]
+
+
+def test_the_examples_of_the_page(tmp_path: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).resolve().parents[1]
+    Image.fromarray(portrait).save(tmp_path / "photo.jpg", quality=95)
+    (tmp_path / "album").mkdir()
+    shutil.copy(root / "inputs/whole_imgs/01_grace_hopper.jpg", tmp_path / "album/grace.jpg")
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.ELLIPSIS
+    result = doctest.testfile(str(root / "docs/api.md"), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert result.attempted > 20 and result.failed == 0
