@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from codeformer.cli.console import Console
-from codeformer.cli.options import add_picture_options, run_options
+from codeformer.cli.options import add_picture_options
+from codeformer.cli.pictures import run_task
 from codeformer.errors import ExitCode
 from codeformer.tasks.colorize import Colorize
 
@@ -35,7 +35,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> ExitCode:
     """Colorize every picture. Raises CodeFormerError when nothing can be done at all."""
     task = replace(_DEFAULT, keep_luma=args.keep_luma, strength=args.color_strength)
-    options = run_options(args)
-    from codeformer.run.pictures import run_pictures
-
-    return run_pictures(options, task, Console(quiet=args.quiet, verbose=args.verbose))
+    return run_task(args, task)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codeformer.files.atomic import shown
 
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Where a run speaks: errors always, notes unless ``quiet``, details only when ``verbose``."""
+    """Where a run speaks: errors always, notes unless ``quiet``, details only when ``verbose``.
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+    With ``json``, the report's record of each input is also one line on stdout.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.json = json
 
     def error(self, message: str) -> None:
         """Something failed."""
@@ -39,6 +44,11 @@ class Console:
         """What only a curious user wants."""
         if self.verbose and not self.quiet:
             self._write(f"codeformer: {_line(message)}")
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Print what became of an input, if the user wants to read that by a program."""
+        if self.json:
+            print(json.dumps(record, separators=(",", ":")), flush=True)
 
     def traceback(self, error: BaseException) -> None:
         """Say where in the program an unexpected error came up."""

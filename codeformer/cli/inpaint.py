@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from codeformer.cli.console import Console
-from codeformer.cli.options import add_picture_options, run_options
+from codeformer.cli.options import add_picture_options
+from codeformer.cli.pictures import run_task
 from codeformer.errors import ExitCode
 from codeformer.tasks.inpaint import Inpaint
 
@@ -43,10 +43,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         grow=args.mask_grow,
         feather=args.mask_feather,
     )
-    options = run_options(args)
-    from codeformer.run.pictures import run_pictures
-
-    return run_pictures(options, task, Console(quiet=args.quiet, verbose=args.verbose))
+    return run_task(args, task)
 
 
 def _add_mask_options(parser: argparse.ArgumentParser) -> None:

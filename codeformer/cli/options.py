@@ -28,6 +28,9 @@ from codeformer.options import (
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
 
+#: What the commands over pictures take.
+PICTURES = "pictures or folders; - for a picture from stdin, with -o - to stdout"
+
 
 def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
     """An argparse type: an integer, or ``word``, which gives ``value``."""
@@ -202,7 +205,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--output_path",
         type=Path,
         metavar="DIR",
-        help="default: results/<input name>_<w>; for other tasks than restore, with the task's name",
+        help="default: results/<input name>_<w>; for other tasks than restore, with the task's name; - for stdout",
     )
     group.add_argument("--suffix", metavar="TEXT", help="added to the names of restored pictures")
     add_format_options(group)
@@ -248,9 +251,23 @@ def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by
     )
 
 
+def add_json_option(parser: argparse._ActionsContainer) -> None:
+    """Add --json to a command with a report."""
+    parser.add_argument(
+        "--json", action="store_true", help="the report's record of each input on stdout, one a line, as it is done"
+    )
+
+
+def add_watch_option(parser: argparse._ActionsContainer) -> None:
+    """Add --watch to a command over folders."""
+    parser.add_argument(
+        "--watch", action="store_true", help="then wait for pictures that arrive in the folders, until Ctrl-C"
+    )
+
+
 def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
-    add_input_options(parser)
+    add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
@@ -258,6 +275,8 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_face_options(parser)
     add_canvas_options(parser, task.default_upscale)
     add_output_options(parser)
+    add_watch_option(parser)
+    add_json_option(parser)
     add_resume_options(parser)
     add_message_options(parser)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from codeformer.cli.console import Console
-from codeformer.cli.options import add_picture_options, run_options
+from codeformer.cli.options import add_picture_options
+from codeformer.cli.pictures import run_task
 from codeformer.errors import ExitCode
 from codeformer.tasks.table import TASKS
 
@@ -20,7 +20,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Restore every picture. Raises CodeFormerError when nothing can be done at all."""
-    options = run_options(args)
-    from codeformer.run.pictures import run_pictures
-
-    return run_pictures(options, TASKS["restore"], Console(quiet=args.quiet, verbose=args.verbose))
+    return run_task(args, TASKS["restore"])

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TextIO, cast
 
+from codeformer.errors import OutputError
 from codeformer.files.atomic import reason, shown
 
 
@@ -93,6 +95,35 @@ def emit(data: object = "") -> None:
     """Print data on stdout; on a terminal, whatever would steer it is escaped."""
     text = str(data)
     print("\n".join(map(shown, text.split("\n"))) if sys.stdout.isatty() else text)
+
+
+@contextmanager
+def stdout_for_data() -> Iterator[Callable[[bytes], None]]:
+    """Keep stdout for bytes, which go where it leads; whatever else is printed in the block goes to stderr.
+
+    Yields what writes them. It raises OutputError if not all can be written, also when the reader leaves: half a
+    picture is none.
+    """
+    sys.stdout.flush()
+    own = os.dup(1)
+    before = sys.stdout
+    try:
+        os.dup2(2, 1)  # what libraries print by themselves
+        sys.stdout = sys.stderr
+        yield partial(_write_all, own)
+    finally:
+        sys.stdout = before
+        os.dup2(own, 1)
+        os.close(own)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as error:
+        raise OutputError(f"stdout cannot be written ({reason(error)}): the result is lost") from error
 
 
 def _closed() -> TextIO:

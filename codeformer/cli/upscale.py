@@ -7,15 +7,19 @@ from pathlib import Path
 
 from codeformer.cli.console import Console
 from codeformer.cli.options import (
+    PICTURES,
     add_device_options,
     add_format_options,
     add_input_options,
+    add_json_option,
     add_max_pixels_option,
     add_message_options,
     add_recursive_option,
     add_resume_options,
     number_or,
 )
+from codeformer.cli.pictures import is_pipe
+from codeformer.cli.streams import stdout_for_data
 from codeformer.errors import ExitCode
 from codeformer.options import UpscaleOptions
 
@@ -27,10 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="enlarge pictures by super-resolution",
         description="Enlarge whole pictures by super-resolution (Real-ESRGAN, or any file that spandrel knows).",
     )
-    add_input_options(parser)
+    add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
-    parser.add_argument("-o", "--output_path", type=Path, required=True, metavar="FOLDER", help="where results go")
+    parser.add_argument(
+        "-o", "--output_path", type=Path, required=True, metavar="FOLDER", help="where results go; - for stdout"
+    )
     parser.add_argument("-s", "--upscale", type=float, default=4.0, metavar="S", help="factor (default: %(default)g)")
     parser.add_argument("--model", default="realesrgan", metavar="realesrgan|FILE", help="default: %(default)s")
     parser.add_argument(
@@ -38,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_device_options(parser)
     add_format_options(parser)
+    add_json_option(parser)
     add_resume_options(parser)
     add_message_options(parser)
     parser.set_defaults(run=run)
@@ -60,6 +67,12 @@ def run(args: argparse.Namespace) -> ExitCode:
         resume=args.resume,
         max_pixels=args.max_pixels,
     )
+    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
+    if is_pipe(options.inputs, options.output_path, args):
+        from codeformer.run.pipe import upscale_to
+
+        with stdout_for_data() as write:
+            return upscale_to(write, options, console)
     from codeformer.run.upscale import run_upscale
 
-    return run_upscale(options, Console(quiet=args.quiet, verbose=args.verbose))
+    return run_upscale(options, console)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from codeformer.files.atomic import write_atomic
 from codeformer.images.formats import SUFFIXES, WRITABLE_SUFFIXES
-from codeformer.images.reading import read_picture
+from codeformer.images.reading import read_opened, read_picture
 from codeformer.images.value import Picture, as_srgb, described_as, replace_rgb, to_uint8, to_uint16
-from codeformer.images.writing import encode_picture, write_picture
+from codeformer.images.writing import encode_picture, picture_file, write_picture
 
 __all__ = [
     "SUFFIXES",
@@ -20,6 +20,8 @@ __all__ = [
     "as_srgb",
     "described_as",
     "encode_picture",
+    "picture_file",
+    "read_opened",
     "read_picture",
     "replace_rgb",
     "to_uint8",

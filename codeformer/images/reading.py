@@ -49,9 +49,24 @@ def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
         OutOfMemoryError: there is not enough memory for it.
     """
     path = Path(path)
+    with _open(path, shown(path)) as file:
+        return read_opened(file, path, max_pixels=max_pixels)
+
+
+def read_opened(file: BinaryIO, path: Path, *, max_pixels: int | None = None) -> Picture:
+    """Read a picture from a file that is open already, such as what came through a pipe.
+
+    Args:
+        file: the file; it can be sought in.
+        path: what to call it. Its ending tells camera raw and TGA; nothing is opened there.
+        max_pixels: as for :func:`read_picture`.
+
+    Raises:
+        InputError, OutOfMemoryError: as :func:`read_picture` does.
+    """
     name = shown(path)
     try:
-        with _open(path, name) as file, collected_errors() as errors:
+        with collected_errors() as errors:
             picture = _read(file, path, name, most_pixels() if max_pixels is None else max_pixels)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory for a picture of this size; shrink it first") from error
@@ -152,7 +167,7 @@ def _decoded(
             "--max_pixels if the memory suffices"
         )
     least = least_bytes(kind, head, image)
-    if mended is None and os.fstat(file.fileno()).st_size < damage.LEAST * least:
+    if mended is None and file.seek(0, os.SEEK_END) < damage.LEAST * least:
         raise InputError(
             f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
             "download it again"

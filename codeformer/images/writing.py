@@ -45,7 +45,23 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95, below: Pat
         OutputError: it cannot be written, naming the path; the file is then as it was before.
         OutOfMemoryError: there is not enough memory.
     """
-    path = Path(path)
+    data, lost = _file_of(picture, Path(path), quality)
+    write_atomic(Path(path), data, below=below)
+    _tell(lost, Path(path))
+
+
+def picture_file(picture: Picture, path: Path, *, quality: int = 95) -> bytes:
+    """Return the bytes that :func:`write_picture` would put at ``path``, where nothing is written.
+
+    What the format cannot hold is logged in one line. Raises OutputError and OutOfMemoryError as it does.
+    """
+    data, lost = _file_of(picture, path, quality)
+    _tell(lost, path)
+    return data
+
+
+def _file_of(picture: Picture, path: Path, quality: int) -> tuple[bytes, list[str]]:
+    """The file, and what it does not hold of the picture."""
     name = shown(path)
     kind = formats.FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
@@ -53,14 +69,17 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95, below: Pat
             f"{name}: cannot write {path.suffix or 'a file without suffix'}; use .png, .jpg, .webp or .tif"
         )
     try:
-        data, lost = _encoded(picture, kind, quality)
+        return _encoded(picture, kind, quality)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory to write a picture of this size") from error
     except Exception as error:  # encoders raise anything at all
         raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
-    write_atomic(path, data, below=below)
+
+
+def _tell(lost: list[str], path: Path) -> None:
     if lost:
-        _log.warning("%s: %s cannot hold %s; PNG can", name, kind, _listed(lost))
+        kind = formats.FORMAT_OF_SUFFIX[path.suffix.lower()]
+        _log.warning("%s: %s cannot hold %s; PNG can", shown(path), kind, _listed(lost))
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -14,10 +15,13 @@ class Bar(Protocol):
 
 
 class Messages(Protocol):
-    """Where a run speaks: errors, warnings about a result, notes about the run, details, and its progress."""
+    """Where a run speaks: errors, warnings about a result, notes about the run, details, its progress, and what became
+    of each input, as the report has it.
+    """
 
     def error(self, message: str) -> None: ...
     def warning(self, message: str) -> None: ...
     def note(self, message: str) -> None: ...
     def detail(self, message: str) -> None: ...
+    def record(self, record: Mapping[str, Any]) -> None: ...
     def progress(self, total: int, unit: str = "picture") -> AbstractContextManager[Bar]: ...

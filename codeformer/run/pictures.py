@@ -19,7 +19,7 @@ from codeformer.models.file import find_model
 from codeformer.options import OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
-from codeformer.run.inputs import CROPPED, assign_names, find_inputs, output_root
+from codeformer.run.inputs import CROPPED, Listing, assign_names, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import final_ending, is_stale, write_outputs
@@ -43,10 +43,17 @@ _WRITERS = 2
 _WRITING_BYTES = 400_000_000  # pictures that wait for being written hold no more than this, but always one
 
 
-def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Engine | None = None) -> ExitCode:
+def run_pictures(
+    options: RunOptions,
+    task: Task,
+    console: Messages,
+    engine: Engine | None = None,
+    listing: Listing | None = None,
+) -> ExitCode:
     """Work on every input and write results and report.
 
-    ``engine``: one that is already open, for callers that run several times. An input that fails does not stop the
+    ``engine``: one that is already open, for callers that run several times. ``listing``: those of the inputs that are
+    to be done, where the caller has looked. An input that fails does not stop the
     others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
     any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
     """
@@ -58,7 +65,8 @@ def run_pictures(options: RunOptions, task: Task, console: Messages, engine: Eng
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
     root = output_root(options.inputs, task, options.work.w, options.output.output_path)
-    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+    if listing is None:
+        listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     mention_ignored(listing.ignored, console)
     with open_report(root, NAME, console) as report:
         named = assign_names(listing.inputs, report.names())

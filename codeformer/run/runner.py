@@ -101,6 +101,7 @@ def run_inputs(
                     _tell(outcome, console)
                     if outcome.record is not None:
                         append(outcome.record)
+                        console.record(outcome.record)
                     bar.update()
                     if tally.faces:
                         bar.set_postfix_str(tally.rate(), refresh=False)

@@ -52,7 +52,7 @@ def run_upscale(options: UpscaleOptions, console: Messages) -> ExitCode:
         )
         mention_ignored(listing.ignored, console)
         named = assign_names(listing.inputs, report.names())
-        network = _network(options)
+        network = network_of(options)
         upsampler = make_upsampler(
             network,
             scale=options.upscale,
@@ -94,7 +94,8 @@ def run_upscale(options: UpscaleOptions, console: Messages) -> ExitCode:
     return conclude(tally, state, console, did="enlarged", where=options.output_path, report=report.root / REPORT)
 
 
-def _network(options: UpscaleOptions) -> Path:
+def network_of(options: UpscaleOptions) -> Path:
+    """Return the file of the network that the options name. Raises WeightsError."""
     if options.model == "realesrgan":
         return find_realesrgan(options.upscale, options.weights_dir)
     return Path(options.model)

@@ -22,6 +22,8 @@ class Log:
 
     note = detail = warning
 
+    def record(self, record: Any) -> None: ...
+
     @contextmanager
     def progress(self, total: int, unit: str = "picture") -> Iterator[Any]:
         yield self

@@ -1,0 +1,51 @@
+"""What restore, colorize and inpaint do with their options: a run over files, a pipe, or a watched folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from codeformer.cli.console import Console
+from codeformer.cli.options import run_options
+from codeformer.cli.streams import stdout_for_data
+from codeformer.errors import ExitCode, UsageError
+from codeformer.tasks.base import Task
+
+PIPE = Path("-")
+
+
+def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
+    """Work on every picture. Raises CodeFormerError when nothing can be done at all."""
+    options = run_options(args)
+    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
+    if is_pipe(options.inputs, options.output.output_path, args):
+        from codeformer.run.pipe import picture_to
+
+        with stdout_for_data() as write:
+            return picture_to(write, options, task, console)
+    if args.watch:
+        from codeformer.run.watch import watch
+
+        return watch(options, task, console)
+    from codeformer.run.pictures import run_pictures
+
+    return run_pictures(options, task, console)
+
+
+def is_pipe(inputs: Sequence[Path], output: Path | None, args: argparse.Namespace) -> bool:
+    """Whether the result goes to stdout.
+
+    Raises:
+        UsageError: ``-`` with what needs files or folders.
+    """
+    if output != PIPE:
+        if PIPE in inputs:
+            raise UsageError("-i - needs -o -: what comes through a pipe has no name for a result in a folder")
+        return False
+    if len(inputs) != 1 or inputs[0].is_dir():
+        raise UsageError("-o - takes one picture: give -i - or one file, or a folder as -o")
+    for flag in ("compare", "suffix", "watch", "json"):
+        if getattr(args, flag, None):
+            raise UsageError(f"--{flag} needs results in files: give a folder as -o, not -")
+    return True
