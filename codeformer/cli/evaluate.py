@@ -284,10 +284,15 @@ def _show(result: Evaluation, args: argparse.Namespace, console: Console) -> Non
         emit(f"perceptual distance{at}{of}")
     emit()
     emit(table(result.means))
-    if any(result.weave.values()):
-        emit()
-        emit("energy at periods of 4, 8 and 16 pixels, as a ratio to the sharp faces' (a weave is above 1.1)")
-        emit(ratio_table(result.weave))
+    weave = {
+        "energy at periods of 4, 8 and 16 pixels in hair and skin, as a ratio to the sharp faces'": result.energies,
+        "its peaks over the periods around them, as a ratio to the sharp faces' (above 1.1: a weave)": result.peaks,
+    }
+    for heading, ratios in weave.items():
+        if any(ratios.values()):
+            emit()
+            emit(heading)
+            emit(ratio_table(ratios))
     if by_coverage := result.by_coverage():
         emit()
         emit("distance in the hole, as a ratio to cv2.inpaint's, by the share of the face that is covered (faces)")
@@ -339,7 +344,7 @@ def _numbers(result: Evaluation, args: argparse.Namespace) -> dict[str, Any]:
         "count": len(result.faces),
         "enlarged": list(result.enlarged),
         "means": result.means,
-        "weave": result.weave,
+        "weave": {"energies": result.energies, "peaks": result.peaks},
         "hole_by_coverage": result.by_coverage(),
         "rises_with_w": {name: result.rising(name) for name in result.names},
         "faces": result.faces,

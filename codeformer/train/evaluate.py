@@ -56,7 +56,7 @@ class Evaluation:
         faces: scores by file name and title.
         names: of the candidates.
         sheet: pictures of a few faces by title.
-        weave: ratios of :class:`Weave` by title.
+        energies, peaks: of :class:`Weave`, by title.
         fid: Fréchet inception distances by title, where they were asked for.
         enlarged: files with fewer pixels than the network's, of which no sharp original is known.
         covered: for inpainting, which share of each face is hole, by file name.
@@ -66,7 +66,8 @@ class Evaluation:
     faces: Mapping[str, Mapping[str, Scores]]
     names: Sequence[str] = ("",)
     sheet: Mapping[str, Sequence[Crop]] = field(default_factory=dict)
-    weave: Mapping[str, Scores] = field(default_factory=dict)
+    energies: Mapping[str, Scores] = field(default_factory=dict)
+    peaks: Mapping[str, Scores] = field(default_factory=dict)
     fid: Mapping[str, float] = field(default_factory=dict)
     enlarged: Sequence[str] = ()
     covered: Mapping[str, float] = field(default_factory=dict)
@@ -179,7 +180,7 @@ def evaluate(
         progress(done, len(chosen))
     distances = fid.distances() if fid is not None else {}
     names = [candidate.name for candidate in candidates]
-    return Evaluation(question, faces, names, sheet, weave.ratios(), distances, enlarged, covered)
+    return Evaluation(question, faces, names, sheet, weave.energies(), weave.peaks(), distances, enlarged, covered)
 
 
 def compare(
@@ -240,7 +241,7 @@ def compare(
             fid.add(hq, answers)
         progress(done, len(chosen))
     distances = fid.distances() if fid is not None else {}
-    return Evaluation(None, faces, (), weave=weave.ratios(), fid=distances, enlarged=enlarged), apart
+    return Evaluation(None, faces, (), {}, weave.energies(), weave.peaks(), distances, enlarged), apart
 
 
 def titles_of(paths: Sequence[Path]) -> list[str]:
