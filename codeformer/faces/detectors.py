@@ -271,6 +271,8 @@ class ResNetDetector(RetinaFace):
 
         import torch
 
+        from codeformer.models.state import read_state
+
         what = f"--detection_model {self.name}"
         network = require("facexlib.detection.retinaface", what, "facexlib").RetinaFace
         self._device = torch.device(device)
@@ -278,8 +280,9 @@ class ResNetDetector(RetinaFace):
             warnings.simplefilter("ignore")  # torchvision's about the argument by which facexlib asks for no weights
             net = network(network_name="resnet50", device=self._device)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+            net.load_state_dict(read_state(path)[0], strict=True)
+        except (MemoryError, WeightsError):
+            raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WeightsError(f"{path} does not hold the weights of {self.name}: {reason}") from error

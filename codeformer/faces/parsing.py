@@ -133,13 +133,16 @@ class NetworkParser:
     def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
         import torch
 
+        from codeformer.models.state import read_state
+
         self.name = name
         self._layout = LAYOUTS[name]
         self._device = torch.device(device)
         net = self._layout.build()
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            net.load_state_dict({k.removeprefix("module."): v for k, v in state.items()}, strict=True)
+            net.load_state_dict(read_state(path)[0], strict=True)
+        except (MemoryError, WeightsError):
+            raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WeightsError(f"{path} does not hold the weights of {name}: {reason}") from error

@@ -57,6 +57,7 @@ class Config:
     refine: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         for name in ("ch_mult", "attn_resolutions", "connect_list"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.res_blocks, int):
@@ -133,17 +134,72 @@ class Config:
         )
 
 
+# The least and the most of every number. A file may ask for anything; a network of these sizes is built in a second.
+_BOUNDS = {
+    "img_size": (1, 8192),
+    "stem": (1, 64),
+    "nf": (1, 4096),
+    "norm_groups": (1, 4096),
+    "codebook_size": (1, 1 << 20),
+    "emb_dim": (1, 1 << 14),
+    "dim_embd": (1, 1 << 14),
+    "n_head": (1, 1 << 10),
+    "n_layers": (0, 100),
+    "latent_size": (1, 1 << 20),
+}
+_MOST_LEVELS, _MOST_BLOCKS = 12, 100
+
+
+def _check_bounds(config: Config) -> None:
+    """Raise ValueError for a hyperparameter of the wrong kind or out of all proportion."""
+    for name, (least, most) in _BOUNDS.items():
+        _whole(name, getattr(config, name), least, most)
+    for name, least, most in (("ch_mult", 1, 256), ("attn_resolutions", 1, 8192)):
+        values = _list(name, getattr(config, name))
+        for value in values:
+            _whole(name, value, least, most)
+    if not config.ch_mult:
+        raise ValueError("ch_mult must have a number for each level")
+    blocks = config.res_blocks
+    for value in [blocks] if isinstance(blocks, int) else _list("res_blocks", blocks):
+        _whole("res_blocks", value, 0, _MOST_BLOCKS)
+    for value in _list("connect_list", config.connect_list):
+        if not isinstance(value, str) or not value.isdecimal() or len(value) > 4:
+            raise ValueError(f"connect_list must hold grid sizes as texts, not {value!r:.40}")
+    for value in _list("refine", config.refine) if config.refine is not None else ():
+        _whole("refine", value, 1, 4096)
+    if isinstance(config.beta, bool) or not isinstance(config.beta, int | float) or not 0 <= config.beta <= 1e6:
+        raise ValueError(f"beta must be a number of 0 or more, not {config.beta!r:.40}")
+    if not isinstance(config.pixel_skip, bool):
+        raise ValueError(f"pixel_skip must be true or false, not {config.pixel_skip!r:.40}")
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r:.40}")
+
+
+def _list(name: str, value: object) -> Sequence[object]:
+    if not isinstance(value, list | tuple) or len(value) > _MOST_LEVELS:
+        raise ValueError(f"{name} must be a list of at most {_MOST_LEVELS} values, not {value!r:.40}")
+    return value
+
+
 def config_of(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str], path: Path) -> Config:
     """Return what a weights file's metadata says of its network, or what the shapes of its tensors tell.
 
     Raises:
         WeightsError: neither is a network of ours.
     """
-    try:
-        if CONFIG_KEY in metadata:
+    if CONFIG_KEY in metadata:
+        try:
             return Config.from_json(metadata[CONFIG_KEY])
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            why = " ".join(str(error).split())[:150]
+            raise WeightsError(f"{path}: its metadata describes no network of ours ({why})") from error
+    try:
         return Config.from_shapes(shapes)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:
         raise WeightsError(f"{path}: the weights of another network, not of CodeFormer or its VQGAN") from error
 
 

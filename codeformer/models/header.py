@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from codeformer.errors import WeightsError
+from codeformer.files.atomic import reason
+from codeformer.files.opening import require_regular
 
 SUFFIX = ".safetensors"
 
@@ -20,14 +22,20 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
         with safe_open(path, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (not a dict)
             return shapes, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a mutated file makes the library raise anything at all
         raise not_safetensors(path, error) from error
 
 
 def require_file(path: Path) -> None:
     """Raise WeightsError if there is no file at `path`, or an empty one."""
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{path}: no such weights file")
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: not a weights file: it {reason(error)}") from error
     if path.stat().st_size == 0:
         raise WeightsError(f"{path}: the weights file is empty; fetch it again")
 

@@ -16,6 +16,7 @@ from codeformer.errors import WeightsError
 from codeformer.files.atomic import write_atomic
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import CONFIG_KEY, Config, config_of
+from codeformer.models.header import first_line
 from codeformer.models.state import check_fit, read_state
 from codeformer.models.vqgan import VQAutoEncoder
 
@@ -34,13 +35,21 @@ def load_network(path: Path | str, config: Config | None = None) -> CodeFormer |
     state, metadata = read_state(path)
     config = config or config_of({name: tuple(tensor.shape) for name, tensor in state.items()}, metadata, path)
     with torch.device("meta"), _NothingDrawn():
-        net = CodeFormer.from_config(config) if config.n_layers else VQAutoEncoder.from_config(config)
+        net = _built(config, path, CONFIG_KEY in metadata)
     check_fit(net, state, path)
     net.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
     for name, tensor in net.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{path}: the tensor {name} is not finite; the file is damaged")
     return net.eval().requires_grad_(False)
+
+
+def _built(config: Config, path: Path, described: bool) -> CodeFormer | VQAutoEncoder:
+    try:
+        return CodeFormer.from_config(config) if config.n_layers else VQAutoEncoder.from_config(config)
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        what = "its metadata describes" if described else "no metadata describes its network, and its tensors suggest"
+        raise WeightsError(f"{path}: {what} one that cannot be built ({first_line(error)})") from error
 
 
 def save_network(

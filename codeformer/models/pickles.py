@@ -102,7 +102,7 @@ def globals_of(data: BinaryIO | bytes) -> Iterator[str]:
     memo: dict[int, object] = {}
     recent: list[object] = []  # what the latest opcodes pushed, texts as they are
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for opcode, argument, _ in pickletools.genops(_Bounded(data)):
             name = opcode.name
             if name in ("GLOBAL", "INST"):
                 yield _usual_name(*str(argument).split(" ", 1))
@@ -124,6 +124,25 @@ def globals_of(data: BinaryIO | bytes) -> Iterator[str]:
             del recent[:-2]
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeError, struct.error) as error:
         raise ValueError(_reason(error)) from error
+
+
+class _Bounded:
+    """A file that asks for no more memory than it has bytes: a pickle may announce a text of any length."""
+
+    def __init__(self, data: BinaryIO | bytes) -> None:
+        self._file = io.BytesIO(data) if isinstance(data, bytes) else data
+        here = self._file.tell()
+        self._end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(here)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, max(0, self._end - self._file.tell())))
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _usual_name(module: str, name: str = "") -> str:

@@ -1,21 +1,21 @@
 """The tensors of a weights file: reading them safely, and giving them to a network.
 
-Opens safetensors and PyTorch's ``.pth`` files (``torch.load`` with ``weights_only=True``, so that a pickle cannot run
-code). Whatever is wrong with a file, the answer is a :class:`WeightsError` of one line that names it. Which networks
-there are is not known here.
+Opens safetensors and PyTorch's ``.pth`` files. A pickle is read opcode by opcode first and refused by the name of what
+it would run; ``torch.load`` with ``weights_only=True`` is the second lock on the same door. Whatever is wrong with a
+file, the answer is a :class:`WeightsError` of one line that names it. Which networks there are is not known here.
 """
 
-import pickle
-import zipfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from codeformer.errors import WeightsError
 from codeformer.models.header import SUFFIX, first_line, not_safetensors, require_file
+from codeformer.models.pickles import check_checkpoint
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -32,7 +32,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the library and torch have no common error for "not one of mine"
         raise not_safetensors(path, error) from error
 
 
@@ -46,21 +48,34 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in _read_pickle(path, "meta").items()}
 
 
-def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
+def load_checkpoint(path: Path, device: str = "cpu") -> object:
+    """Return what a pickled checkpoint holds, wrappers and all; nothing in it is executed.
+
+    Args:
+        path: the file.
+        device: ``cpu``, or ``meta`` for tensors without their bytes.
+
+    Raises:
+        WeightsError: see :func:`read_state`.
+    """
+    require_file(path)
+    check_checkpoint(path)
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
-    if is_zip and not zipfile.is_zipfile(path):
-        raise WeightsError(f"{path}: the checkpoint is cut off; fetch it again")
     try:
-        loaded = torch.load(path, map_location=device, weights_only=True, mmap=is_zip and device == "meta")
-    except pickle.UnpicklingError as error:
-        words = str(error)  # an unsupported operand is a byte that no pickle has: a picture, say
-        if "weights_only" in words.lower() and "Unsupported" in words and "Unsupported operand" not in words:
-            raise WeightsError(f"{path}: refused: the pickle holds more than tensors and could run code") from error
-        raise WeightsError(f"{path}: not a PyTorch checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        return torch.load(path, map_location=device, weights_only=True, mmap=is_zip and device == "meta")
+    except MemoryError:
+        raise
+    except Exception as error:  # a mutated file makes torch raise anything at all
         raise WeightsError(f"{path}: not a PyTorch checkpoint, or cut off ({first_line(error)})") from error
-    return _unwrap(loaded, path)
+
+
+def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
+    state = _unwrap(load_checkpoint(path, device), path)
+    promised = sum(t.numel() * t.element_size() for t in state.values())
+    if any(t.layout != torch.strided for t in state.values()) or promised > os.stat(path).st_size:  # noqa: PTH116
+        raise WeightsError(f"{path}: its tensors unfold to more bytes than the file has: refused")
+    return state
 
 
 def load_into(net: nn.Module, path: Path, *, partial: bool = False) -> None:

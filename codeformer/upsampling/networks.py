@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from codeformer.errors import OutputError, WeightsError
 from codeformer.extras import require
+from codeformer.models.header import require_file
+from codeformer.models.state import load_checkpoint
 from codeformer.upsampling import ncnn as ncnn_weights
 
 if TYPE_CHECKING:
@@ -123,16 +125,17 @@ def _read_state(path: Path, weights_dir: Path | None) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
+            require_file(path)
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_checkpoint(path)
         if not isinstance(state, dict):
             raise TypeError(f"holds a {type(state).__name__}")
         return dict(canonicalize_state_dict(state))
-    except MemoryError:
+    except (MemoryError, WeightsError):
         raise
     except Exception as error:  # torch and safetensors have no common error for "not one of mine"
-        raise WeightsError(f"{path}: damaged, or not a weights file (pickled code is refused)") from error
+        raise WeightsError(f"{path}: damaged, or not a weights file") from error
 
 
 def prepare(model: ImageModelDescriptor[Any], device: torch.device) -> Network:

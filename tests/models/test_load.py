@@ -177,7 +177,10 @@ def _not_finite(net: CodeFormer, path: Path) -> None:
         (_cut, "cut off"),
         (lambda net, path: path.write_bytes(b"<html>not found</html>"), "not a PyTorch checkpoint"),
         (lambda net, path: path.write_bytes(bytes(range(256)) * 9), "not a PyTorch checkpoint"),
-        (lambda net, path: torch.save({"params": Malicious(path.with_name("ran"))}, path), "could run code"),
+        (
+            lambda net, path: torch.save({"params": Malicious(path.with_name("ran"))}, path),
+            "would run code when opened",
+        ),
         (lambda net, path: torch.save(7, path), "not a network's weights"),
         (lambda net, path: torch.save({}, path), "not a network's weights"),
         (lambda net, path: torch.save({"a.weight": torch.zeros(3)}, path), "another network"),
