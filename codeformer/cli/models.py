@@ -67,7 +67,7 @@ def _row(presence: hub.Presence) -> dict[str, Any]:
 
 def _bundled_row(name: str, group: str) -> dict[str, Any]:
     try:
-        path, problem = hub.bundled(name), ""
+        path, problem = hub.bundled(name), hub.bundled_problem(name)
     except WeightsError as error:
         path, problem = None, str(error)
     return {
@@ -77,7 +77,7 @@ def _bundled_row(name: str, group: str) -> dict[str, Any]:
         "file": f"{name}.safetensors",
         "size": path.stat().st_size if path else None,
         "sha256": hub.sha256_of(path) if path else None,
-        "state": "bundled" if path else "missing",
+        "state": "missing" if path is None else "wrong" if problem else "bundled",
         "path": str(path) if path else None,
         "problem": problem,
         "url": None,

@@ -7,28 +7,30 @@ Nothing here touches the network but `download`. Files are looked for in the wei
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from codeformer.errors import OutputError, UsageError, WeightsError
-from codeformer.files.atomic import shown, write_atomic
+from codeformer.errors import UsageError, WeightsError
+from codeformer.files.atomic import shown
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
-from codeformer.hub.catalogue import GROUPS, WEIGHTS, Weights
+from codeformer.hub.catalogue import BUNDLED, GROUPS, WEIGHTS, Weights
+from codeformer.hub.verified import digest_of
 
 __all__ = [
+    "BUNDLED",
     "GROUPS",
     "WEIGHTS",
     "Choice",
     "Presence",
     "Weights",
     "bundled",
+    "bundled_problem",
+    "bundled_problems",
     "download",
     "find",
     "inventory",
@@ -40,9 +42,6 @@ __all__ = [
     "sha256_of",
     "weights_dir",
 ]
-
-_CACHE = ".verified.json"
-_JUST_NOW = 2.0  # seconds: a file changed this recently may change again without its time telling
 
 # --- where they lie ----------------------------------------------------------------------------------------------
 
@@ -85,7 +84,7 @@ def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> P
     for path in _places(weights, weights_dir(folder)):
         if not is_file(path):
             continue
-        problem = _problem(weights, path, weights_dir(folder)) if verify else ""
+        problem = _problem(weights, path) if verify else ""
         if not problem:
             return Presence(weights, "verified" if verify else "not verified", path)
         wrong = wrong or Presence(weights, "wrong", path, problem)
@@ -119,6 +118,26 @@ def packaged(file: str) -> Path | None:
     if (here.parent / "pyproject.toml").is_file():
         places.append(here.parent / "weights" / file)
     return next((path for path in places if path.is_file()), None)
+
+
+def bundled_problem(name: str) -> str:
+    """Return what is wrong with a file that the package carries, with the way out; empty if nothing is.
+
+    Every byte is covered, those of the tensors too, which safetensors' own checks leave out.
+    """
+    try:
+        path = bundled(name)
+        right = sha256_of(path) == BUNDLED[name]
+    except WeightsError as error:
+        return str(error)
+    except OSError as error:
+        return f"{name}.safetensors: cannot be read ({error.strerror}); reinstall codeformer"
+    return "" if right else f"{shown(path)}: is damaged, by its SHA-256; reinstall codeformer"
+
+
+def bundled_problems() -> list[str]:
+    """Return what is wrong with the files that the package carries, one line for each that is damaged or missing."""
+    return [problem for name in BUNDLED if (problem := bundled_problem(name))]
 
 
 @dataclass(frozen=True)
@@ -203,41 +222,20 @@ def _places(weights: Weights, root: Path) -> list[Path]:
 # --- whether they are right --------------------------------------------------------------------------------------
 
 
-def _problem(weights: Weights, path: Path, root: Path) -> str:
+def _problem(weights: Weights, path: Path) -> str:
     """Why the file is not the published one, with the way out; empty if it is. Hashes it once for each change."""
     again = f"delete it and run: codeformer download {weights.name}"
     try:
         status = path.stat()
         if status.st_size != weights.size:
             return f"{shown(path)}: has {status.st_size} bytes instead of {weights.size}; {again}"
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
-        known = _read_cache(root)
-        entry = known.get(key)
-        if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
-            digest = entry[2]
-        else:
-            digest = sha256_of(path)
-            if time.time() - status.st_mtime > _JUST_NOW:
-                _write_cache(root, {**known, key: [*stamp, digest]})
+        digest = digest_of(path)
     except OSError as error:
         return f"{shown(path)}: cannot be read ({error.strerror}); check its permissions"
     if digest == weights.sha256:
         return ""
     doubt = f" ({weights.note})" if weights.note else ""
     return f"{shown(path)}: is damaged or not the published file by its SHA-256{doubt}; {again}"
-
-
-def _read_cache(root: Path) -> dict[str, object]:
-    try:
-        known = json.loads((root / _CACHE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write_cache(root: Path, known: dict[str, object]) -> None:
-    with suppress(OutputError):  # hashing again next time is all that it costs
-        write_atomic(root / _CACHE, json.dumps(known, indent=0, sort_keys=True).encode())
 
 
 # --- getting them ------------------------------------------------------------------------------------------------

@@ -99,10 +99,11 @@ def globals_of(data: BinaryIO | bytes) -> Iterator[str]:
     Raises:
         ValueError: this is no pickle, or it is cut off.
     """
+    bounded: Any = _Bounded(data)
     memo: dict[int, object] = {}
     recent: list[object] = []  # what the latest opcodes pushed, texts as they are
     try:
-        for opcode, argument, _ in pickletools.genops(_Bounded(data)):
+        for opcode, argument, _ in pickletools.genops(bounded):
             name = opcode.name
             if name in ("GLOBAL", "INST"):
                 yield _usual_name(*str(argument).split(" ", 1))

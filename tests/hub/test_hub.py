@@ -517,7 +517,7 @@ def test_a_verified_file_is_hashed_once_for_each_change(
         hashed.append(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(hub, "sha256_of", counting)
+    monkeypatch.setattr("codeformer.hub.verified.sha256_of", counting)
     root = tmp_path / "root"
     path = put(root / "CodeFormer" / "codeformer.pth")
     os.utime(path, (1e9, 1e9))
@@ -533,7 +533,7 @@ def test_a_verified_file_is_hashed_once_for_each_change(
     with pytest.raises(WeightsError):
         hub.find("codeformer", root)
     for rubbish in (b"{", b"[]", b'{"x": 1}', b"\xff"):
-        (root / ".verified.json").write_bytes(rubbish)
+        (tmp_path / "cache" / "codeformer" / "verified.json").write_bytes(rubbish)
         put(path)
         assert hub.find("codeformer", root)
 
@@ -543,6 +543,50 @@ def test_verifying_works_where_nothing_can_be_remembered(small: object, tmp_path
     os.utime(path, (1e9, 1e9))
     (tmp_path / "root").write_bytes(b"no folder")
     assert hub.find("codeformer", tmp_path / "root")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and links")
+@pytest.mark.parametrize("lie", ["beside the weights", "writable by all", "a link", "old times"])
+def test_a_cache_is_no_proof(small: object, tmp_path: Path, lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of zeros with an entry that says that it is right."""
+    root = tmp_path / "root"
+    cache = tmp_path / "cache" / "codeformer" / "verified.json"
+    path = put(root / "CodeFormer" / "codeformer.pth")
+    os.utime(path, (1e9, 1e9))
+    assert hub.find("codeformer", root) and cache.is_file()
+    assert list((root).rglob("*")) == [root / "CodeFormer", path], "listing writes nothing beside the weights"
+    with path.open("r+b") as file:  # in place: the same file, of the same size
+        file.write(bytes(1000))
+    os.utime(path, (1e9, 1e9))
+    if lie != "old times":
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+        digest = next(entry.sha256 for entry in hub.WEIGHTS if entry.name == "codeformer")
+        text = json.dumps({str(path.resolve()): [*stamp, digest]})
+        if lie == "beside the weights":
+            (root / ".verified.json").write_text(json.dumps({str(path.resolve()): [*stamp[:2], digest]}))
+        elif lie == "writable by all":
+            cache.write_text(text)
+            cache.chmod(0o666)
+        else:
+            (tmp_path / "elsewhere").write_text(text)
+            cache.unlink()
+            cache.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WeightsError, match="damaged"):
+        hub.find("codeformer", root)
+    if lie == "a link":
+        assert (tmp_path / "elsewhere").read_text() == text, "and it is not written through"
+
+
+def test_a_flipped_bit_of_a_bundled_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.bundled_problems() == [], "after replacing a file, write its sha256sum into hub/catalogue.py"
+    content = bytearray(hub.bundled("compact").read_bytes())
+    content[len(content) // 2] ^= 1  # in a tensor: safetensors reads it
+    target = tmp_path / "compact.safetensors"
+    target.write_bytes(content)
+    right = hub.bundled
+    monkeypatch.setattr(hub, "bundled", lambda name: target if name == "compact" else right(name))
+    assert hub.bundled_problems() == [f"{target}: is damaged, by its SHA-256; reinstall codeformer"]
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------
