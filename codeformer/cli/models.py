@@ -67,7 +67,7 @@ def _row(presence: hub.Presence) -> dict[str, Any]:
 
 def _bundled_row(name: str, group: str) -> dict[str, Any]:
     try:
-        path, problem = hub.bundled(name), hub.bundled_problem(name)
+        path, problem = hub.bundled(name), hub.bundled_problem(f"{name}.safetensors")
     except WeightsError as error:
         path, problem = None, str(error)
     return {

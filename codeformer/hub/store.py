@@ -120,24 +120,24 @@ def packaged(file: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def bundled_problem(name: str) -> str:
+def bundled_problem(file: str) -> str:
     """Return what is wrong with a file that the package carries, with the way out; empty if nothing is.
 
     Every byte is covered, those of the tensors too, which safetensors' own checks leave out.
     """
+    path = packaged(file)
+    if path is None:
+        return f"this installation carries no {file}; reinstall codeformer"
     try:
-        path = bundled(name)
-        right = sha256_of(path) == BUNDLED[name]
-    except WeightsError as error:
-        return str(error)
+        right = sha256_of(path) == BUNDLED[file]
     except OSError as error:
-        return f"{name}.safetensors: cannot be read ({error.strerror}); reinstall codeformer"
+        return f"{shown(path)}: cannot be read ({error.strerror}); reinstall codeformer"
     return "" if right else f"{shown(path)}: is damaged, by its SHA-256; reinstall codeformer"
 
 
 def bundled_problems() -> list[str]:
     """Return what is wrong with the files that the package carries, one line for each that is damaged or missing."""
-    return [problem for name in BUNDLED if (problem := bundled_problem(name))]
+    return [problem for file in BUNDLED if (problem := bundled_problem(file))]
 
 
 @dataclass(frozen=True)

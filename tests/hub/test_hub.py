@@ -584,8 +584,8 @@ def test_a_flipped_bit_of_a_bundled_file_is_noticed(tmp_path: Path, monkeypatch:
     content[len(content) // 2] ^= 1  # in a tensor: safetensors reads it
     target = tmp_path / "compact.safetensors"
     target.write_bytes(content)
-    right = hub.bundled
-    monkeypatch.setattr(hub, "bundled", lambda name: target if name == "compact" else right(name))
+    right = hub.packaged
+    monkeypatch.setattr(hub, "packaged", lambda file: target if file == target.name else right(file))
     assert hub.bundled_problems() == [f"{target}: is damaged, by its SHA-256; reinstall codeformer"]
 
 
@@ -595,6 +595,7 @@ def test_a_flipped_bit_of_a_bundled_file_is_noticed(tmp_path: Path, monkeypatch:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed package's folder of bundled weights."""
+    monkeypatch.setitem(hub.BUNDLED, "compact.safetensors", hashlib.sha256(CONTENT[:1000]).hexdigest())
     monkeypatch.setattr(hub, "__file__", str(tmp_path / "site-packages" / "codeformer" / "hub" / "store.py"))
     return put(tmp_path / "site-packages" / "codeformer" / "weights" / "compact.safetensors").parent
 
