@@ -229,7 +229,7 @@ class Restorer:
             InputError: the picture cannot be read, or is no such array.
             UsageError: an option is out of range.
             RestorationError: the network's output is not finite, the task cannot be done on this picture, or the
-                process was forked after this object's first use.
+                process was forked after this object was made.
             OutOfMemoryError: not even one face fits.
         """
         engine = self._with(w, choices, landmarks)

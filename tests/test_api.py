@@ -120,14 +120,14 @@ process.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize(("use", "answer"), [("used", "was used before the process was forked"), ("loaded", "1")])
-def test_a_model_that_was_used_before_a_fork_says_so_at_once(
-    small_model_path: Path, portrait: np.ndarray, tmp_path: Path, use: str, answer: str
+@pytest.mark.parametrize("use", ["used", "loaded"])
+def test_a_model_that_was_loaded_before_a_fork_says_so_at_once(
+    small_model_path: Path, portrait: np.ndarray, tmp_path: Path, use: str
 ) -> None:
     np.save(tmp_path / "picture.npy", portrait)
     command = [sys.executable, "-c", FORKING, str(small_model_path), str(tmp_path / "picture.npy"), use]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert answer in done.stdout, done.stderr
+    assert "was loaded before the process was forked" in done.stdout, done.stderr
 
 
 # ------------------------------------------------------------------------------------- paths, images, several at a time

@@ -133,9 +133,9 @@ def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Genera
     others go on.
 
     Raises:
-        RestorationError: the engine was used before this process was forked.
+        RestorationError: the engine was loaded before this process was forked.
     """
-    engine.restorer.claim()  # before the detector, whose threads did not come along either
+    engine.restorer.require_own_process()  # before the detector, whose threads did not come along either
     begun = calls_ahead((partial(_begin, job, engine) for job in jobs), ahead)
     with closing(begun):
         for window in in_batches(begun, lambda item: len(item.aligned), engine.restorer.batch_size, _is_full):

@@ -81,20 +81,18 @@ class FaceRestorer:
         )
         self.size = int(net.config.img_size)
         self.batch_size = batch_size or _pick_batch_size(self.device)
-        self._process: int | None = None  # that began to use it
+        self._process = os.getpid()
 
-    def claim(self) -> None:
-        """Say that this process begins to use the networks.
+    def require_own_process(self) -> None:
+        """Raise an error in a process that was forked after the network was loaded.
 
         Raises:
-            RestorationError: another process did, of which this one is a fork. PyTorch's threads do not come along, so
-                the first network would wait for them for ever.
+            RestorationError: this is such a process. PyTorch's threads, which loading began, did not come along, so
+                that the first network would wait for them for ever.
         """
-        if self._process is None:
-            self._process = os.getpid()
         if self._process != os.getpid():
             raise RestorationError(
-                f"this model was used before the process was forked (in process {self._process}), and cannot be used "
+                f"this model was loaded before the process was forked (in process {self._process}), and cannot be used "
                 "here; load it in each worker, or start workers with spawn (see docs/servers.md)"
             )
 
@@ -170,7 +168,7 @@ class FaceRestorer:
 
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """``run`` over slices of ``items`` that fit; a smaller size that was found is kept for later calls."""
-        self.claim()
+        self.require_own_process()
         results: list[_T] = []
         start = 0
         while start < len(items):
