@@ -204,6 +204,11 @@ class Restorer:
         """Where the network runs."""
         return str(self._engine.restorer.device)
 
+    @property
+    def precision(self) -> str:
+        """The network's arithmetic: fp32, bf16 or fp16."""
+        return str(self._engine.restorer.precision)
+
     def restore(
         self,
         picture: Source,

@@ -21,11 +21,18 @@ from codeformer.memory import keep_freed_memory
 
 def program(argv: Sequence[str]) -> ExitCode:
     """Run the command that the words ask for. Raises CodeFormerError; argparse's own errors are SystemExit(2)."""
-    from codeformer.cli.parser import parse
+    from codeformer.cli.parser import build_parser, commands_of, parse
 
-    args = parse(argv)
+    args, words = parse(argv)
     quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", False)
-    if args.command not in ("models", "download"):
+    if getattr(args, "save_config", None):
+        from codeformer.cli.settings import save
+
+        save(args.save_config, args.command, commands_of(build_parser())[args.command], words)
+        note = f"settings written; use them with: codeformer {args.command} --config {args.save_config}"
+        Console(quiet=quiet).note(note)
+        return ExitCode.OK
+    if args.command not in ("models", "download", "help", "completion"):
         check_process()
     with library_messages(Console(quiet=quiet, verbose=verbose)):
         return ExitCode(args.run(args))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from codeformer.cli.options import add_picture_options
+from codeformer.cli.options import add_picture_options, decimal
 from codeformer.cli.pictures import run_task
 from codeformer.errors import ExitCode
 from codeformer.tasks.colorize import Colorize
@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     group.add_argument(
         "--color_strength",
-        type=float,
+        type=decimal,
         default=_DEFAULT.strength,
         metavar="0-1",
         help="how much of the colour; 0 leaves the picture's own (default: %(default)g)",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
-from codeformer.cli.options import add_message_options
+from codeformer.cli.options import add_message_options, decimal
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, UsageError, WeightsError
 
@@ -66,7 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--seed", type=int, default=0, help="of degradations and masks (default: 0)")
     parser.add_argument(
-        "-w", "--w", type=float, nargs="+", default=[0.0, 0.5, 1.0], metavar="W", help="default: 0 0.5 1"
+        "-w", "--w", type=decimal, nargs="+", default=[0.0, 0.5, 1.0], metavar="W", help="default: 0 0.5 1"
     )
     parser.add_argument("--adain", choices=("auto", "on", "off"), default="auto", help="default: as the file was made")
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from codeformer.cli.options import add_picture_options
+from codeformer.cli.options import add_picture_options, decimal
 from codeformer.cli.pictures import run_task
 from codeformer.errors import ExitCode
 from codeformer.tasks.inpaint import Inpaint
@@ -64,7 +64,7 @@ def _add_mask_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--mask_tolerance",
-        type=float,
+        type=decimal,
         default=_DEFAULT.tolerance,
         metavar="0-255",
         help="how far paint may be from its colour (default: %(default)g)",

@@ -58,16 +58,41 @@ def parse_landmarks(text: str) -> tuple[tuple[float, float], ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def decimal(text: str) -> float:
+    """Read a number as an argparse type; ``0,7`` is ``0.7``, as half of the world writes it."""
+    try:
+        return float(text.replace(",", ".", 1) if "." not in text else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number: write it like 0.7") from None
+
+
+def group_of(parser: argparse.ArgumentParser, title: str) -> argparse._ActionsContainer:
+    """Return the parser's group of this title. ``--help`` shows the groups in the order in which they were made."""
+    for group in parser._action_groups:
+        if group.title == title:
+            return group
+    return parser.add_argument_group(title)
+
+
 def add_input_options(parser: argparse.ArgumentParser, what: str = "pictures or folders") -> None:
-    """-i/--input_path, repeatable and with several values."""
-    parser.add_argument(
-        "-i", "--input_path", nargs="+", action="extend", type=Path, required=True, metavar="PATH", help=what
+    """Add the inputs, which may stand alone or after -i/--input_path; `codeformer.cli.parser` puts them together."""
+    group = group_of(parser, "input")
+    group.add_argument("paths", nargs="*", type=Path, metavar="PATH", help=what)
+    group.add_argument(
+        "-i",
+        "--input_path",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="the same; repeatable",
     )
 
 
 def add_max_pixels_option(parser: argparse.ArgumentParser) -> None:
     """Add --max_pixels to a command that reads pictures."""
-    parser.add_argument(
+    group_of(parser, "input").add_argument(
         "--max_pixels",
         type=number_or("auto"),
         default=None,
@@ -88,7 +113,7 @@ def add_weights_folder_option(parser: argparse.ArgumentParser) -> None:
 
 def add_recursive_option(parser: argparse.ArgumentParser) -> None:
     """Add --recursive."""
-    parser.add_argument("--recursive", action="store_true", help="folders within folders too")
+    group_of(parser, "input").add_argument("--recursive", action="store_true", help="folders within folders too")
 
 
 def add_device_options(group: argparse._ActionsContainer, *, precision: bool = True) -> None:
@@ -116,32 +141,35 @@ def add_format_options(group: argparse._ActionsContainer) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --weights_dir, --device, --precision, --batch_size, --detection_model."""
-    group = parser.add_argument_group("models")
-    group.add_argument(
+    """Add --model, and what decides how fast it runs, and where."""
+    group_of(parser, "quality").add_argument(
         "--model",
         default="auto",
         metavar="NAME|FILE",
-        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file",
+        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file "
+        "(default: auto)",
     )
+    group = group_of(parser, "speed")
     add_device_options(group)
     group.add_argument(
         "--batch_size", type=number_or("auto"), default=None, metavar="auto|N", help="faces at a time (default: auto)"
     )
-    add_detector_option(group)
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """Which faces are worked on, and how they are masked."""
-    group = parser.add_argument_group("faces")
+    group = group_of(parser, "faces")
+    add_detector_option(group)
     group.add_argument(
         "--det_threshold",
-        type=float,
+        type=decimal,
         default=DEFAULT_THRESHOLD,
         metavar="0-1",
         help="least score of a face (default: %(default)g)",
     )
-    group.add_argument("--min_face_size", type=float, default=0.0, metavar="PIXELS", help="leave smaller faces alone")
+    group.add_argument(
+        "--min_face_size", type=decimal, default=0.0, metavar="PIXELS", help="leave smaller faces alone (default: 0)"
+    )
     group.add_argument("--max_faces", type=int, metavar="N", help="only the N largest faces")
     group.add_argument("--only_center_face", action="store_true", help="only the face nearest the centre")
     group.add_argument(
@@ -182,30 +210,45 @@ def add_canvas_options(parser: argparse.ArgumentParser, upscale: float | None) -
         parser: gets the options.
         upscale: the scale without ``--upscale``; None for 1, or 2 where an upsampler is asked for.
     """
-    group = parser.add_argument_group("background")
+    group = group_of(parser, "quality")
     default = "1, with an upsampler 2" if upscale is None else f"{upscale:g}"
     group.add_argument(
-        "-s", "--upscale", type=float, default=upscale, metavar="1-4", help=f"scale of the result (default: {default})"
+        "-s",
+        "--upscale",
+        type=decimal,
+        default=upscale,
+        metavar="1-4",
+        help=f"scale of the result (default: {default})",
     )
     group.add_argument(
-        "--bg_upsampler", default=None, metavar="NAME|FILE", help="realesrgan, or a super-resolution file; else Lanczos"
+        "--bg_upsampler",
+        default=None,
+        metavar="NAME|FILE",
+        help="realesrgan, or a super-resolution file (default: none, Lanczos)",
     )
     group.add_argument("--face_upsample", action="store_true", help="upsample restored faces too, where it adds detail")
-    group.add_argument(
-        "--bg_tile", type=number_or("auto"), default=None, metavar="auto|N|0", help="tile in pixels, 0 for none"
+    group_of(parser, "speed").add_argument(
+        "--bg_tile",
+        type=number_or("auto"),
+        default=None,
+        metavar="auto|N|0",
+        help="side of an upsampler's tile in pixels, 0 for no tiles (default: auto, by the memory)",
     )
-    group.add_argument("--draw_box", action="store_true", help="draw the numbered face boxes into the result")
+    group_of(parser, "output").add_argument(
+        "--draw_box", action="store_true", help="draw the numbered face boxes into the result"
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where results go, for subcommands that write pictures."""
-    group = parser.add_argument_group("output")
+    group = group_of(parser, "output")
     group.add_argument(
         "-o",
         "--output_path",
         type=Path,
-        metavar="DIR",
-        help="default: results/<input name>_<w>; for other tasks than restore, with the task's name; - for stdout",
+        metavar="DIR|FILE",
+        help="a folder, or for a single picture the result's file, such as out.png; - for stdout (default: the folder "
+        "results/<input name>_<w>; for other tasks than restore, with the task's name)",
     )
     group.add_argument("--suffix", metavar="TEXT", help="added to the names of restored pictures")
     add_format_options(group)
@@ -222,7 +265,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_resume_options(parser: argparse.ArgumentParser) -> None:
     """--resume (default) and --overwrite."""
-    group = parser.add_mutually_exclusive_group()
+    group = group_of(parser, "output").add_mutually_exclusive_group()
     group.add_argument(
         "--resume", dest="resume", action="store_true", default=True, help="skip what is already done (default)"
     )
@@ -233,7 +276,7 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:
     """--quiet and --verbose, which every subcommand has."""
-    group = parser.add_mutually_exclusive_group()
+    group = group_of(parser, "messages and settings").add_mutually_exclusive_group()
     group.add_argument("--quiet", action="store_true", help="only errors on stderr")
     group.add_argument("--verbose", action="store_true", help="more on stderr; a traceback with unexpected errors")
 
@@ -241,10 +284,10 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
     """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
     or_by_model = ", unless the model wants another" if by_model else ""
-    parser.add_argument(
+    group_of(parser, "quality").add_argument(
         "-w",
         "--fidelity_weight",
-        type=float,
+        type=decimal,
         default=None if by_model else default_w,
         metavar="0-1",
         help=f"0: the most beautiful face, 1: the most faithful (default: {default_w:g}{or_by_model})",
@@ -270,14 +313,14 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
+    add_output_options(parser)
+    add_watch_option(group_of(parser, "input"))
+    add_json_option(group_of(parser, "output"))
+    add_resume_options(parser)
+    add_face_options(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
     add_model_options(parser)
-    add_face_options(parser)
     add_canvas_options(parser, task.default_upscale)
-    add_output_options(parser)
-    add_watch_option(parser)
-    add_json_option(parser)
-    add_resume_options(parser)
     add_message_options(parser)
 
 

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+import difflib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from codeformer import __version__
-from codeformer.cli import align, colorize, download, evaluate, inpaint, models, restore, train, upscale, video
+from codeformer.cli import (
+    align,
+    colorize,
+    completion,
+    doctor,
+    download,
+    evaluate,
+    inpaint,
+    models,
+    restore,
+    train,
+    upscale,
+    video,
+)
+from codeformer.cli import help as topics
+from codeformer.cli.options import group_of
+from codeformer.cli.settings import words_of
 from codeformer.errors import UsageError
 from codeformer.files.atomic import shown
+from codeformer.files.paths import is_file
 
 #: Each adds its subcommand, in the order of ``codeformer --help``.
-_MODULES = (restore, colorize, inpaint, video, upscale, download, models, train, evaluate, align)
+_MODULES = (
+    *(restore, colorize, inpaint, video, upscale, download, models, train, evaluate, align),
+    *(doctor, topics, completion),
+)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Wraps descriptions, and leaves the examples at the end as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,22 +50,58 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["allow_abbrev"] = False
+        kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong with the words, escaped, and end with the code for wrong usage."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: error: {shown(' '.join(message.splitlines()))}\n")
+        """Say in one line what is wrong with the words, and end with the code for wrong usage."""
+        line = shown(" ".join(message.splitlines()))
+        self.exit(2, f"codeformer: error: {line} (see: {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every subcommand. Cheap: PyTorch and OpenCV are not imported."""
-    parser = Parser(prog="codeformer", description="Restore, colorize and inpaint faces in pictures and films.")
+    parser = Parser(
+        prog="codeformer",
+        description="Restore, colorize and inpaint faces in pictures and films.",
+        epilog="codeformer COMMAND --help shows a command's options, codeformer help its topics.",
+    )
     parser.add_argument("--version", action="version", version=f"codeformer {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for module in _MODULES:
         module.add_parser(subparsers)
+    for name, command in subparsers.choices.items():
+        command.epilog = topics.examples(name)
+        _finish(name, command)
     return parser
+
+
+def _finish(name: str, command: argparse.ArgumentParser) -> None:
+    """Add what all commands have, and what the environment says."""
+    if name not in ("train", "help", "completion"):  # train's --config is its preset
+        group = group_of(command, "messages and settings")
+        group.add_argument(
+            "--config", type=Path, metavar="FILE", help="options from a TOML file; codeformer help settings"
+        )
+        group.add_argument(
+            "--save_config", type=Path, metavar="FILE", help="write the options given here to FILE, and do nothing else"
+        )
+    for action in command._actions:
+        if action.dest == "device" and os.environ.get("CODEFORMER_DEVICE"):
+            action.default = os.environ["CODEFORMER_DEVICE"]
+    required = [a for a in command._actions if a.required and a.option_strings]
+    places = [a.metavar if a.nargs is None else f"{a.metavar} ..." for a in command._actions if not a.option_strings]
+    if len(command._actions) > 8:  # else argparse's own line is short enough
+        flags = [f"{a.option_strings[0]} {a.metavar or a.dest.upper()}" for a in required]
+        command.usage = " ".join([f"codeformer {name}", *flags, *map(str, places), "[options]"])
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """Return the parsers of the subcommands by their names."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    raise TypeError("a parser without subcommands")
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
@@ -53,21 +117,75 @@ def normalise(argv: Sequence[str]) -> list[str]:
     return result
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options of the command that the words ask for; films given to ``restore`` are ``video``'s.
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of the command that the words ask for, and its words with those of ``--config``.
+
+    Films that are given to restore are video's.
 
     Raises:
-        UsageError: pictures and films in one run.
+        CodeFormerError: pictures and films in one run; a settings file that cannot be read or does not fit.
         SystemExit: what argparse refuses or answers itself, after it has printed why.
     """
     words = normalise(argv)
     parser = build_parser()
-    args, unknown = parser.parse_known_args(words)
-    if args.command == "restore" and _is_video(args.input_path):
-        return parser.parse_args(["video", *(word for i, word in enumerate(words) if i != words.index("restore"))])
-    if unknown:
-        parser.parse_args(words)  # says which
-    return args
+    commands = commands_of(parser)
+    _check_command(parser, commands, words)
+    name, rest = (words[0], words[1:]) if words else ("", [])
+    if name not in commands:
+        if words:
+            parser.parse_args(words)  # --version, --help, or an option before the command
+        parser.error("no command: begin with codeformer restore photo.jpg")
+    args, whole = _parse(name, rest, commands)
+    if name == "restore" and _is_video(args.input_path):
+        args, whole = _parse("video", rest, commands)
+    return args, whole
+
+
+def _parse(
+    name: str, words: Sequence[str], commands: Mapping[str, argparse.ArgumentParser]
+) -> tuple[argparse.Namespace, list[str]]:
+    command = commands[name]
+    whole = [*_settings(name, words, commands), *words]
+    args, unknown = command.parse_known_args(whole)
+    args.command = name
+    stray = [word for word in unknown if word.startswith("-") and word != "-"]
+    if stray:
+        options = [option for action in command._actions for option in action.option_strings]
+        near = difflib.get_close_matches(stray[0].partition("=")[0], options, 1)
+        command.error(f"no option {stray[0]}{f'; did you mean {near[0]}?' if near else ''}")
+    if not hasattr(args, "paths"):
+        if unknown:
+            command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return args, whole
+    # argparse looks for inputs in one place: before the first option, or after the last
+    args.input_path = [*args.input_path, *args.paths, *map(Path, unknown)]
+    if not args.input_path and not args.save_config:
+        example = "film.mp4" if name == "video" else "photo.jpg"
+        command.error(f"no input: name pictures or folders, as in codeformer {name} {example}")
+    return args, whole
+
+
+def _settings(name: str, words: Sequence[str], commands: Mapping[str, argparse.ArgumentParser]) -> list[str]:
+    """The words that ``--config`` stands for."""
+    if name == "train":
+        return []
+    finder = Parser(add_help=False, prog=commands[name].prog)
+    finder.add_argument("--config", type=Path)
+    file = finder.parse_known_args(list(words))[0].config
+    return [] if file is None else words_of(file, name, commands, words)
+
+
+def _check_command(
+    parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], words: Sequence[str]
+) -> None:
+    if not words or words[0].startswith("-") or words[0] in commands:
+        return
+    near = difflib.get_close_matches(words[0], commands, 1)
+    if near:
+        parser.error(f"no command {words[0]}; did you mean {near[0]}?")
+    if is_file(Path(words[0])):
+        parser.error(f"{words[0]} is a file, not a command: codeformer restore {words[0]}")
+    parser.error(f"no command {words[0]}; there are {', '.join(commands)}")
 
 
 def _is_video(paths: Sequence[Path]) -> bool:

@@ -1,4 +1,4 @@
-"""What restore, colorize and inpaint do with their options: a run over files, a pipe, or a watched folder."""
+"""What restore, colorize and inpaint do with their options: a run over files, one file, a pipe, or a watched folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codeformer.cli.console import Console
+from codeformer.cli.one_file import into_file, result_file, take_file
 from codeformer.cli.options import run_options
 from codeformer.cli.streams import stdout_for_data
 from codeformer.errors import ExitCode, UsageError
@@ -17,6 +18,9 @@ PIPE = Path("-")
 
 def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
     """Work on every picture. Raises CodeFormerError when nothing can be done at all."""
+    file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
+    if file is not None:
+        take_file(file, args)
     options = run_options(args)
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output.output_path, args):
@@ -24,6 +28,8 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
 
         with stdout_for_data() as write:
             return picture_to(write, options, task, console)
+    if file is not None:
+        return into_file(options, file, task, console)
     if args.watch:
         from codeformer.run.watch import watch
 

@@ -16,6 +16,8 @@ from codeformer.cli.options import (
     add_message_options,
     add_recursive_option,
     add_resume_options,
+    decimal,
+    group_of,
     number_or,
 )
 from codeformer.cli.pictures import is_pipe
@@ -34,18 +36,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
-    parser.add_argument(
+    output = group_of(parser, "output")
+    output.add_argument(
         "-o", "--output_path", type=Path, required=True, metavar="FOLDER", help="where results go; - for stdout"
     )
-    parser.add_argument("-s", "--upscale", type=float, default=4.0, metavar="S", help="factor (default: %(default)g)")
-    parser.add_argument("--model", default="realesrgan", metavar="realesrgan|FILE", help="default: %(default)s")
-    parser.add_argument(
-        "--tile", type=number_or("auto"), default=None, metavar="auto|N|0", help="pixels of a tile's side; 0: no tiles"
-    )
-    add_device_options(parser)
-    add_format_options(parser)
-    add_json_option(parser)
+    add_format_options(output)
+    add_json_option(output)
     add_resume_options(parser)
+    quality, speed = group_of(parser, "quality"), group_of(parser, "speed")
+    quality.add_argument(
+        "-s", "--upscale", type=decimal, default=4.0, metavar="S", help="factor (default: %(default)g)"
+    )
+    quality.add_argument(
+        "--model",
+        default="realesrgan",
+        metavar="realesrgan|FILE",
+        help="the published files, or any file that spandrel knows (default: %(default)s)",
+    )
+    add_device_options(speed)
+    speed.add_argument(
+        "--tile",
+        type=number_or("auto"),
+        default=None,
+        metavar="auto|N|0",
+        help="side of a tile in pixels, 0 for no tiles (default: auto, by the memory)",
+    )
     add_message_options(parser)
     parser.set_defaults(run=run)
 

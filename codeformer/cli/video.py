@@ -18,6 +18,7 @@ from codeformer.cli.options import (
     add_model_options,
     add_resume_options,
     face_work,
+    group_of,
 )
 from codeformer.errors import ExitCode
 from codeformer.tasks.table import TASKS
@@ -33,22 +34,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser("video", help="restore the faces in films", description=_DESCRIPTION)
     add_input_options(parser, "films, folders of films, or a folder or pattern (frame_%%05d.png) of frames")
-    add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
-    _add_film_options(parser)
-    add_model_options(parser)
-    add_face_options(parser)
-    add_canvas_options(parser, None)
+    _add_output_options(parser)
     add_resume_options(parser)
+    _add_film_options(parser)
+    add_face_options(parser)
+    add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
+    add_model_options(parser)
+    add_canvas_options(parser, None)
     add_message_options(parser)
     parser.set_defaults(run=run, task="restore")
 
 
-def _add_film_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("film")
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    group = group_of(parser, "output")
     group.add_argument(
-        "-o", "--output_path", type=Path, metavar="FILE|DIR", help="default: results/<name>_<w>/<name>.mp4"
+        "-o",
+        "--output_path",
+        type=Path,
+        metavar="FILE|DIR",
+        help="the film that is made, or its folder (default: results/<name>_<w>/<name>.mp4)",
     )
     group.add_argument("--suffix", metavar="TEXT", help="added to the name of the result")
+
+
+def _add_film_options(parser: argparse.ArgumentParser) -> None:
+    group = group_of(parser, "film")
     group.add_argument(
         "--temporal",
         default="auto",

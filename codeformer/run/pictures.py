@@ -49,11 +49,13 @@ def run_pictures(
     console: Messages,
     engine: Engine | None = None,
     listing: Listing | None = None,
+    where: Path | None = None,
 ) -> ExitCode:
     """Work on every input and write results and report.
 
     ``engine``: one that is already open, for callers that run several times. ``listing``: those of the inputs that are
-    to be done, where the caller has looked. An input that fails does not stop the
+    to be done, where the caller has looked. ``where``: what the summary names as the place of the results, instead of
+    the output folder. An input that fails does not stop the
     others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
     any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
     """
@@ -112,7 +114,7 @@ def run_pictures(
         if replaced:
             what = counted(len(replaced), "picture")
             console.note(f"earlier results of {what}, of other settings or inputs, were replaced; --suffix keeps both")
-    return conclude(tally, state, console, did=task.past, where=root, report=root / NAME)
+    return conclude(tally, state, console, did=task.past, where=where or root, report=root / NAME)
 
 
 def _beside_earlier(

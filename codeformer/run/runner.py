@@ -28,6 +28,7 @@ from codeformer.tasks.base import Task
 
 _OF_ONE_NAME = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR)
 _OF_ALL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", None))
+_AT_A_GLANCE = 10  # inputs whose errors are still on the screen when the run ends: they are not said again
 _NAMED = 100  # failures that the summary names; the report has them all
 
 T = TypeVar("T")
@@ -169,15 +170,19 @@ def conclude(
         report: the file that names every failure.
     """
     speed = f" ({counted(tally.faces, 'face')}, {tally.rate()})" if tally.faces else ""
-    parts = [f"{tally.done} of {tally.total} {did}{speed}"]
-    if tally.done_before:
-        parts.append(f"{tally.done_before} were done already (--overwrite does them again)")
+    if tally.done_before == tally.total > 0:
+        all_of_them = f"all {tally.total} were" if tally.total > 1 else "it was"
+        parts = [f"nothing to do: {all_of_them} done already (--overwrite does that again)"]
+    else:
+        parts = [f"{tally.done} of {tally.total} {did}{speed}"]
+        if tally.done_before:
+            parts.append(f"{tally.done_before} were done already (--overwrite does them again)")
     if tally.without_face:
         parts.append(f"{tally.without_face} without a face")
     if tally.failed:
         parts.append(f"{len(tally.failed)} failed")
     console.note(", ".join(parts) + (f"; results in {where}" if where else ""))
-    if len(tally.failed) > 1:
+    if len(tally.failed) > 1 and tally.total > _AT_A_GLANCE:
         for path, error in tally.failed[:_NAMED]:
             console.note(f"  failed: {naming(path, error)}")
         if len(tally.failed) > _NAMED:

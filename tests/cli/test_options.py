@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codeformer.cli import parser
 from codeformer.cli.options import face_work, run_options
-from codeformer.cli.parser import build_parser, normalise
+from codeformer.cli.parser import normalise
 from codeformer.errors import UsageError
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions, OutputOptions, RunOptions
 
@@ -58,7 +59,7 @@ def test_the_whole_range_is_accepted(w: float, upscale: float, threshold: float)
 
 
 def parse(*words: str) -> Any:
-    return build_parser().parse_args(normalise(words))
+    return parser.parse(words)[0]
 
 
 def test_dashes_and_underscores_are_the_same() -> None:

@@ -1,0 +1,68 @@
+"""``-o out.png``: the output path of a single picture may name the result's file instead of a folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from codeformer.cli.console import Console
+from codeformer.errors import ExitCode, UsageError
+from codeformer.files.atomic import unwritable
+from codeformer.files.paths import is_folder, same_file
+from codeformer.options import Extension, RunOptions
+from codeformer.tasks.base import Task
+
+_EXTENSIONS: dict[str, Extension] = {f".{ext}": ext for ext in get_args(Extension) if ext != "same"}
+_EXTENSIONS |= {".jpeg": "jpg", ".tif": "tiff"}
+
+
+def result_file(output: Path | None, inputs: list[Path]) -> Path | None:
+    """Return the output path if it names a picture and not a folder.
+
+    Raises:
+        UsageError: it names a picture, but there may be several results.
+    """
+    if output is None or output.suffix.lower() not in _EXTENSIONS or is_folder(output):
+        return None
+    if len(inputs) > 1 or is_folder(inputs[0]):
+        raise UsageError(f"--output_path {output}: names one picture, and there may be several results: give a folder")
+    return output
+
+
+def take_file(file: Path, args: argparse.Namespace) -> None:
+    """Set the options that a result's file stands for: its format, and nothing beside it.
+
+    Raises:
+        UsageError: an option that needs a folder; a file that is there, or is the input.
+    """
+    for flag in ("compare", "suffix", "watch"):
+        if getattr(args, flag):
+            raise UsageError(f"--{flag} needs a folder: --output_path {file} is the only file that is written")
+    if same_file(file, args.input_path[0]):
+        raise UsageError(f"--output_path {file}: is the input; choose another name")
+    if os.path.lexists(file) and args.resume:
+        raise UsageError(f"{file} is there: choose another --output_path, or --overwrite it")
+    args.output_path, args.only_final, args.ext = None, True, _EXTENSIONS[file.suffix.lower()]
+
+
+def into_file(options: RunOptions, file: Path, task: Task, console: Console) -> ExitCode:
+    """Run in a folder of its own beside the file, and put the result in its place. Raises CodeFormerError."""
+    from codeformer.run.inputs import FINAL, RESTORED
+    from codeformer.run.pictures import run_pictures
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".codeformer-", dir=file.parent) as folder:
+            work = Path(folder) / "work"
+            inside = replace(options, output=replace(options.output, output_path=work))
+            code = run_pictures(inside, task, console, where=file)
+            made = [path for name in (FINAL, RESTORED) for path in (work / name).glob("*")]
+            if code is ExitCode.OK and made:
+                made[0].replace(file)
+    except OSError as error:
+        raise unwritable(file, error) from error
+    return code
