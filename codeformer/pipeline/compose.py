@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Mask
+from codeformer.arrays import Crop, Mask, Samples
 from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
 from codeformer.faces.face import Face
@@ -89,7 +90,8 @@ def compose(
             crops = [crop if tone is None else tone.of(crop) for crop, tone in zip(crops, tones, strict=True)]
     with clock.timed("paste"):
         if before.space is not None:
-            crops = [before.space.from_srgb(crop) for crop in crops]
+            rest = [_enlarged(one.beyond, crop) for one, crop in zip(aligned, crops, strict=True)]
+            crops = [before.space.from_srgb(crop, more) for crop, more in zip(crops, rest, strict=True)]
         after = before
         if crops:
             after = replace_rgb(before, paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned))
@@ -110,6 +112,13 @@ def as_picture(picture: Picture, crop: Crop) -> Picture:
     return Picture(
         pixels, icc=picture.icc, cicp=picture.cicp, format=picture.format, grey=picture.grey, path=picture.path
     )
+
+
+def _enlarged(beyond: Samples | None, crop: Crop) -> Samples | None:
+    """Return the light beyond sRGB at a crop's size."""
+    if beyond is None or not beyond.any():
+        return None
+    return np.asarray(cv2.resize(beyond, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Composition) -> list[Mask]:

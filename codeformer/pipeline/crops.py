@@ -9,14 +9,14 @@ from functools import partial
 import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Matrix, Rgb
+from codeformer.arrays import Crop, Matrix, Rgb, Samples
 from codeformer.errors import InputError
 from codeformer.faces.align import crop_face, face_transform, scaled
 from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.images.alpha import visible
 from codeformer.images.colour import is_grey, to_grey
-from codeformer.images.space import in_srgb
+from codeformer.images.space import glance, in_srgb
 from codeformer.images.tone import tone_in
 from codeformer.options import FaceOptions, TonePolicy
 from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
@@ -33,6 +33,8 @@ class AlignedFace:
         matrix: (2, 3), the picture to the crop.
         crop: what the task sees of it, in sRGB.
         source: (S, S, 3), what the network gets.
+        beyond: (S, S, 3), light that the picture's space has and sRGB has not, which comes back with the face; None in
+            sRGB.
     """
 
     number: int
@@ -40,6 +42,7 @@ class AlignedFace:
     matrix: Matrix
     crop: FaceCrop
     source: Crop
+    beyond: Samples | None = None
 
 
 def find(study: Study, detector: Detector | None, options: FaceOptions, *, turned_views: bool = True) -> list[Face]:
@@ -65,7 +68,7 @@ def find(study: Study, detector: Detector | None, options: FaceOptions, *, turne
     space = study.picture.space
     seen = study.picture.rgb if study.seen is None else study.seen
     if space is not None:
-        seen = in_srgb(seen, space, np.uint8)
+        seen = in_srgb(seen, space, np.uint8) if turned_views else glance(seen, space)
     search = partial(
         find_faces,
         detector=detector,
@@ -133,7 +136,9 @@ def align(
     result = []
     for (number, face, matrix), own in zip(places, masks, strict=True):
         pixels = _whole_crop(rgb, size) if face is None else crop_face(rgb, matrix, size)
+        beyond = None
         if study.picture.space is not None:
+            beyond = study.picture.space.beyond_srgb(pixels)
             pixels = study.picture.space.to_srgb(pixels)
         crop = FaceCrop(pixels, study.picture.grey or is_grey(without_hole(pixels, own)), own, study.tone)
         source = task.prepare(crop)
@@ -141,7 +146,7 @@ def align(
             if study.tone is not None:  # the tone comes back afterwards; with it, a face looks like none in colour
                 source = to_grey(source)
             source = np.ascontiguousarray(source, dtype=np.float32)
-            result.append(AlignedFace(number, face, matrix, crop, source))
+            result.append(AlignedFace(number, face, matrix, crop, source, beyond))
     return result
 
 

@@ -78,6 +78,8 @@ def plan_encoding(
         endings = ", ".join(sorted(CONTAINERS))
         raise UsageError(f"--output_path: a film ends with {endings}, not {suffix or 'nothing'!r}")
     default = CONTAINERS[suffix.lower()][1]
+    if info.colour.is_hdr:  # 8 bits of PQ or HLG show bands
+        default = "libsvtav1" if suffix.lower() == ".webm" else "libx265"
     name = _ALIASES.get(codec or default, codec or default)
     try:
         encoder = av.Codec(name, "w")
@@ -107,7 +109,9 @@ def plan_encoding(
     if name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}
     if name == "libx265":
-        options["x265-params"] = "log-level=error"
+        options["x265-params"] = ":".join(["log-level=error", *(info.light.for_x265() if info.light else [])])
+    if name == "libsvtav1" and info.light is not None:
+        options["svtav1-params"] = ":".join(info.light.for_svtav1())
     width, height = (round(side * scale) for side in (info.width, info.height))
     across, down = _grain(chosen)
     return Encoding(
@@ -121,6 +125,21 @@ def plan_encoding(
         sample_aspect_ratio=info.sample_aspect_ratio,
         colour=info.colour,
     )
+
+
+def dimmed(encoding: Encoding, info: FilmInfo) -> list[str]:
+    """Return what an HDR film loses in this encoding, a line each."""
+    notes = []
+    bits = max(component.bits for component in av.VideoFormat(encoding.pix_fmt, 16, 16).components)
+    if info.colour.is_hdr and bits < 10:
+        notes.append(
+            f"HDR in 8 bits shows bands: {encoding.codec} writes {encoding.pix_fmt}; --codec hevc keeps 10 bits"
+        )
+    if info.light is not None and encoding.codec not in ("libx265", "libsvtav1"):
+        notes.append(
+            f"mastering display and light level are left out: only hevc and av1 keep them, not {encoding.codec}"
+        )
+    return notes
 
 
 def hard_to_play(encoding: Encoding) -> str:

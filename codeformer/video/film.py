@@ -20,7 +20,7 @@ from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemory
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.opening import read_regular
 from codeformer.files.paths import is_file
-from codeformer.images.picture import Picture, write_picture
+from codeformer.images.picture import Picture, as_srgb, write_picture
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import OutputOptions
 from codeformer.pipeline.clock import Clock
@@ -29,7 +29,7 @@ from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
 from codeformer.video.container import measured_duration
-from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, hard_to_play, plan_encoding
+from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, dimmed, hard_to_play, plan_encoding
 from codeformer.video.mux import Clip, mux
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
@@ -125,6 +125,8 @@ def _plan(options: FilmOptions, model: ModelFile, console: Messages) -> _Plan:
     check_encoding(encoding, CONTAINERS[output.suffix.lower()][0])
     if warning := hard_to_play(encoding):
         console.warning(f"{output}: {warning}")
+    for note in dimmed(encoding, film.info):
+        console.warning(f"{output}: {note}")
     task = TASKS["restore"]
     for note in model.notes:
         console.note(note)
@@ -274,7 +276,7 @@ def _restore_rest(
                 last_duration, until = frame.duration, frame.pts + frame.duration
                 notes.add(step.done)
                 if plan.options.save_frames is not None:
-                    _save_frame(plan.options.save_frames, frame.index, step.rgb)
+                    _save_frame(plan.options.save_frames, frame.index, step.rgb, frame.code)
                 faces += len(step.done.restored)
                 bar.update()
                 _tell(bar, faces, time.monotonic() - began)
@@ -347,12 +349,12 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
     console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on from there")
 
 
-def _save_frame(folder: Path, index: int, rgb: Rgb | None) -> None:
+def _save_frame(folder: Path, index: int, rgb: Rgb | None, code: bytes | None) -> None:
     target = folder / f"{index + 1:08}.png"
     if rgb is None:
         write_atomic(target, (folder / f"{index:08}.png").read_bytes(), below=folder)
     else:
-        write_picture(Picture(rgb), target, below=folder)
+        write_picture(Picture(rgb, cicp=code), target, below=folder)
 
 
 def _write_report(
@@ -424,7 +426,9 @@ def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
             done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"], Clock()))
             before = paste(Done(done.frame), engine, Clock())
             both = np.concatenate([before, paste(done, engine, Clock())], axis=1)
-            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder)
+            write_picture(
+                as_srgb(Picture(both, cicp=frame.code)), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder
+            )
             written += 1
     if not written:
         raise InputError(f"{options.source}: no frame could be read for the preview")

@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from codeformer.arrays import Rgb
+from codeformer.images.space import in_space, in_srgb, space_in
 
 UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
 # H.273 matrix -> libswscale's name for its coefficients; others (YCgCo, ICtCp...) are not conversions it offers
 _SWS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_BT709, _BT601 = 1, 6
+_BT709, _BT601, _BT2020 = 1, 6, 9
+_LINEAR, _HDR = 8, (16, 18)  # transfer curves; PQ and HLG
+_WIDE = (4, 9, 11, 12)  # primaries: NTSC of 1953, BT.2020, P3 for cinemas and for screens
 # What red and blue contribute to luma, by matrix
 _WEIGHTS = {
     1: (0.2126, 0.0722),
@@ -46,6 +49,21 @@ class Colour:
     range: int = LIMITED
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
+
+    @property
+    def code(self) -> bytes | None:
+        """The code points of colours that are not shown as sRGB's are: wide gamut, HDR, linear; else None."""
+        primaries = self.primaries
+        if primaries == UNSPECIFIED:
+            primaries = _BT2020 if self.matrix in (9, 10) or self.transfer in _HDR else _BT709
+        if primaries not in _WIDE and self.transfer not in (_LINEAR, *_HDR):
+            return None
+        return bytes((primaries, self.transfer, 0, 1))
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether white is not the brightest that there is (PQ, HLG)."""
+        return self.transfer in _HDR
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,11 @@ def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
     full = int(frame.color_range) == FULL or name.startswith("yuvj")
     if name.startswith("gray") and int(frame.color_range) != LIMITED:
         full = True
-    return Colour(matrix, FULL if full else LIMITED, int(context.color_primaries), int(context.color_trc))
+    primaries, transfer = (
+        own if (own := int(getattr(frame, name, UNSPECIFIED))) not in (0, UNSPECIFIED) else int(getattr(context, name))
+        for name in ("color_primaries", "color_trc")
+    )
+    return Colour(matrix, FULL if full else LIMITED, primaries, transfer)
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
@@ -96,6 +118,13 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
             return Orientation(False, a < 0, d < 0)
         return Orientation(True, c < 0, b < 0)
     return Orientation()
+
+
+def in_colours_of(rgb: Rgb, own: Colour, film: Colour) -> Rgb:
+    """Return a frame (H, W, 3) of other primaries or another transfer in the film's; what sRGB has not is cut off."""
+    theirs, ours = space_in(None, own.code), space_in(None, film.code)
+    rgb = rgb if theirs is None else in_srgb(rgb, theirs, np.uint16)
+    return rgb if ours is None else in_space(rgb, ours, np.uint16)
 
 
 def bits_of(frame: av.VideoFrame) -> int:

@@ -32,7 +32,8 @@ from codeformer.video.container import (
     video_stream,
 )
 from codeformer.video.fields import clock_after, filtered, filters_for, rate_after
-from codeformer.video.pixels import bits_of, colour_of, fit, orientation_of, resize, to_rgb
+from codeformer.video.light import light_of, unkept
+from codeformer.video.pixels import bits_of, colour_of, fit, in_colours_of, orientation_of, resize, to_rgb
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
 
 _Seen = tuple[Any, Shape]  # a decoded frame, and its shape at that moment
@@ -184,10 +185,11 @@ class FilmFile:
                 duration=duration,
                 sample_aspect_ratio=aspect,
                 colour=colour_of(frame, stream.codec_context),
+                light=light_of(frame),
                 bits=bits_of(frame),
                 codec=stream.codec_context.name,
                 pix_fmt=frame.format.name,
-                notes=tuple(self._notes(container, stream)),
+                notes=(*self._notes(container, stream), *unkept(frame)),
                 stream=film_streams(container).index(stream) + 1,
             )
 
@@ -211,6 +213,8 @@ class FilmFile:
             yield "is interlaced: its fields become whole frames, twice as many (--deinterlace off leaves them woven)"
         elif not self._filters and self._survey.interlaced:
             yield "is interlaced: its fields are restored as whole frames (--deinterlace auto makes frames of them)"
+        if self._survey.captions:
+            yield "its closed captions are left out"
 
     def _seek(self, container: Any, stream: Any, back: int) -> bool:
         """To the keyframe before ``start``, or ``back`` seconds earlier still; False if this film cannot seek."""
@@ -274,9 +278,12 @@ class FilmFile:
             if index < first - 1:
                 continue
             colour = colour_of(frame, stream.codec_context)
-            reading.recoloured += (colour.matrix, colour.range) != (self.info.colour.matrix, self.info.colour.range)
+            film = self.info.colour
+            reading.recoloured += (colour.matrix, colour.range, colour.code) != (film.matrix, film.range, film.code)
             orientation = orientation_of(frame)
             rgb = orientation.apply(to_rgb(frame, colour))
+            if colour.code != film.code:
+                rgb = in_colours_of(rgb, colour, film)
             # Pixels of another aspect become the film's
             stretch = (1 / shape.aspect if orientation.transpose else shape.aspect) / self.info.sample_aspect_ratio
             if (rgb.shape[1], rgb.shape[0]) != size or (stretch != 1 and len(self._survey.shapes) > 1):
@@ -293,7 +300,7 @@ class FilmFile:
                 rgb = before
             before = rgb
             if index >= first:
-                yield Frame(index, pts, duration, rgb, same)
+                yield Frame(index, pts, duration, rgb, same, self.info.colour.code)
 
     def _conclude(self, reading: _Reading) -> None:
         """Put what went wrong into words."""
@@ -312,7 +319,7 @@ class FilmFile:
             )
         if reading.recoloured:
             self.problems.append(
-                f"the film changes its colour matrix or range midway: {reading.recoloured} frames were converted"
+                f"the film changes its matrix, range or colours midway: {reading.recoloured} frames were converted"
             )
         if reading.retimed:
             self.problems.append(f"{reading.retimed} frames had timestamps out of order and were moved by a tick")
@@ -425,6 +432,6 @@ class Resampled:
             end = (frame.pts + frame.duration) * ratio
             while tick + Fraction(1, 2) <= end:  # the frame shown at the middle of the tick
                 if tick >= first:  # an equal frame brings the same array
-                    yield Frame(tick, tick, 1, frame.rgb, frame.rgb is before)
+                    yield replace(frame, index=tick, pts=tick, duration=1, same=frame.rgb is before)
                 before = frame.rgb
                 tick += 1

@@ -18,7 +18,6 @@ from codeformer.arrays import Crop, Rgb
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
 from codeformer.images.colour import to_grey
-from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
@@ -210,7 +209,7 @@ def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
 def _aligned(item: _Item, engine: Engine, clock: Clock) -> _Item:
     """Return the item with the crops of its chosen faces."""
     with clock.timed("align"):
-        study = Study(Picture(item.seen.frame.rgb), tone=engine.film_tone)
+        study = Study(item.seen.frame.picture(), tone=engine.film_tone)
         faces = [one.face for one in item.tracked]
         height, width = study.picture.rgb.shape[:2]
         numbers = choose(faces, engine.work.faces, width, height)
@@ -317,13 +316,13 @@ def find_in_frame(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
     """Return the frame with its faces; a frame equal to the one before has the same."""
     if frame.same and before is not None:
         return Seen(frame, before.faces)
-    faces = find(Study(Picture(frame.rgb)), engine.detector, engine.work.faces, turned_views=False)
+    faces = find(Study(frame.picture()), engine.detector, engine.work.faces, turned_views=False)
     return Seen(frame, tuple(faces))
 
 
 def paste(done: Done, engine: Engine, clock: Clock) -> Rgb:
     """Return the frame at the output's scale with its faces in place: (H, W, 3) of the film's depth."""
     faces = [one.face for one in done.tracked]
-    study = Study(Picture(done.frame.rgb))
+    study = Study(done.frame.picture())
     picture, _ = compose(study, faces, done.aligned, done.restored, engine.composition, clock)
     return picture.rgb

@@ -13,7 +13,8 @@ import numpy as np
 
 from codeformer.arrays import Rgb
 from codeformer.errors import InputError
-from codeformer.images.picture import SUFFIXES, read_picture
+from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture
+from codeformer.video.light import Light
 from codeformer.video.pixels import Colour, fit
 
 
@@ -31,6 +32,7 @@ class FilmInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     colour: Colour = field(default_factory=Colour)
     bits: int = 8
+    light: Light | None = None  # what an HDR film says of its brightness
     codec: str = ""
     pix_fmt: str = ""
     stream: int = 1  # which of the file's video streams, from 1
@@ -46,6 +48,11 @@ class Frame:
     duration: int  # ticks
     rgb: Rgb
     same: bool = False
+    code: bytes | None = None  # H.273's code points where the colours are not sRGB's
+
+    def picture(self) -> Picture:
+        """Return the frame as a picture."""
+        return Picture(self.rgb, cicp=self.code)
 
 
 class Film(Protocol):
@@ -103,7 +110,7 @@ class FrameFolder:
         before: Rgb | None = None
         self.problems = []
         for index in range(max(0, first - 1), len(self._paths)):
-            rgb = read_picture(self._paths[index]).rgb
+            rgb = as_srgb(read_picture(self._paths[index])).rgb  # the film is tagged BT.709, not as each picture is
             if rgb.shape[:2] != (self.info.height, self.info.width):
                 note = "the pictures are not all of one size: others are fitted into the first one's"
                 if note not in self.problems:

@@ -6,7 +6,6 @@ from contextlib import closing
 
 from codeformer.errors import InputError
 from codeformer.images.colour import is_grey
-from codeformer.images.picture import Picture
 from codeformer.images.tone import Tone, mean_tone, tone_in
 from codeformer.options import TonePolicy
 from codeformer.video.source import Film
@@ -32,7 +31,7 @@ def film_tone(film: Film, policy: TonePolicy) -> Tone | None:
             continue
         if frame is None:
             continue
-        picture = Picture(frame.rgb)
+        picture = frame.picture()
         tone = tone_in(picture, always=policy == "keep")
         if tone is not None:
             tones.append(tone)

@@ -210,7 +210,7 @@ def test_each_frame_has_the_colours_that_its_own_part_says(tmp_path: Path) -> No
     film = open_film(tmp_path / "a.ts")
     for frame in film.frames():
         assert np.abs(frame.rgb.reshape(-1, 3).mean(0) - (192, 48, 32)).max() < 4
-    assert any("colour matrix or range midway: 4 frames" in line for line in film.problems)
+    assert any("matrix, range or colours midway: 4 frames" in line for line in film.problems)
 
 
 def test_fonts_go_from_matroska_to_matroska_and_are_named_elsewhere(tmp_path: Path) -> None:
