@@ -82,6 +82,23 @@ def affinity() -> int:
         return os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, a container's or a limit's share of them."""
+    found = [1 << 33]  # where nothing says how much there is
+    with suppress(AttributeError, ValueError, OSError):
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            found.append(int(Path(path).read_text(encoding="ascii")))  # "max" is no number
+    with suppress(ImportError, AttributeError, OSError):
+        import resource  # not on Windows
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            found.append(soft)
+    return min(found)
+
+
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """The quotas, in cores, of the process's group and of those above it."""
     try:

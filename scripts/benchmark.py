@@ -391,8 +391,8 @@ def main() -> int:
 
     import torch
 
+    from codeformer.device import pick_device, pick_precision
     from codeformer.memory import keep_freed_memory
-    from codeformer.pipeline.restorer import pick_device, pick_precision
 
     keep_freed_memory()  # as the program does
     if args.threads:

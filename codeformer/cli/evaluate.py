@@ -128,8 +128,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Measure, and print the tables. Raises CodeFormerError."""
     _check(args)
     console = Console(quiet=args.quiet, verbose=args.verbose)
+    from codeformer.device import pick_device
     from codeformer.files.atomic import write_atomic
-    from codeformer.pipeline.restorer import pick_device
     from codeformer.train.data import list_faces
 
     for folder in (args.data, *(args.results or ())):

@@ -53,7 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> ExitCode:
     """Train, and print the weights file's path. Raises CodeFormerError."""
     started = time.monotonic()  # before PyTorch, whose import takes seconds
-    from codeformer.pipeline.restorer import is_out_of_memory
+    from codeformer.device import is_out_of_memory
     from codeformer.train.data import Folder
     from codeformer.train.loop import train
     from codeformer.train.networks import Files

@@ -271,7 +271,7 @@ class ResNetDetector(RetinaFace):
 
         import torch
 
-        from codeformer.models.state import read_state
+        from codeformer.models.state import load_into
 
         what = f"--detection_model {self.name}"
         network = require("facexlib.detection.retinaface", what, "facexlib").RetinaFace
@@ -279,13 +279,7 @@ class ResNetDetector(RetinaFace):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's about the argument by which facexlib asks for no weights
             net = network(network_name="resnet50", device=self._device)
-        try:
-            net.load_state_dict(read_state(path)[0], strict=True)
-        except (MemoryError, WeightsError):
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{path} does not hold the weights of {self.name}: {reason}") from error
+        load_into(net, path, of=self.name)
         self._net = net.eval()
 
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:

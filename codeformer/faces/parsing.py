@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codeformer.arrays import Bits, Crop, Labels, Mask
-from codeformer.errors import OutOfMemoryError, UsageError, WeightsError
+from codeformer.errors import UsageError, WeightsError
 from codeformer.extras import require
 from codeformer.faces.paste import border_ramp, smooth_step
 
@@ -133,52 +133,31 @@ class NetworkParser:
     def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
         import torch
 
-        from codeformer.models.state import read_state
+        from codeformer.models.state import load_into
 
         self.name = name
         self._layout = LAYOUTS[name]
         self._device = torch.device(device)
         net = self._layout.build()
-        try:
-            net.load_state_dict(read_state(path)[0], strict=True)
-        except (MemoryError, WeightsError):
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{path} does not hold the weights of {name}: {reason}") from error
+        load_into(net, path, of=name)
         self._net = net.eval().to(self._device)
 
     def __call__(self, crops: Sequence[Crop]) -> list[Mask]:
-        masks: list[Mask] = []
-        step = _BATCH
-        while len(masks) < len(crops):
-            batch = crops[len(masks) : len(masks) + step]
-            labels = self._labels(batch)
-            if labels is None:  # out of memory
-                if step == 1:
-                    raise OutOfMemoryError(f"no memory to parse one face with {self.name}: give --parsing none")
-                step //= 2
-                continue
-            masks += [face_mask(one, self._layout.face) for one in labels]
-        return masks
+        """Return where each crop shows its face; see :class:`Parser`."""
+        from codeformer.device import in_fitting_batches
 
-    def _labels(self, crops: Sequence[Crop]) -> Labels | None:
-        """(B, 512, 512) label numbers; None when the device's memory does not take that many."""
+        refused = f"no memory to parse one face with {self.name}: give --parsing none"
+        labels, _ = in_fitting_batches(self._labels, crops, _BATCH, self._device, refused)
+        return [face_mask(one, self._layout.face) for one in labels]
+
+    def _labels(self, crops: Sequence[Crop]) -> list[Labels]:
+        """Return the label numbers of each crop, (512, 512)."""
         import torch
 
-        from codeformer.pipeline.restorer import is_out_of_memory
-
         x = np.stack([_normalised(crop, self._layout) for crop in crops])  # (B, 3, 512, 512)
-        try:
-            with torch.inference_mode():
-                scores = self._net(torch.from_numpy(x).to(self._device))[0]  # (B, 19, 512, 512)
-                return scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        if self._device.type == "cuda":  # outside of the handler, where no traceback keeps the failed batch alive
-            torch.cuda.empty_cache()
-        return None
+        with torch.inference_mode():
+            scores = self._net(torch.from_numpy(x).to(self._device))[0]  # (B, 19, 512, 512)
+            return list(scores.argmax(dim=1).to(torch.uint8).cpu().numpy())
 
 
 def _normalised(crop: Crop, layout: Layout) -> NDArray[np.float32]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from codeformer.environment import memory
 
 # What `codeformer restore` takes for a picture without a face, in bytes for a pixel of the input: 16 for the input and
 # 8 for each pixel of the output. Measured for 12500x8000 pixels in RGB, less the 0.45 GB that any run takes: 2.3 GB at
@@ -28,23 +27,6 @@ def most_pixels(upscale: float = 1.0) -> int:
         upscale: how much larger the result's sides are.
     """
     return min(_MOST, int(_SHARE * memory() / (_INPUT + _OUTPUT * max(1.0, upscale) ** 2)))
-
-
-def memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, a container's or a limit's share of them."""
-    found = [1 << 33]  # where nothing says how much there is
-    with suppress(AttributeError, ValueError, OSError):
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            found.append(int(Path(path).read_text(encoding="ascii")))  # "max" is no number
-    with suppress(ImportError, AttributeError, OSError):
-        import resource  # not on Windows
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            found.append(soft)
-    return min(found)
 
 
 def least_bytes(kind: str, head: bytes, image: Any) -> int:

@@ -78,8 +78,14 @@ def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
     return state
 
 
-def load_into(net: nn.Module, path: Path, *, partial: bool = False) -> None:
-    """Load a file's tensors into `net`; with `partial`, those that it holds of `net`'s, and at least one.
+def load_into(net: nn.Module, path: Path, *, partial: bool = False, of: str = "") -> None:
+    """Load a file's tensors into a network.
+
+    Args:
+        net: gets the tensors.
+        path: the weights file, ours or another project's.
+        partial: take those that the file holds of the network's, and at least one; else it must hold all of them.
+        of: name of the network, for the message.
 
     Raises:
         WeightsError: see :func:`read_state`; or the tensors do not fit.
@@ -91,11 +97,11 @@ def load_into(net: nn.Module, path: Path, *, partial: bool = False) -> None:
         if not state:
             raise WeightsError(f"{path}: holds no tensor of this network")
     else:
-        check_fit(net, state, path)
+        check_fit(net, state, path, of)
     net.load_state_dict(state, strict=not partial)
 
 
-def check_fit(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def check_fit(net: nn.Module, state: Mapping[str, Tensor], path: Path, of: str = "") -> None:
     """Raise WeightsError unless `state`, read from `path`, has the names and shapes of `net`'s tensors."""
     own = {name: t.shape for name, t in net.state_dict().items()}
     missing = sorted(set(own) - set(state))
@@ -104,7 +110,8 @@ def check_fit(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     if missing or unknown or changed:
         first = (missing + unknown + changed)[0]
         raise WeightsError(
-            f"{path}: the weights of another network: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{path}: the weights of another network{f' than {of}' if of else ''}: "
+            f"{len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(changed)} of another shape (first: {first})"
         )
 

@@ -112,7 +112,7 @@ def as_our_error(error: Exception, step: str) -> CodeFormerError:
     """Return what went wrong with a picture in a step as an error of ours, with the exception as its cause."""
     if isinstance(error, CodeFormerError):
         return error
-    from codeformer.pipeline.restorer import is_out_of_memory
+    from codeformer.device import is_out_of_memory
 
     ours: CodeFormerError
     if is_out_of_memory(error):

@@ -11,24 +11,23 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
+from codeformer.device import DTYPES, in_fitting_batches, pick_device, pick_precision, within_memory
+from codeformer.errors import RestorationError
 
 if TYPE_CHECKING:
     from codeformer.models.codeformer import CodeFormer
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BYTES_PER_FACE = 2_000_000_000  # of the published network at 512 x 512 in fp32, with the allocator's slack
 _LARGEST_BATCH = 16
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ class FaceRestorer:
     ) -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self.net = _with_memory_error(
+        self.net = within_memory(
             lambda: net.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last),
             f"the network does not fit into the memory of {self.device}; try --device cpu",
         )
@@ -164,83 +163,19 @@ class FaceRestorer:
     def _autocast(self, exact: bool = False) -> AbstractContextManager[object]:
         if exact or self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, _DTYPES[self.precision])
+        return torch.autocast(self.device.type, DTYPES[self.precision])
 
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
-        """``run`` over slices of ``items`` that fit; a smaller size that was found is kept for later calls."""
+        """Run over slices of the items that fit; a smaller size that was found is kept for later calls."""
         self.require_own_process()
-        results: list[_T] = []
-        start = 0
-        while start < len(items):
-            count = min(self.batch_size, len(items) - start)
-            try:
-                results += run(items[start : start + count])
-                start += count
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, where no traceback keeps the failed batch alive
-            _release(self.device)
-            if count == 1:
-                raise OutOfMemoryError(
-                    f"one face does not fit into the memory of {self.device}; try --device cpu, or close other programs"
-                )
-            self.batch_size = max(1, count // 2)
+        results, self.batch_size = in_fitting_batches(
+            run,
+            items,
+            self.batch_size,
+            self.device,
+            f"one face does not fit into the memory of {self.device}; try --device cpu, or close other programs",
+        )
         return results
-
-
-_S = TypeVar("_S")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch, on any of its devices, or Python ran out of memory."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words.lower() in str(error).lower() for words in _NO_MEMORY)
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The device for a ``--device``. Raises UsageError if PyTorch does not see it."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {device!r}") from None
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise UsageError(f"--device {device}: PyTorch sees {count or 'no'} CUDA devices here; try --device cpu")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: PyTorch sees no Apple GPU here; try --device cpu")
-    return chosen
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """The precision for a ``--precision``: ``auto`` is the fastest that the device computes natively."""
-    if precision not in ("auto", *_DTYPES):
-        raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, not {precision!r}")
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        major = torch.cuda.get_device_capability(device)[0]
-        return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
-    # Chosen by what the processor can do, not by a stopwatch: the same picture must give the same bytes every time.
-    # With AVX512-BF16 the published network was measured at 4.1 s a face instead of 5.8 s (two EPYC cores).
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively (AVX512-BF16 or AMX); emulated it would be slower than fp32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return False  # not Linux
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _pick_batch_size(device: torch.device) -> int:
@@ -249,22 +184,6 @@ def _pick_batch_size(device: torch.device) -> int:
         return int(min(_LARGEST_BATCH, max(1, free // _BYTES_PER_FACE)))
     # One face keeps a CPU busy; and batches of one give the same bytes whatever the faces before and after it were
     return 4 if device.type == "mps" else 1
-
-
-def _with_memory_error(action: Callable[[], _T], message: str) -> _T:
-    try:
-        return action()
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(message) from error
-        raise
-
-
-def _release(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _not_finite() -> RestorationError:

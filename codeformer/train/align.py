@@ -151,8 +151,8 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
 
 
 def _open_detector(options: AlignOptions) -> Detector:
+    from codeformer.device import pick_device
     from codeformer.faces.find import make_detector
-    from codeformer.pipeline.restorer import pick_device
 
     device = str(pick_device(options.device))
     return make_detector(options.detection_model, device=device, weights_dir=options.weights_dir)

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from codeformer.pipeline.restorer import pick_device
+from codeformer.device import pick_device
 
 
 class World:

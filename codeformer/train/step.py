@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from codeformer.device import DTYPES
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.adversarial import discriminator_loss
 from codeformer.train.checkpoint import State
@@ -15,8 +16,6 @@ from codeformer.train.objectives import OBJECTIVES
 from codeformer.train.picture_losses import Batch, Evidence, Losses, Reduce
 from codeformer.train.processes import World
 from codeformer.train.settings import Settings
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def run_step(
@@ -151,5 +150,5 @@ def average_decay(settings: Settings, step: int) -> float:
 
 
 def _autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    dtype = _DTYPES[settings.precision]
+    dtype = DTYPES[settings.precision]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from codeformer.arrays import Crop, Matrix, Pixels, Rgb, Samples
-from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
+from codeformer.device import DTYPES, halved_until_it_fits, pick_device, pick_precision, within_memory
+from codeformer.environment import memory
+from codeformer.errors import RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
 from codeformer.images.alpha import visible
 from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb, to_uint8, to_uint16
 from codeformer.images.space import Space, in_space, in_srgb
-from codeformer.pipeline.restorer import is_out_of_memory, pick_device, pick_precision
 from codeformer.upsampling.networks import Network, find_realesrgan, load_descriptor, prepare
 from codeformer.upsampling.tiles import plan, resized_rows, upsampled_rows
 
@@ -39,7 +39,6 @@ _LARGEST_TILE = 1024
 # Of a tile, for an RRDBNet in fp32: growth of the process with tiles of 384 and 256 pixels was 2500 and 4800
 _BYTES_PER_PIXEL = 4_000
 _WORTH_IT = 1.05  # a face shown smaller than this many times its crop gains nothing
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Upsampler:
@@ -63,12 +62,9 @@ class Upsampler:
         """
         self.name = name
         self.device = pick_device(device)
-        try:
-            self._network = prepare(model, self.device)
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(f"upsampling: {name} does not fit into the memory of {self.device}") from error
-            raise
+        self._network = within_memory(
+            lambda: prepare(model, self.device), f"upsampling: {name} does not fit into the memory of {self.device}"
+        )
         self.scale = self._network.scale
         self.precision = _choose_precision(precision, self.device, self._network)
         self._deep_precision = "fp32" if precision == "auto" else self.precision
@@ -102,24 +98,23 @@ class Upsampler:
     def _enlarge(self, pixels: Pixels | Samples, wanted: tuple[int, int]) -> NDArray[Any]:
         """(H, W, 3) -> (*wanted, 3) of the same dtype, in smaller tiles if memory runs out."""
         whole = max(pixels.shape[:2]) + 2 * max(_EDGE, self._network.multiple) + self._network.multiple
-        while True:
-            tile = min(self.tile or whole, whole)
-            try:
-                return self._enlarge_in_tiles(pixels, wanted, tile)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, where no traceback keeps the failed tile alive
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            smaller = tile // 2
-            if smaller < _SMALLEST_TILE:
-                raise OutOfMemoryError(
-                    f"upsampling: a tile of {tile} pixels does not fit into the memory of {self.device}; "
-                    "try --device cpu, or close other programs"
-                )
+
+        def shrunk(tile: int, smaller: int) -> None:
             _log.warning("upsampling: out of memory with tiles of %d pixels; going on with %d", tile, smaller)
             self.tile = smaller
+
+        result, _ = halved_until_it_fits(
+            lambda tile: self._enlarge_in_tiles(pixels, wanted, tile),
+            min(self.tile or whole, whole),
+            self.device,
+            lambda tile: (
+                f"upsampling: a tile of {tile} pixels does not fit into the memory of {self.device}; "
+                "try --device cpu, or close other programs"
+            ),
+            least=_SMALLEST_TILE,
+            shrunk=shrunk,
+        )
+        return result
 
     def _enlarge_in_tiles(self, pixels: Pixels | Samples, wanted: tuple[int, int], tile: int) -> NDArray[Any]:
         height, width = pixels.shape[:2]
@@ -153,7 +148,7 @@ class Upsampler:
     def _forward(self, piece: Samples, precision: str) -> Samples:
         with torch.inference_mode():
             x = torch.from_numpy(piece).permute(2, 0, 1)[None].to(self.device)  # (1, 3, h, w), channels last in memory
-            with torch.autocast(self.device.type, _DTYPES[precision], enabled=precision != "fp32"):
+            with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
                 y = self._network.forward(x)
             return y[0].permute(1, 2, 0).float().clamp(0, 1).contiguous().cpu().numpy()
 
@@ -252,18 +247,9 @@ def _choose_tile(tile: TileSize, device: torch.device) -> int:
     """The side of a tile in pixels of the picture; 0 means no tiles."""
     if tile == "auto" or tile is None:
         # By all of the memory, not by what is free now: the same picture must give the same bytes every time
-        if device.type == "cuda":
-            budget = torch.cuda.get_device_properties(device).total_memory // 3
-        else:
-            budget = _main_memory() // 10
+        on_gpu = device.type == "cuda"
+        budget = torch.cuda.get_device_properties(device).total_memory // 3 if on_gpu else memory() // 10
         return min(_LARGEST_TILE, max(256, math.isqrt(budget // _BYTES_PER_PIXEL) // 64 * 64))
     if tile != 0 and tile < _SMALLEST_TILE:
         raise UsageError(f"a tile must be auto, 0 (no tiles) or at least {_SMALLEST_TILE} pixels, not {tile}")
     return tile
-
-
-def _main_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 8 << 30  # not a POSIX system: a small machine

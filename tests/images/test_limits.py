@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
+from codeformer.environment import memory
 from codeformer.errors import InputError
 from codeformer.images import decoding, limits
-from codeformer.images.limits import memory, most_pixels
+from codeformer.images.limits import most_pixels
 from codeformer.images.picture import read_picture, write_picture
 from codeformer.tasks.inpainting.masks import read_mask
 
@@ -57,7 +58,7 @@ def test_the_limit_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
 def test_a_limit_on_the_process_counts() -> None:
-    code = "from codeformer.images.limits import memory; print(memory())"
+    code = "from codeformer.environment import memory; print(memory())"
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)); {code}"
     ended = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=True)
     assert int(ended.stdout) <= 3 << 30

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from codeformer.device import is_out_of_memory, pick_device, pick_precision
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import load_network
-from codeformer.pipeline.restorer import FaceRestorer, is_out_of_memory, pick_device, pick_precision
+from codeformer.pipeline.restorer import FaceRestorer
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+"""Devices, precisions and memory, once for all networks: which device, which arithmetic, and halving until it fits.
+
+Threads and what libraries read before they are loaded stand in :mod:`codeformer.environment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from codeformer.errors import OutOfMemoryError, UsageError
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+#: The names of ``--precision``, but for ``auto``.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "ALLOC_FAILED")
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Return the device for a ``--device``.
+
+    Args:
+        device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
+
+    Raises:
+        UsageError: PyTorch does not see it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, not {device!r}") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise UsageError(f"--device {device}: PyTorch sees {count or 'no'} CUDA devices here; try --device cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: PyTorch sees no Apple GPU here; try --device cpu")
+    return chosen
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """Return the precision for a ``--precision``: ``auto`` is the fastest that the device computes natively.
+
+    Raises:
+        UsageError: there is no such precision, or not on this device.
+    """
+    if precision not in ("auto", *DTYPES):
+        raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, not {precision!r}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
+    # Chosen by what the processor can do, not by a stopwatch: the same picture must give the same bytes every time.
+    # With AVX512-BF16 the published network was measured at 4.1 s a face instead of 5.8 s (two EPYC cores).
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether the CPU multiplies bf16 natively (AVX512-BF16 or AMX); emulated, it is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False  # not Linux
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether PyTorch, on any of its devices, or Python ran out of memory."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words.lower() in str(error).lower() for words in _NO_MEMORY)
+
+
+def within_memory(action: Callable[[], T], refused: str) -> T:
+    """Return what the action returns.
+
+    Args:
+        action: what to do.
+        refused: the message if memory runs out.
+
+    Raises:
+        OutOfMemoryError: memory ran out.
+    """
+    try:
+        return action()
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(refused) from error
+        raise
+
+
+def halved_until_it_fits(
+    attempt: Callable[[int], T],
+    size: int,
+    device: torch.device,
+    refused: Callable[[int], str],
+    *,
+    least: int = 1,
+    shrunk: Callable[[int, int], None] = lambda size, smaller: None,
+) -> tuple[T, int]:
+    """Try with ever smaller sizes while memory runs out; return the result and the size that it had.
+
+    Args:
+        attempt: does the work at a size: of a batch, or of a tile.
+        size: what is tried first.
+        device: gets its cached memory back between two tries.
+        refused: gives the message for a size below which nothing is tried.
+        least: the smallest size.
+        shrunk: is told of each step, from one size to the next.
+
+    Raises:
+        OutOfMemoryError: the smallest size does not fit either.
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, where no traceback keeps what failed alive
+        _release(device)
+        smaller = size // 2
+        if smaller < least:
+            raise OutOfMemoryError(refused(size))
+        shrunk(size, smaller)
+        size = smaller
+
+
+def in_fitting_batches(
+    run: Callable[[Sequence[S]], list[T]],
+    items: Sequence[S],
+    size: int,
+    device: torch.device,
+    refused: str,
+) -> tuple[list[T], int]:
+    """Run over slices of the items that fit into memory; return all results, and the batch size that was found.
+
+    Args:
+        run: gives the results of a slice.
+        items: what to work on.
+        size: the largest slice.
+        device: where the memory is.
+        refused: the message if even one item does not fit.
+
+    Raises:
+        OutOfMemoryError: one item does not fit.
+    """
+    results: list[T] = []
+    start = 0
+    while start < len(items):
+        count = min(size, len(items) - start)
+        part, fitting = halved_until_it_fits(
+            lambda n, start=start: run(items[start : start + n]),  # type: ignore[misc]
+            count,
+            device,
+            lambda _: refused,
+        )
+        results += part
+        start += fitting
+        if fitting < count:
+            size = fitting
+    return results, size
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

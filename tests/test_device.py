@@ -1,0 +1,55 @@
+"""Halving until it fits: once for batches and tiles of all networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codeformer.device import halved_until_it_fits, in_fitting_batches, within_memory
+from codeformer.errors import OutOfMemoryError
+
+CPU = torch.device("cpu")
+
+
+@given(st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
+def test_every_item_is_done_once_in_its_order_whatever_fits(count: int, size: int, fits: int) -> None:
+    seen: list[int] = []
+
+    def run(part: range) -> list[int]:
+        if len(part) > fits:
+            raise MemoryError
+        seen.append(len(part))
+        return [item * 2 for item in part]
+
+    results, found = in_fitting_batches(run, range(count), size, CPU, "no")  # type: ignore[arg-type]
+    assert results == [item * 2 for item in range(count)]
+    assert max(seen, default=0) <= fits
+    # The last slice may be short for want of items; a size that fits is not given up for that
+    assert found == size or found <= fits
+
+
+def test_a_result_for_a_whole_slice_counts_for_all_of_it() -> None:
+    results, _ = in_fitting_batches(lambda part: [tuple(part)], range(5), 2, CPU, "no")
+    assert results == [(0, 1), (2, 3), (4,)]
+
+
+def test_what_does_not_fit_at_the_smallest_size_is_said() -> None:
+    steps: list[tuple[int, int]] = []
+
+    def attempt(size: int) -> int:
+        raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemoryError, match="a tile of 40"):
+        halved_until_it_fits(
+            attempt, 160, CPU, lambda n: f"a tile of {n}", least=32, shrunk=lambda a, b: steps.append((a, b))
+        )
+    assert steps == [(160, 80), (80, 40)]
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        halved_until_it_fits(lambda n: (_ for _ in ()).throw(RuntimeError("shape")), 4, CPU, str)
+    with pytest.raises(OutOfMemoryError, match="too small"):
+        within_memory(lambda: (_ for _ in ()).throw(MemoryError()), "too small")
