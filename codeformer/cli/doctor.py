@@ -85,10 +85,10 @@ def _public(value: str) -> str:
 
 def _memory() -> int | None:
     """The bytes that this process may use."""
-    from codeformer.images import limits
+    from codeformer.environment import memory
 
     with suppress(OSError, ValueError):
-        return limits.memory()
+        return memory()
     return None
 
 
