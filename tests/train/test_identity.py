@@ -13,8 +13,7 @@ from codeformer.errors import WeightsError
 from codeformer.faces.align import crop_face, face_transform
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import save_network
-from codeformer.train import loop
-from codeformer.train import networks as players
+from codeformer.train import loop, networks
 from codeformer.train.data import Folder, to_tensor
 from codeformer.train.identity import IdentityDistance, RecognitionNetwork, chip
 from codeformer.train.settings import load_settings
@@ -124,8 +123,8 @@ def test_stage_three_takes_it_up(dat: Path, tmp_path: Path, monkeypatch: pytest.
     init = tmp_path / "two.safetensors"
     save_network(CodeFormer.from_config(settings.network), init, {})
     (tmp_path / "dlib_face_recognition_resnet_model_v1.dat").write_bytes(dat.read_bytes())
-    monkeypatch.setattr(players, "dlib_models", lambda: tmp_path)
+    monkeypatch.setattr(networks, "dlib_models", lambda: tmp_path)
     out = tmp_path / "run"
-    loop.train(settings, [Folder(tmp_path / "faces")], out, init=init, device="cpu", quiet=True)
+    loop.train(settings, [Folder(tmp_path / "faces")], out, files=networks.Files(init=init), device="cpu", quiet=True)
     (scalars,) = (json.loads(line) for line in (out / "scalars.jsonl").read_text().splitlines())
     assert scalars["loss"] == pytest.approx(scalars["pixel"] + 0.5 * scalars["identity"]) and scalars["identity"] > 0
