@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, UsageError
 from codeformer.files.atomic import unwritable
 from codeformer.files.paths import is_folder, same_file
-from codeformer.options import Extension, RunOptions
-from codeformer.tasks.base import Task
+from codeformer.options import Extension
 
 _EXTENSIONS: dict[str, Extension] = {f".{ext}": ext for ext in get_args(Extension) if ext != "same"}
 _EXTENSIONS |= {".jpeg": "jpg", ".tif": "tiff"}
@@ -40,27 +38,30 @@ def take_file(file: Path, args: argparse.Namespace) -> None:
         UsageError: an option that needs a folder; a file that is there, or is the input.
     """
     for flag in ("compare", "suffix", "watch"):
-        if getattr(args, flag):
+        if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs a folder: --output_path {file} is the only file that is written")
     if same_file(file, args.input_path[0]):
         raise UsageError(f"--output_path {file}: is the input; choose another name")
     if os.path.lexists(file) and args.resume:
         raise UsageError(f"{file} is there: choose another --output_path, or --overwrite it")
-    args.output_path, args.only_final, args.ext = None, True, _EXTENSIONS[file.suffix.lower()]
+    args.only_final, args.ext = True, _EXTENSIONS[file.suffix.lower()]
 
 
-def into_file(options: RunOptions, file: Path, task: Task, console: Console) -> ExitCode:
-    """Run in a folder of its own beside the file, and put the result in its place. Raises CodeFormerError."""
-    from codeformer.run.inputs import FINAL, RESTORED
-    from codeformer.run.pictures import run_pictures
+def into_file(file: Path, run: Callable[[Path], ExitCode]) -> ExitCode:
+    """Let a run write into a folder of its own beside the file, and put its only result in the file's place.
 
+    Args:
+        file: the result.
+        run: takes the folder and returns its exit code.
+
+    Raises:
+        CodeFormerError: what the run raises; or the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".codeformer-", dir=file.parent) as folder:
-            work = Path(folder) / "work"
-            inside = replace(options, output=replace(options.output, output_path=work))
-            code = run_pictures(inside, task, console, where=file)
-            made = [path for name in (FINAL, RESTORED) for path in (work / name).glob("*")]
+            code = run(Path(folder) / "work")
+            made = [path for path in Path(folder).rglob("*") if path.suffix.lower() in _EXTENSIONS]
             if code is ExitCode.OK and made:
                 made[0].replace(file)
     except OSError as error:

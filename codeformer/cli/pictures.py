@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from codeformer.cli.console import Console
@@ -21,6 +22,7 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
     file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
     if file is not None:
         take_file(file, args)
+        args.output_path = None
     options = run_options(args)
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output.output_path, args):
@@ -28,15 +30,20 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
 
         with stdout_for_data() as write:
             return picture_to(write, options, task, console)
-    if file is not None:
-        return into_file(options, file, task, console)
     if args.watch:
         from codeformer.run.watch import watch
 
         return watch(options, task, console)
     from codeformer.run.pictures import run_pictures
 
-    return run_pictures(options, task, console)
+    if file is None:
+        return run_pictures(options, task, console)
+
+    def run(folder: Path) -> ExitCode:
+        inside = replace(options, output=replace(options.output, output_path=folder))
+        return run_pictures(inside, task, console, where=file)
+
+    return into_file(file, run)
 
 
 def is_pipe(inputs: Sequence[Path], output: Path | None, args: argparse.Namespace) -> bool:

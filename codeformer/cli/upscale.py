@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from codeformer.cli.console import Console
+from codeformer.cli.one_file import into_file, result_file, take_file
 from codeformer.cli.options import (
     PICTURES,
     add_device_options,
@@ -20,7 +22,7 @@ from codeformer.cli.options import (
     group_of,
     number_or,
 )
-from codeformer.cli.pictures import is_pipe
+from codeformer.cli.pictures import PIPE, is_pipe
 from codeformer.cli.streams import stdout_for_data
 from codeformer.errors import ExitCode
 from codeformer.options import UpscaleOptions
@@ -38,7 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_max_pixels_option(parser)
     output = group_of(parser, "output")
     output.add_argument(
-        "-o", "--output_path", type=Path, required=True, metavar="FOLDER", help="where results go; - for stdout"
+        "-o",
+        "--output_path",
+        type=Path,
+        required=True,
+        metavar="DIR|FILE",
+        help="a folder, or for a single picture the result's file; - for stdout",
     )
     add_format_options(output)
     add_json_option(output)
@@ -67,6 +74,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Enlarge every picture. Raises CodeFormerError when nothing can be done at all."""
+    file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
+    if file is not None:
+        take_file(file, args)
+        args.output_path = file.parent
     options = UpscaleOptions(
         inputs=tuple(args.input_path),
         output_path=args.output_path,
@@ -90,4 +101,6 @@ def run(args: argparse.Namespace) -> ExitCode:
             return upscale_to(write, options, console)
     from codeformer.run.upscale import run_upscale
 
-    return run_upscale(options, console)
+    if file is None:
+        return run_upscale(options, console)
+    return into_file(file, lambda folder: run_upscale(replace(options, output_path=folder), console, where=file))

@@ -37,8 +37,10 @@ from codeformer.upsampling.upsampler import Upsampler, make_upsampler, upsample_
 REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
 
 
-def run_upscale(options: UpscaleOptions, console: Messages) -> ExitCode:
+def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | None = None) -> ExitCode:
     """Enlarge every picture, and write the results and their report.
+
+    ``where``: what the summary names as the place of the results, instead of the output folder.
 
     A picture that fails does not stop the others. Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
 
@@ -91,7 +93,9 @@ def run_upscale(options: UpscaleOptions, console: Messages) -> ExitCode:
             append=report.append,
             finish=finish,
         )
-    return conclude(tally, state, console, did="enlarged", where=options.output_path, report=report.root / REPORT)
+    return conclude(
+        tally, state, console, did="enlarged", where=where or options.output_path, report=report.root / REPORT
+    )
 
 
 def network_of(options: UpscaleOptions) -> Path:

