@@ -37,6 +37,7 @@ from codeformer.options import (
     ModelOptions,
     Parsing,
     Precision,
+    TonePolicy,
 )
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, process
@@ -67,6 +68,7 @@ class Choices(TypedDict, total=False):
     min_face_size: float
     max_faces: int | None
     only_center_face: bool
+    tone: TonePolicy
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,7 +230,7 @@ class Restorer:
             alpha: (H, W), the transparency of an array; inpainting fills where it is 0.
             **choices: ``upscale``, the scale of the result, 1 to 4; ``aligned``, the picture is an aligned crop and the
                 result is (size, size, 3); ``det_threshold``, ``min_face_size``, ``max_faces`` and
-                ``only_center_face``, which faces.
+                ``only_center_face``, which faces; ``tone``, auto, keep or free, as the command line's option.
 
         Raises:
             InputError: the picture cannot be read, or is no such array.
@@ -329,7 +331,8 @@ class Restorer:
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}: {', '.join(Choices.__annotations__)}")
         weight = self._engine.model.choose_w(self._engine.task, w)
         canvas = replace(old.canvas, upscale=choices.get("upscale", 1.0))
-        return replace(self._engine, work=replace(old, w=weight, faces=faces, canvas=canvas))
+        tone = choices.get("tone", "auto")
+        return replace(self._engine, work=replace(old, w=weight, faces=faces, canvas=canvas, tone=tone))
 
 
 def _results(

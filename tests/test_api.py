@@ -244,3 +244,11 @@ def test_the_examples_of_the_page(tmp_path: Path, portrait: np.ndarray, monkeypa
     flags = doctest.ELLIPSIS
     result = doctest.testfile(str(root / "docs/api.md"), module_relative=False, optionflags=flags, encoding="utf-8")
     assert result.attempted > 20 and result.failed == 0
+
+
+def test_the_tone_of_a_print_is_kept_unless_the_caller_wants_colours(restorer: Restorer, portrait: np.ndarray) -> None:
+    y = portrait.mean(axis=2) / 255
+    sepia = np.rint(np.stack([y**0.8, y * 0.85 + 0.02, y**1.3 * 0.75], axis=-1).clip(0, 1) * 255).astype(np.uint8)
+    kept, free = restorer.restore(sepia), restorer.restore(sepia, tone="free")
+    assert any("toned" in note for note in kept.notes) and not any("toned" in note for note in free.notes)
+    assert (kept.picture != free.picture).any()

@@ -87,6 +87,8 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO, exif: bytes | None) -
         text.append(("Comment", _decoded(bytes(info["comment"]))))
     if isinstance(xmp, str):
         xmp = xmp.encode()
+    if kind == "HEIF" and (info.get("depth_images") or any("hdrgainmap" in str(one) for one in info.get("aux") or ())):
+        notes.append("its depth or HDR gain map is left out: the result is the picture as it is seen without")
     if xmp is not None and (b"hdrgm:" in xmp or b"HDRGainMap" in xmp):
         notes.append("its HDR gain map is left out: the result is the picture as it is seen without HDR")
     return Said(bytes(xmp) if xmp else None, iptc, tuple(text), _dpi(image, kind, exif), tuple(notes))

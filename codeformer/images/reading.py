@@ -25,7 +25,7 @@ from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import said_by
 from codeformer.images.profile import described_by, space_of
-from codeformer.images.space import colours_of_png
+from codeformer.images.space import colours_of_png, profile_of_code
 from codeformer.images.tiff import read_odd_tiff, table_of
 from codeformer.images.value import Picture
 
@@ -295,6 +295,9 @@ def _colours(image: Image.Image, file: BinaryIO, kind: str, rgb: Rgb, grey: bool
             notes.append("is an HDR picture; faces are seen and restored as bright as white at most")
             return _Colours(rgb, cicp=cicp)
         icc = own or icc
+    nclx = image.info.get("nclx_profile") if kind == "HEIF" and not icc else None
+    if isinstance(nclx, dict) and nclx.get("color_primaries") not in (None, 1):
+        icc = profile_of_code(bytes([nclx["color_primaries"] & 255, nclx.get("transfer_characteristics", 2) & 255]))
     if not icc:
         return _Colours(rgb)
     space = space_of(icc)

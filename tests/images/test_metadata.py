@@ -258,3 +258,14 @@ def test_a_gif_comment(tmp_path: Path) -> None:
     Image.fromarray(smooth()).convert("P").save(buffer, "GIF", **options)
     (tmp_path / "x.gif").write_bytes(buffer.getvalue())
     assert read_picture(tmp_path / "x.gif").text == (("Comment", "scanned by João"),)
+
+
+def test_heic_with_wide_primaries_and_no_profile(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    assert formats.available("HEIF")
+    image = pillow_heif.from_pillow(Image.fromarray(smooth(64, 64)))
+    image.save(tmp_path / "x.heic", quality=90, save_nclx_profile=True, color_primaries=12, transfer_characteristics=13)
+    picture = read_picture(tmp_path / "x.heic")
+    if Image.open(tmp_path / "x.heic").info.get("nclx_profile", {}).get("color_primaries") != 12:
+        pytest.skip("this pillow-heif does not write it")
+    assert picture.icc is not None and picture.space is not None

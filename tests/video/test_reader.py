@@ -315,3 +315,20 @@ def test_what_is_no_film_is_refused_by_name(tmp_path: Path, kind: str) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pictures"):
         open_film(tmp_path)
+
+
+def test_frames_with_a_profile_become_srgb(tmp_path: Path) -> None:
+    """A film has no profile, so frames in wide colours would come out pale."""
+    from codeformer.images.picture import Picture, write_picture
+    from codeformer.images.profile import made_of, to_xyz
+    from codeformer.images.space import in_space, space_in
+    from codeformer.video.source import FrameFolder
+
+    icc = made_of("wide", (1.8,), to_xyz((0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001), (0.3457, 0.3585)))
+    space = space_in(icc)
+    assert space is not None
+    rgb = np.full((16, 16, 3), (200, 120, 90), np.uint8)
+    write_picture(Picture(in_space(rgb, space, np.uint16), icc=icc), tmp_path / "f_00001.png")
+    film = FrameFolder([tmp_path / "f_00001.png"], tmp_path, Fraction(24))
+    (frame,) = film.frames()
+    assert np.abs(frame.rgb / 257 - rgb).max() < 1
