@@ -2,8 +2,8 @@
 
     python scripts/make_readme_pictures.py [NAME]...
 
-Names: restore, w, whole, colorize, inpaint; all without a name. ``whole`` needs ``pip install '.[upsample]'``
-or the published Real-ESRGAN files.
+Names: restore, gallery, w, whole, colorize, inpaint; all without a name. Runs from a checkout, with the package
+installed or not. ``whole`` needs super-resolution, ``pip install '.[upsample]'``; without it that one stays as it is.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from codeformer.cli import program
-from codeformer.images.picture import Picture, read_picture, write_picture
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the checkout's own package, whatever is installed
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image, ImageDraw, ImageFont  # noqa: E402
+
+from codeformer.cli import program  # noqa: E402
+from codeformer.errors import CodeFormerError  # noqa: E402
+from codeformer.images.picture import Picture, read_picture, write_picture  # noqa: E402
+
 INPUTS, IMAGES = ROOT / "inputs", ROOT / "docs" / "images"
+GAP = 8  # white pixels between pictures
 
 
 def run(*words: str | Path) -> None:
@@ -28,37 +33,83 @@ def run(*words: str | Path) -> None:
     program([str(word) for word in (*words, "--quiet", "--model", "compact")])
 
 
-def row(*pictures: np.ndarray, height: int = 384) -> np.ndarray:
-    """Pictures side by side, all of this height."""
-    return np.hstack(
-        [
-            cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA)
-            for p in pictures
-        ]
-    )
+def scaled(rgb: np.ndarray, height: int) -> np.ndarray:
+    """Return a picture at this height."""
+    width = round(rgb.shape[1] * height / rgb.shape[0])
+    how = cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_CUBIC
+    return cv2.resize(rgb, (width, height), interpolation=how)
+
+
+def labelled(rgb: np.ndarray, label: str) -> np.ndarray:
+    """Return a picture with its label in a dark strip at its bottom left."""
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    draw = ImageDraw.Draw(image, "RGBA")
+    font = ImageFont.load_default(size=20)
+    left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+    box = (0, image.height - (bottom - top) - 16, right - left + 20, image.height)
+    draw.rectangle(box, fill=(0, 0, 0, 150))
+    draw.text((10, box[1] + 8 - top), label, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)
+
+
+def row(*pictures: tuple[np.ndarray, str], height: int) -> np.ndarray:
+    """Return pictures side by side, all of this height, with their labels."""
+    parts: list[np.ndarray] = []
+    for rgb, label in pictures:
+        parts += [labelled(scaled(rgb, height), label), np.full((height, GAP, 3), 255, np.uint8)]
+    return np.hstack(parts[:-1])
+
+
+def rows(*lines: np.ndarray) -> np.ndarray:
+    """Return rows below one another, filled with white to the widest."""
+    width = max(line.shape[1] for line in lines)
+    parts: list[np.ndarray] = []
+    for line in lines:
+        filled = np.full((line.shape[0], width, 3), 255, np.uint8)
+        filled[:, : line.shape[1]] = line
+        parts += [filled, np.full((GAP, width, 3), 255, np.uint8)]
+    return np.vstack(parts[:-1])
 
 
 def save(name: str, rgb: np.ndarray) -> None:
     """Write ``docs/images/NAME.jpg``."""
     write_picture(Picture(np.ascontiguousarray(rgb)), IMAGES / f"{name}.jpg", quality=88)
+    print(f"docs/images/{name}.jpg: {rgb.shape[1]} x {rgb.shape[0]}")
 
 
 def restore(folder: Path) -> None:
-    """The faces of the sample photographs, cropped and restored."""
+    """The faces of two sample photographs, cropped and restored."""
     run("restore", "-w", "0.7", "-i", INPUTS / "whole_imgs", "-o", folder)
-    names = sorted(path.name for path in (folder / "restored_faces").glob("*.png"))
-    pairs = [read_picture(folder / kind / name).rgb for name in names for kind in ("cropped_faces", "restored_faces")]
-    save("restore", row(*pairs, height=300))
+    lines = []
+    for name in sorted(path.name for path in (folder / "restored_faces").glob("0[01]*.png")):
+        before, after = (read_picture(folder / kind / name).rgb for kind in ("cropped_faces", "restored_faces"))
+        lines.append(row((before, "input"), (after, "restored, w = 0.7"), height=480))
+    save("restore", rows(*lines))
+
+
+def gallery(folder: Path) -> None:
+    """Whole photographs before and after: restored, and grey ones in colour."""
+    run("restore", "-w", "0.7", "-i", INPUTS / "whole_imgs", "-o", folder)
+    run("colorize", "-i", INPUTS / "whole_imgs" / "02_grace_hopper_grey.jpg", "-o", folder / "colour")
+    finals = {path.stem: path for path in (folder / "final_results").glob("*.png")}
+    lines = []
+    for photo in sorted((INPUTS / "whole_imgs").glob("*.jpg")):
+        pictures = [(read_picture(photo).rgb, "input"), (read_picture(finals[photo.stem]).rgb, "restored, w = 0.7")]
+        if "grey" in photo.stem:
+            colour = read_picture(folder / "colour" / "final_results" / f"{photo.stem}.png").rgb
+            pictures.append((colour, "colorized"))
+        lines.append(row(*pictures, height=480))
+    save("gallery", rows(*lines))
 
 
 def weights(folder: Path) -> None:
     """One face at three fidelity weights, beside its input."""
     crop = INPUTS / "cropped_faces" / "00_astronaut.png"
-    faces = [read_picture(crop).rgb]
+    faces = [(read_picture(crop).rgb, "input")]
     for w in ("0", "0.5", "1"):
         run("restore", "--has_aligned", "-w", w, "-i", crop, "-o", folder / w)
-        faces.append(read_picture(folder / w / "restored_faces" / crop.name).rgb)
-    save("w", row(*faces, height=300))
+        faces.append((read_picture(folder / w / "restored_faces" / crop.name).rgb, f"w = {w}"))
+    save("w", rows(row(*faces[:2], height=420), row(*faces[2:], height=420)))
 
 
 def whole(folder: Path) -> None:
@@ -67,14 +118,15 @@ def whole(folder: Path) -> None:
     run("restore", "-w", "0.7", "-s", "2", "--bg_upsampler", "realesrgan", "--face_upsample", "-i", photo, "-o", folder)
     before, after = read_picture(photo).rgb, read_picture(folder / "final_results" / "00_astronaut.png").rgb
     before = cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_LANCZOS4)
-    save("whole", row(before, after, height=700))
+    save("whole", row((before, "input, enlarged"), (after, "background and face, x2"), height=700))
 
 
 def colorize(folder: Path) -> None:
     """The grey sample photograph."""
     photo = INPUTS / "whole_imgs" / "02_grace_hopper_grey.jpg"
     run("colorize", "-i", photo, "-o", folder)
-    save("colorize", row(read_picture(photo).rgb, read_picture(folder / "final_results" / f"{photo.stem}.png").rgb))
+    after = read_picture(folder / "final_results" / f"{photo.stem}.png").rgb
+    save("colorize", row((read_picture(photo).rgb, "input"), (after, "the face in colour"), height=520))
 
 
 def inpaint(folder: Path) -> None:
@@ -85,11 +137,13 @@ def inpaint(folder: Path) -> None:
     write_picture(Picture(painted), folder / "painted.png")
     run("inpaint", "-i", folder / "painted.png", "--mask_color", "white", "-o", folder / "out")
     after = read_picture(folder / "out" / "final_results" / "painted.png").rgb
-    save("inpaint", row(painted[20:220, 120:320], after[20:220, 120:320]))
+    pictures = ((painted[20:220, 120:320], "painted over"), (after[20:220, 120:320], "filled"))
+    save("inpaint", row(*pictures, height=480))
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "restore": restore,
+    "gallery": gallery,
     "w": weights,
     "whole": whole,
     "colorize": colorize,
@@ -97,6 +151,14 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 }
 
 if __name__ == "__main__":
+    status = 0
     for name in sys.argv[1:] or MAKERS:
+        if name not in MAKERS:
+            sys.exit(f"there is no picture {name}: {', '.join(MAKERS)}")
         with tempfile.TemporaryDirectory() as temporary:
-            MAKERS[name](Path(temporary))
+            try:
+                MAKERS[name](Path(temporary))
+            except CodeFormerError as error:
+                print(f"docs/images/{name}.jpg is left as it is: {error}", file=sys.stderr)
+                status = 1
+    sys.exit(status)

@@ -200,16 +200,24 @@ def test_parsenet_from_its_file(tmp_path: Path) -> None:
 
 
 def test_auto_takes_bisenet_then_parsenet_then_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: tuple[NetworkParser, Brightness]
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stand_in: tuple[NetworkParser, Brightness],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     file = tmp_path / "parsing_parsenet.pth"
     there = {"parsing_bisenet.pth": file, "parsing_parsenet.pth": file}
     monkeypatch.setattr("codeformer.hub.store.find", lambda name, folder=None, verify=True: there.get(name))
+    monkeypatch.setattr("codeformer.faces.parsing.find_spec", lambda name: object())  # facexlib may not be installed
     assert make_parser().name == "bisenet"  # type: ignore[union-attr]
     del there["parsing_bisenet.pth"]
     assert make_parser().name == "parsenet"  # type: ignore[union-attr]
     with pytest.raises(WeightsError, match="codeformer download parsing"):
         make_parser("bisenet")
+    monkeypatch.setattr("codeformer.faces.parsing.find_spec", lambda name: None)
+    with caplog.at_level("WARNING"):
+        assert make_parser() is None  # the file alone is of no use, and a line says so
+    assert "parsing_parsenet.pth is here" in caplog.text and "pip install facexlib" in caplog.text
     there.clear()
     assert make_parser() is None and make_parser("none") is None
 
@@ -219,11 +227,15 @@ def test_a_folder_without_files_has_no_parser(tmp_path: Path, monkeypatch: pytes
     assert make_parser("auto", weights_dir=tmp_path) is None
 
 
-def test_wrong_names_and_files_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_wrong_names_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bisenet, parsenet"):
         make_parser("segformer")
     with pytest.raises(UsageError, match="needs its name"):
         make_parser("auto", path=tmp_path / "x.pth")
+
+
+def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("facexlib")
     other, junk = tmp_path / "other.pth", tmp_path / "junk.pth"
     torch.save({"a": torch.zeros(1)}, other)
     junk.write_bytes(b"no weights at all")
