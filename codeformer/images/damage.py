@@ -17,6 +17,8 @@ from codeformer.images import jpeg
 from codeformer.images.png import SIGNATURE, chunk, chunks_of, unpacked
 from codeformer.images.tiff import mend_tiff
 
+#: What every note about damage begins with.
+NOTES = ("is damaged", "is cut off")
 #: With less of its rows than this a file is refused.
 LEAST = 0.25
 

@@ -70,7 +70,8 @@ def read_opened(file: BinaryIO, path: Path, *, max_pixels: int | None = None) ->
             picture = _read(file, path, name, most_pixels() if max_pixels is None else max_pixels)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory for a picture of this size; shrink it first") from error
-    if errors:
+    told = any(note.startswith(damage.NOTES) for note in picture.warnings)
+    if errors and not told:  # where it is told, they are those of the first attempt, before the file was mended
         note = f"may be damaged in places; its decoder says: {errors[0]}"
         picture = replace(picture, warnings=(*picture.warnings, note))
     return picture
