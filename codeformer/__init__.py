@@ -6,7 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from codeformer.version import __version__
 
 if TYPE_CHECKING:
     from codeformer.api import Restoration, Restorer

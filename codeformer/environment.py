@@ -100,7 +100,7 @@ def memory() -> int:
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
-    """The quotas, in cores, of the process's group and of those above it."""
+    """Yield the quotas, in cores, of the process's group and of those above it."""
     try:
         lines = membership.read_text().splitlines()
     except (OSError, ValueError):
@@ -135,7 +135,7 @@ def _quota(folder: Path, version: int) -> float | None:
 
 
 def _physical_cores() -> int:
-    """The physical cores behind the affinity mask: two threads on one core do the work of one."""
+    """Return the physical cores behind the affinity mask: two threads on one core do the work of one."""
     try:
         mine = os.sched_getaffinity(0)
         topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"

@@ -100,12 +100,14 @@ def machine(settings: Settings) -> dict[str, Any]:
 
 
 def photograph() -> np.ndarray:
+    """Return a photograph with one face."""
     from codeformer.images.picture import read_picture, to_uint8
 
     return to_uint8(read_picture(PICTURE).rgb)
 
 
 def detect_rows(settings: Settings) -> Iterator[Row]:
+    """Time the detectors."""
     from codeformer.faces.find import find_faces, make_detector
 
     rgb = photograph()
@@ -115,6 +117,7 @@ def detect_rows(settings: Settings) -> Iterator[Row]:
 
 
 def align_and_paste_rows(settings: Settings, stage: str) -> Iterator[Row]:
+    """Time aligning and pasting."""
     from codeformer.faces.align import TEMPLATE_512, crop_face, face_transform, inverse, scaled, transform_points
     from codeformer.faces.paste import geometric_mask, paste_faces
 
@@ -136,7 +139,7 @@ def align_and_paste_rows(settings: Settings, stage: str) -> Iterator[Row]:
 
 
 def network_config(name: str) -> Any:
-    """The published network's hyperparameters, or those of the compact model's training preset."""
+    """Return the published network's hyperparameters, or those of the compact model's training preset."""
     from codeformer.models.config import Config
 
     if name == "published":
@@ -148,6 +151,7 @@ def network_config(name: str) -> Any:
 
 
 def network_rows(settings: Settings) -> Iterator[Row]:
+    """Time the networks."""
     import torch
 
     from codeformer.models.codeformer import CodeFormer
@@ -218,7 +222,7 @@ def _reference_seconds(settings: Settings) -> float | str:
 def discarding_tiles(
     rgb: np.ndarray, tile: int, pad: int, scale: int, network: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """The published way to tile: each tile reads ``pad`` pixels more on all sides, and what lies in them is dropped.
+    """Tile as published: each tile reads ``pad`` pixels more on all sides, and what lies in them is dropped.
 
     ``tile`` is what the network sees, pads included. ``network``: (h, w, 3) float32 -> (h * scale, w * scale, 3).
     """
@@ -237,7 +241,7 @@ def discarding_tiles(
 
 
 def torch_network(path: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The network as the published program runs it on a CPU: eager fp32, channels first."""
+    """Return the network as the published program runs it on a CPU: eager fp32, channels first."""
     import torch
 
     from codeformer.upsampling.networks import load_descriptor
@@ -253,7 +257,7 @@ def torch_network(path: Path, device: str) -> Callable[[np.ndarray], np.ndarray]
 
 
 def ncnn_network(param: Path) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The same network in the ncnn runtime on the CPU, or None without the package."""
+    """Return the same network in the ncnn runtime on the CPU, or None without the package."""
     try:
         import ncnn
     except ImportError:
@@ -276,6 +280,7 @@ def ncnn_network(param: Path) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def upsample_rows(settings: Settings) -> Iterator[Row]:
+    """Time the upsamplers."""
     from codeformer.upsampling.ncnn import find_packaged
     from codeformer.upsampling.upsampler import make_upsampler
 
@@ -330,6 +335,7 @@ def seam(tiled: np.ndarray, whole: np.ndarray) -> str:
 
 
 def whole_rows(settings: Settings) -> Iterator[Row]:
+    """Time whole pictures."""
     import torch
 
     from codeformer.api import Restorer
@@ -354,13 +360,14 @@ def whole_rows(settings: Settings) -> Iterator[Row]:
 
 
 def compared(row: Row, seconds: float | None, against: str) -> Row:
-    """The row with its ratio to another one."""
+    """Return the row with its ratio to another one."""
     if not seconds or not row.seconds:
         return row
     return replace(row, against=against, ratio=round(seconds / row.seconds, 2))
 
 
 def measure(stage: str, settings: Settings) -> Iterator[Row]:
+    """Time one stage."""
     rows: dict[str, Callable[[], Iterator[Row]]] = {
         "detect": lambda: detect_rows(settings),
         "align": lambda: align_and_paste_rows(settings, "align"),
@@ -376,6 +383,7 @@ def measure(stage: str, settings: Settings) -> Iterator[Row]:
 
 
 def main() -> int:
+    """Time what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once each, small pictures")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))

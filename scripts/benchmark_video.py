@@ -54,7 +54,7 @@ class Clip:
 
 
 def portrait() -> np.ndarray:
-    """The astronaut's head, (300, 300, 3) uint8 (NASA, public domain, from scikit-image)."""
+    """Return the astronaut's head, (300, 300, 3) uint8 (NASA, public domain, from scikit-image)."""
     try:
         from skimage import data
     except ImportError:
@@ -73,7 +73,7 @@ def motion(name: str, t: float, size: int) -> np.ndarray:
 
 
 def talking(picture: np.ndarray, landmarks: np.ndarray, t: float) -> np.ndarray:
-    """The mouth opens and closes and the eyes blink: content that moves in face coordinates."""
+    """Return the mouth opens and closes and the eyes blink: content that moves in face coordinates."""
     ys, xs = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]].astype(np.float32)
     unit = float(np.linalg.norm(landmarks[1] - landmarks[0]))
     mouth = landmarks[3:].mean(axis=0)
@@ -118,7 +118,7 @@ def make_clip(name: str, picture: np.ndarray, landmarks: np.ndarray, count: int,
 
 
 def scaled_output(matrix: np.ndarray) -> np.ndarray:
-    """picture -> result's frame, from picture -> degraded frame (pixel centres handled)."""
+    """Picture -> result's frame, from picture -> degraded frame (pixel centres handled)."""
     result = matrix * SCALE
     result[:, 2] += 0.5 * SCALE - 0.5
     return result
@@ -143,7 +143,7 @@ def measure(faces: Sequence[np.ndarray], originals: Sequence[np.ndarray], mask: 
 
 
 def run_mode(clip: Clip, seen: Sequence[Seen], engine: Engine, mode: str) -> tuple[list[np.ndarray], float]:
-    """The restored faces in face coordinates, and seconds per frame."""
+    """Return the restored faces in face coordinates, and seconds per frame."""
     start = time.perf_counter()
     results = []
     clock = Clock()
@@ -154,6 +154,7 @@ def run_mode(clip: Clip, seen: Sequence[Seen], engine: Engine, mode: str) -> tup
 
 
 def main() -> None:
+    """Measure the clips that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="auto")
     parser.add_argument("-w", "--fidelity_weight", type=float, nargs="+", default=[0.5, 1.0])
@@ -180,6 +181,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, Any]]:
+    """Restore the clips in every mode, and return a row of numbers for each."""
     picture = read_picture(args.picture).rgb if args.picture else portrait()
     found = find_in_frame(Frame(0, 0, 1, picture), None, engine).faces
     if len(found) != 1:

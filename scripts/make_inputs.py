@@ -19,7 +19,7 @@ from codeformer.images.picture import Picture, write_picture
 
 
 def portraits() -> dict[str, np.ndarray]:
-    """The sharp originals, (H, W, 3) uint8 RGB."""
+    """Return the sharp originals, (H, W, 3) uint8 RGB."""
     from matplotlib.cbook import get_sample_data
     from PIL import Image
     from skimage import data

@@ -78,7 +78,7 @@ def save(name: str, rgb: np.ndarray) -> None:
 
 
 def restore(folder: Path) -> None:
-    """The faces of two sample photographs, cropped and restored."""
+    """Restore the faces of two sample photographs."""
     run("restore", "-w", "0.7", "-i", INPUTS / "whole_imgs", "-o", folder)
     lines = []
     for name in sorted(path.name for path in (folder / "restored_faces").glob("0[01]*.png")):
@@ -113,7 +113,7 @@ def weights(folder: Path) -> None:
 
 
 def whole(folder: Path) -> None:
-    """A whole photograph with its background and its face done."""
+    """Restore a whole photograph, its background too."""
     photo = INPUTS / "whole_imgs" / "00_astronaut.jpg"
     run("restore", "-w", "0.7", "-s", "2", "--bg_upsampler", "realesrgan", "--face_upsample", "-i", photo, "-o", folder)
     before, after = read_picture(photo).rgb, read_picture(folder / "final_results" / "00_astronaut.png").rgb
@@ -122,7 +122,7 @@ def whole(folder: Path) -> None:
 
 
 def colorize(folder: Path) -> None:
-    """The grey sample photograph."""
+    """Colorize the grey sample photograph."""
     photo = INPUTS / "whole_imgs" / "02_grace_hopper_grey.jpg"
     run("colorize", "-i", photo, "-o", folder)
     after = read_picture(folder / "final_results" / f"{photo.stem}.png").rgb
@@ -130,7 +130,7 @@ def colorize(folder: Path) -> None:
 
 
 def inpaint(folder: Path) -> None:
-    """A sample photograph with two scratches painted over its face."""
+    """Fill two scratches that are painted over a face."""
     painted = read_picture(INPUTS / "whole_imgs" / "00_astronaut.jpg").rgb.copy()
     cv2.line(painted, (186, 118), (208, 150), (255, 255, 255), 4, cv2.LINE_AA)
     cv2.line(painted, (205, 70), (232, 92), (255, 255, 255), 4, cv2.LINE_AA)

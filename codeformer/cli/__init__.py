@@ -21,7 +21,8 @@ from codeformer.memory import keep_freed_memory
 
 def program(argv: Sequence[str]) -> ExitCode:
     """Run the command that the words ask for. Raises CodeFormerError; argparse's own errors are SystemExit(2)."""
-    from codeformer.cli.parser import build_parser, commands_of, parse
+    from codeformer.cli.options import commands_of
+    from codeformer.cli.parser import build_parser, parse
 
     args, words = parse(argv)
     quiet, verbose = getattr(args, "quiet", False), getattr(args, "verbose", False)
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(words: list[str]) -> ExitCode:
-    """The one place where an exception becomes a message and an exit code."""
+    """Return the one place where an exception becomes a message and an exit code."""
     try:
         return program(words)
     except SystemExit as end:  # argparse: --help, --version, and usage errors, already printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from codeformer.cli.options import commands_of
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, UsageError
 
@@ -28,9 +29,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         import shtab
     except ImportError as error:
         raise UsageError("completion needs shtab: pip install shtab") from error
-    from codeformer.cli.parser import build_parser, commands_of
-
-    parser = build_parser()
+    parser = args.parser
     for command in commands_of(parser).values():
         for action in command._actions:
             if action.type is Path:

@@ -36,12 +36,12 @@ class Console:
             self._write(f"codeformer: warning: {_line(message)}")
 
     def note(self, message: str) -> None:
-        """What is going on."""
+        """Say what is going on."""
         if not self.quiet:
             self._write(f"codeformer: {_line(message)}")
 
     def detail(self, message: str) -> None:
-        """What only a curious user wants."""
+        """Say what only a curious user wants."""
         if self.verbose and not self.quiet:
             self._write(f"codeformer: {_line(message)}")
 
@@ -60,7 +60,7 @@ class Console:
 
     @contextmanager
     def progress(self, total: int, unit: str = "picture") -> Iterator[tqdm]:
-        """A progress bar, silent when quiet or when stderr is not a terminal (a log does not want one)."""
+        """Yield a progress bar, silent when quiet or when stderr is not a terminal (a log does not want one)."""
         from tqdm import tqdm
 
         hidden = self.quiet or not sys.stderr.isatty()
@@ -94,7 +94,7 @@ class _LogHandler(logging.Handler):
 
 @contextmanager
 def library_messages(console: Console) -> Iterator[None]:
-    """What the library logs, which never prints by itself, goes to the console; its details only when verbose."""
+    """Yield what the library logs, which never prints by itself, goes to the console; its details only when verbose."""
     logger, handler = logging.getLogger("codeformer"), _LogHandler(console)
     level = logger.level
     logger.addHandler(handler)

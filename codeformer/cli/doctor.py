@@ -15,12 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from codeformer import __version__, environment
+from codeformer import environment
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_message_options, add_weights_folder_option
 from codeformer.cli.streams import emit
 from codeformer.errors import CodeFormerError, ExitCode, WeightsError
 from codeformer.hub import store as hub
+from codeformer.version import __version__
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "pillow", "av"),
@@ -79,12 +80,12 @@ def _system() -> dict[str, Any]:
 
 
 def _public(value: str) -> str:
-    """A variable's value for others to see: a mirror's address may hold a password."""
+    """Return a variable's value for others to see: a mirror's address may hold a password."""
     return re.sub(r"://[^/@]*@", "://***@", value)
 
 
 def _memory() -> int | None:
-    """The bytes that this process may use."""
+    """Return the bytes that this process may use."""
     from codeformer.environment import memory
 
     with suppress(OSError, ValueError):
@@ -99,7 +100,7 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _weights(folder: Path | None) -> Iterator[dict[str, Any]]:
-    """The files that are here; a bundled one is checked by opening it, a published one by its hash."""
+    """Yield the files that are here; a bundled one is checked by opening it, a published one by its hash."""
     for name in ("compact", *hub.SPECIAL):
         path, digest, problem = None, None, ""
         try:
@@ -208,7 +209,7 @@ def _name_of(device: str) -> str:
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    """The report for people."""
+    """Yield the report for people."""
     system = report["system"]
     memory = f"{system['memory'] / 2**30:.1f} GiB" if system["memory"] else "unknown"
     yield f"codeformer {system['codeformer']}, Python {system['python']}, {system['system']}"

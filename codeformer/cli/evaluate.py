@@ -331,7 +331,7 @@ def _described(question: Question) -> str:
 
 
 def _numbers(result: Evaluation, args: argparse.Namespace) -> dict[str, Any]:
-    from codeformer import __version__
+    from codeformer.version import __version__
 
     perceptual = None if args.no_perceptual else str(args.perceptual or "torchvision")
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 
+from codeformer.cli.options import commands_of
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, UsageError
 
@@ -136,9 +137,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Print a topic, or a command's help. Raises UsageError for a name that is neither."""
-    from codeformer.cli.parser import build_parser, commands_of
-
-    parser = build_parser()
+    parser = args.parser
     commands = commands_of(parser)
     if args.topic is None:
         emit(parser.format_help().rstrip())

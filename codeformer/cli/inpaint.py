@@ -86,7 +86,7 @@ def _add_mask_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
-    """An argparse type: a colour's name, #RRGGBB, or r,g,b of 0-255."""
+    """Return an argparse type: a colour's name, #RRGGBB, or r,g,b of 0-255."""
     word = text.strip().lower()
     if word in _COLORS:
         return _COLORS[word]

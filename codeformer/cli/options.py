@@ -6,7 +6,7 @@ Declared with underscores; ``codeformer.cli`` also accepts them with dashes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from codeformer.errors import UsageError
@@ -33,7 +33,7 @@ PICTURES = "pictures or folders; - for a picture from stdin, with -o - to stdout
 
 
 def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
-    """An argparse type: an integer, or ``word``, which gives ``value``."""
+    """Return an argparse type: an integer, or ``word``, which gives ``value``."""
 
     def parse(text: str) -> int | None:
         if text == word:
@@ -47,7 +47,7 @@ def number_or(word: str, value: int | None = None) -> Callable[[str], int | None
 
 
 def parse_landmarks(text: str) -> tuple[tuple[float, float], ...]:
-    """An argparse type: five points "x,y x,y x,y x,y x,y" in picture pixels."""
+    """Return an argparse type: five points "x,y x,y x,y x,y x,y" in picture pixels."""
     try:
         points = [tuple(float(value) for value in point.split(",")) for point in text.replace(";", " ").split()]
         if len(points) != 5:
@@ -325,7 +325,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
 
 
 def face_work(args: argparse.Namespace) -> FaceWork:
-    """The options of a pipeline. Raises UsageError naming the flag."""
+    """Return the options of a pipeline. Raises UsageError naming the flag."""
     none = (None, "", "None", "none")  # the original's "no background upsampler" is the word None
     bg_upsampler = None if args.bg_upsampler in none else str(args.bg_upsampler)
     upscale = args.upscale
@@ -351,7 +351,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
 
 
 def run_options(args: argparse.Namespace) -> RunOptions:
-    """The options of a run over pictures. Raises UsageError naming the flag."""
+    """Return the options of a run over pictures. Raises UsageError naming the flag."""
     output = OutputOptions(
         output_path=args.output_path,
         suffix=args.suffix or None,
@@ -372,3 +372,11 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         w_by_model=args.fidelity_weight is None,
         max_pixels=args.max_pixels,
     )
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    """Return the parsers of the subcommands by their names."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    raise TypeError("a parser without subcommands")

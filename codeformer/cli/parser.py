@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from codeformer import __version__
 from codeformer.cli import (
     align,
     colorize,
@@ -25,11 +24,12 @@ from codeformer.cli import (
     video,
 )
 from codeformer.cli import help as topics
-from codeformer.cli.options import group_of
+from codeformer.cli.options import commands_of, group_of
 from codeformer.cli.settings import words_of
 from codeformer.errors import UsageError
 from codeformer.files.atomic import shown
 from codeformer.files.paths import is_file
+from codeformer.version import __version__
 
 #: Each adds its subcommand, in the order of ``codeformer --help``.
 _MODULES = (
@@ -73,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in subparsers.choices.items():
         command.epilog = topics.examples(name)
         _finish(name, command)
+    for name in ("help", "completion"):  # these two are about the parser itself
+        subparsers.choices[name].set_defaults(parser=parser)
     return parser
 
 
@@ -94,14 +96,6 @@ def _finish(name: str, command: argparse.ArgumentParser) -> None:
     if len(command._actions) > 8:  # else argparse's own line is short enough
         flags = [f"{a.option_strings[0]} {a.metavar or a.dest.upper()}" for a in required]
         command.usage = " ".join([f"codeformer {name}", *flags, *map(str, places), "[options]"])
-
-
-def commands_of(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    """Return the parsers of the subcommands by their names."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return action.choices
-    raise TypeError("a parser without subcommands")
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
@@ -166,7 +160,7 @@ def _parse(
 
 
 def _settings(name: str, words: Sequence[str], commands: Mapping[str, argparse.ArgumentParser]) -> list[str]:
-    """The words that ``--config`` stands for."""
+    """Return the words that ``--config`` stands for."""
     if name == "train":
         return []
     finder = Parser(add_help=False, prog=commands[name].prog)

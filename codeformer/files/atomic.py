@@ -48,7 +48,7 @@ def write_atomic(path: Path, data: bytes, *, below: Path | None = None) -> None:
 
 
 def unwritable(path: Path, error: BaseException) -> OutputError:
-    """The error for a path that cannot be written, with the reason and the way out."""
+    """Return the error for a path that cannot be written, with the reason and the way out."""
     refusal = OutputError(f"{shown(path)}: cannot be written ({reason(error)}); {_way_out(error)}")
     refusal.path = path
     return refusal
@@ -83,7 +83,7 @@ def _is_shown(c: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line without the path and without the number."""
+    """Return what an error says, in one line without the path and without the number."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:200]
 
@@ -146,7 +146,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _claim(parent: Path, stem: str, folder: int | None) -> tuple[Path, int]:
-    """A temporary file that no other writer uses: ``stem`` itself, or a unique one while somebody else holds that."""
+    """Return a temporary file of our own: ``stem`` itself, or a unique one while somebody else holds that."""
     temporary = parent / f"{stem}.tmp"
     with suppress(OSError):  # also for a link, a pipe or a second name of another file, which somebody planted there
         descriptor = open_own(temporary, os.O_WRONLY, folder)

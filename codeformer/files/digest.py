@@ -18,7 +18,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_open(file: BinaryIO) -> str:
-    """The same for an open file, from its beginning; it is left at its end."""
+    """Return the same for an open file, from its beginning; it is left at its end."""
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(_BLOCK):

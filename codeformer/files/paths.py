@@ -20,7 +20,7 @@ def is_folder(path: Path | str) -> bool:
 
 
 def file_id(path: Path) -> FileId | None:
-    """What tells the file behind a path from all others, by whatever name; None if there is none."""
+    """Return what tells the file behind a path from all others, by whatever name; None if there is none."""
     try:
         stat = path.stat()
     except (OSError, ValueError, RuntimeError):

@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from codeformer import __version__
 from codeformer.errors import WeightsError
 from codeformer.files.atomic import reason, shown, sync_folder, unwritable
 from codeformer.files.digest import sha256_of, sha256_of_open
 from codeformer.files.lock import lock
 from codeformer.files.opening import open_own
+from codeformer.version import __version__
 
 _BLOCK = 1 << 18
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -57,7 +57,7 @@ class Presence:
 
 
 def weights_dir(override: Path | None = None) -> Path:
-    """The weights folder: ``override``, else ``$CODEFORMER_WEIGHTS``, else in the user's cache folder."""
+    """Return the weights folder: ``override``, else ``$CODEFORMER_WEIGHTS``, else in the user's cache folder."""
     chosen = override or os.environ.get("CODEFORMER_WEIGHTS")
     if chosen:
         return Path(chosen).expanduser()
@@ -67,7 +67,7 @@ def weights_dir(override: Path | None = None) -> Path:
 
 
 def find(file_or_name: str, weights_dir: Path | None = None, verify: bool = True) -> Path | None:
-    """The file on this machine, None if it is nowhere.
+    """Return the file on this machine, None if it is nowhere.
 
     Raises WeightsError if there are only files of that name with other bytes than were published (``verify``), or if
     the table has no such name.
@@ -92,7 +92,7 @@ def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> P
 
 
 def inventory(folder: Path | None = None, verify: bool = True) -> list[Presence]:
-    """What is here of each file of the table, in its order."""
+    """Return what is here of each file of the table, in its order."""
     return [look(weights, folder, verify) for weights in WEIGHTS]
 
 
@@ -101,7 +101,7 @@ SPECIAL = {"compact_inpainting": "inpainting"}
 
 
 def bundled(name: str = "compact") -> Path:
-    """A file that the package carries: ``compact``, or one of `SPECIAL`. Raises WeightsError if it is not there."""
+    """Return a file that the package carries: ``compact``, or one of `SPECIAL`. Raises WeightsError."""
     path = packaged(f"{name}.safetensors")
     if path is None:
         raise WeightsError(
@@ -181,7 +181,7 @@ def resolve_model(model: str | Path, group: str, weights_dir: Path | None = None
 
 
 def _compact(group: str) -> Path:
-    """The bundled model: one made for the group if the package has it."""
+    """Return the bundled model: one made for the group if the package has it."""
     for name in (name for name, made_for in SPECIAL.items() if made_for == group):
         with suppress(WeightsError):
             return bundled(name)
@@ -245,7 +245,7 @@ Note = Callable[[str], None]
 
 
 def select(names: Iterable[str]) -> list[Weights]:
-    """The table's entries for ``all``, group names, names and file names, each once. Raises UsageError for others."""
+    """Return the entries for ``all``, group names, names and file names, each once. Raises UsageError."""
     wanted: set[str] = set()
     for name in names:
         chosen = {w.name for w in WEIGHTS if name in ("all", w.group, w.name, w.file)}

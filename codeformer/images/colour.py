@@ -48,18 +48,13 @@ def to_ycc(rgb: Samples) -> Samples:
     return (rgb.astype(np.float64) @ _TO_YCC.T).astype(np.float32)
 
 
-def from_ycc(ycc: Samples) -> Samples:
-    """The inverse of `to_ycc`; colours outside of RGB's cube come out outside of [0, 1]."""
-    return (ycc.astype(np.float64) @ _FROM_YCC.T).astype(np.float32)
-
-
 def luma(rgb: Samples) -> Plane:
     """Brightness Y (H, W) in [0, 1] of RGB (H, W, 3)."""
     return (rgb.astype(np.float64) @ _TO_YCC[0]).astype(np.float32)
 
 
 def to_grey(rgb: Samples) -> Samples:
-    """The picture without its colour: three equal channels (H, W, 3), each the luma."""
+    """Return the picture without its colour: three equal channels (H, W, 3), each the luma."""
     return np.repeat(luma(rgb)[..., None], 3, axis=-1)
 
 
@@ -79,7 +74,7 @@ def with_chroma(y: Plane, chroma: Samples) -> Samples:
 
 
 def keep_luma(original: Samples, coloured: Samples) -> Samples:
-    """The brightness of `original` with the colour of `coloured`; both (H, W, 3), so is the result."""
+    """Return the brightness of `original` with the colour of `coloured`; both (H, W, 3), so is the result."""
     return with_chroma(luma(original), to_ycc(coloured)[..., 1:])
 
 
@@ -118,7 +113,7 @@ def mix_chroma(original: Samples, coloured: Samples, strength: float) -> Samples
 
 
 def kind_of(rgb: Rgb | Samples) -> Kind:
-    """What colour a picture has: "grey" (none), "toned" (one tint that follows the brightness, as sepia) or "colour".
+    """Return what colour a picture has: "grey", "toned" (one tint that follows the brightness) or "colour".
 
     `rgb` is (H, W, 3) uint8, uint16, or float in [0, 1]. Decided on a 48-pixel thumbnail, which averages noise and
     JPEG's colour blocks away: a cubic in the brightness is fitted to the colour, and what it does not explain counts.
@@ -157,7 +152,7 @@ class Contrast:
 
 
 def contrast_of(rgb: Samples) -> Contrast:
-    """The range of a faded picture (0.5th to 99.5th percentile of the luma); the whole range for any other."""
+    """Return the range of a faded picture (0.5th to 99.5th percentile of the luma); the whole range for any other."""
     black, white = (float(v) for v in np.percentile(luma(rgb), (0.5, 99.5)))
     if white - black >= _FADED_RANGE:
         return Contrast()
@@ -167,12 +162,12 @@ def contrast_of(rgb: Samples) -> Contrast:
 
 
 def before_colorizing(crop: Crop) -> Crop:
-    """What the network sees: (S, S, 3) grey over the full range, whatever tint or fading the crop had."""
+    """Return what the network sees: (S, S, 3) grey over the full range, whatever tint or fading the crop had."""
     return contrast_of(crop).stretch(to_grey(crop))
 
 
 def after_colorizing(crop: Crop, result: Crop, *, luma_of_crop: bool = False, strength: float = 1.0) -> Crop:
-    """The network's `result` (S, S, 3) for `crop` in the crop's own tone.
+    """Return the network's `result` (S, S, 3) for `crop` in the crop's own tone.
 
     A faded crop gets a face of as little contrast as the picture around it, and colour that is weakened by the square
     root of that: in full it would be garish there, and weakened as much as the contrast it would hardly be seen.

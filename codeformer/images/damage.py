@@ -87,7 +87,7 @@ def in_grey(pixels: Rgb, alpha: np.ndarray | None, height: int) -> tuple[Rgb, np
 
 
 def _mend_jpeg(data: bytes) -> Mended | None:
-    """The file with an end: of what is missing the decoder makes grey blocks, or leaves out detail."""
+    """Return the file with an end: of what is missing the decoder makes grey blocks, or leaves out detail."""
     layout = jpeg.layout_of(data)
     if layout.frame is None or not layout.scans or layout.end is not None:
         return None
@@ -148,7 +148,7 @@ def _grey_rows(rgb: Rgb) -> int:
 
 
 def _seam(rgb: Rgb) -> int | None:
-    """The first row, of those at which blocks begin, where most columns jump as no edge in a photograph does."""
+    """Return the first row, of those at which blocks begin, where most columns jump as no edge in a photograph does."""
     height = rgb.shape[0]
     starts = np.arange(8, height - 1, 8)
     if starts.size == 0:
@@ -165,7 +165,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def _mend_png(data: bytes, max_pixels: int) -> Mended | None:
-    """The rows that can be unpacked, in a file of their own. Interlaced files are kept as far as whole passes go."""
+    """Return the rows that can be unpacked, in a file of their own; of interlaced ones whole passes."""
     head: list[tuple[bytes, bytes]] = []
     packed = []
     for kind, body in chunks_of(data, damaged=True):
@@ -193,7 +193,7 @@ def _mend_png(data: bytes, max_pixels: int) -> Mended | None:
 
 
 def _mend_bmp(data: bytes) -> Mended | None:
-    """The file with grey in place of what is missing; most of them begin with the lowest row."""
+    """Return the file with grey in place of what is missing; most of them begin with the lowest row."""
     offset, size, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", data, 10)
     if size < 40 or packing not in (0, 3):
         return None

@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
 
 
 def without_prefix(exif: bytes) -> bytes:
-    """Return the TIFF structure inside: JPEG's EXIF block begins with ``Exif\\0\\0``, the other formats' does not."""
+    """Return the TIFF structure inside: JPEG's EXIF block begins with ``Exif`` and two zeros, others' does not."""
     return exif.removeprefix(_PREFIX)
 
 

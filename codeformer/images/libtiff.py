@@ -66,7 +66,7 @@ def _installed() -> tuple[_Listener, list[object]]:
 
 
 def _libraries() -> list[Path]:
-    """The file that Pillow has loaded: the one in its wheel, or else the system's."""
+    """Return the file that Pillow has loaded: the one in its wheel, or else the system's."""
     package = Path(PIL.__file__).parent
     found = [*package.parent.glob("pillow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")]
     with suppress(OSError):

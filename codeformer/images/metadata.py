@@ -118,7 +118,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _iptc_in(resources: bytes) -> bytes | None:
-    """The IPTC record among Photoshop's resources; or the bytes themselves, where they are one."""
+    """Return the IPTC record among Photoshop's resources; or the bytes themselves, where they are one."""
     if resources[:1] == b"\x1c":
         return resources
     place = 0
@@ -139,7 +139,7 @@ def _as_resource(iptc: bytes) -> bytes:
 
 
 def _from_raw(value: str) -> bytes:
-    """A block that PNG holds as a name, a length and hexadecimal digits."""
+    """Return a block that PNG holds as a name, a length and hexadecimal digits."""
     parts = value.split()
     try:
         return bytes.fromhex("".join(parts[2:]))
@@ -148,7 +148,7 @@ def _from_raw(value: str) -> bytes:
 
 
 def _dpi(image: Image.Image, kind: str, exif: bytes | None) -> Dpi | None:
-    """The resolution that the file itself tells, else EXIF's. What Pillow adds by itself is not taken."""
+    """Return the resolution that the file itself tells, else EXIF's. What Pillow adds by itself is not taken."""
     info = image.info
     found: Any = None
     if kind == "JPEG":

@@ -136,7 +136,7 @@ def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> byt
 
 
 def _png_rows(pixels: np.ndarray) -> bytes:
-    """The compressed rows. Each takes the filter, of Sub and Up, with the smaller sum of absolute differences."""
+    """Return the compressed rows, each by the filter, Sub or Up, with the smaller sum of differences."""
     height, width, channels = pixels.shape
     step = 2 * channels
     squeeze = zlib.compressobj(4)
@@ -156,4 +156,5 @@ def _png_rows(pixels: np.ndarray) -> bytes:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
+    """Return a chunk of a PNG file: its length, kind, body and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

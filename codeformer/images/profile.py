@@ -76,7 +76,7 @@ def _xyz(tag: bytes) -> Numbers:
 
 
 def _curve(tag: bytes) -> Numbers:
-    """The light for each of POINTS coded values."""
+    """Return the light for each of POINTS coded values."""
     x = np.linspace(0.0, 1.0, POINTS)
     if tag[:4] == b"curv":
         (count,) = struct.unpack_from(">I", tag, 8)

@@ -207,7 +207,7 @@ def _decoded(
 
 
 def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: list[str]) -> Picture:
-    """A picture of a TIFF file in floating point and colour, which Pillow refuses."""
+    """Return a picture of a TIFF file in floating point and colour, which Pillow refuses."""
     table = table_of(data)
     foreign.check_size(table.numbers(256)[0], table.numbers(257)[0], max_pixels)
     if table.numbers(339, (1,))[0] != 3:
@@ -231,7 +231,7 @@ def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: 
 
 
 def _foreign(data: bytes, path: Path, name: str, kind: str, max_pixels: int, notes: list[str]) -> Picture:
-    """A picture of a format that Pillow does not read."""
+    """Return a picture of a format that Pillow does not read."""
     if (size := foreign.size_of(kind, data)) is not None:
         foreign.check_size(*size, max_pixels)
     if kind == "RAW":
@@ -267,7 +267,7 @@ def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _exif(image: Image.Image, kind: str) -> bytes | None:
-    """The EXIF block, upright; a damaged one is dropped, as every reader does."""
+    """Return the EXIF block, upright; a damaged one is dropped, as every reader does."""
     if kind == "TIFF":
         with suppress(Exception):
             return exif_blocks.from_tiff(image)
@@ -285,7 +285,7 @@ class _Colours(NamedTuple):
 
 
 def _colours(image: Image.Image, file: BinaryIO, kind: str, rgb: Rgb, grey: bool, notes: list[str]) -> _Colours:
-    """What the file says of its colours; those of a profile with tables are converted to sRGB."""
+    """Return what the file says of its colours; those of a profile with tables are converted to sRGB."""
     icc = image.info.get("icc_profile")
     if image.mode in ("CMYK", "LAB"):
         return _Colours(rgb)

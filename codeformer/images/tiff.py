@@ -35,7 +35,7 @@ def read_tiff(data: bytes, image: Image.Image) -> tuple[np.ndarray, np.ndarray |
 
 
 def _planes(data: bytes, flags: int) -> np.ndarray | None:
-    """The pixels as OpenCV orders them, of a file that keeps each channel by itself; None for any other file.
+    """Return the pixels as OpenCV orders them, of a file that keeps each channel by itself; None for any other file.
 
     OpenCV would read another picture; so each channel is read as a grey picture of its own.
     """
@@ -159,7 +159,7 @@ def with_table(data: bytes, table: Table) -> bytes:
 
 
 def _upright(data: bytes) -> bytes:
-    """The file with orientation 1 in its first table: OpenCV applies it in some versions and layouts only."""
+    """Return the file with orientation 1 in its first table: OpenCV applies it in some versions and layouts only."""
     table = table_of(data)
     if table.numbers(exif_blocks.ORIENTATION, (1,)) == (1,):
         return data

@@ -61,7 +61,7 @@ def picture_file(picture: Picture, path: Path, *, quality: int = 95) -> bytes:
 
 
 def _file_of(picture: Picture, path: Path, quality: int) -> tuple[bytes, list[str]]:
-    """The file, and what it does not hold of the picture."""
+    """Return the file, and what it does not hold of the picture."""
     name = shown(path)
     kind = formats.FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
@@ -96,7 +96,7 @@ def _listed(parts: list[str]) -> str:
 
 
 def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str]]:
-    """The file, and what it does not hold of the picture."""
+    """Return the file, and what it does not hold of the picture."""
     lost: list[str] = []
     one_channel = picture.grey and bool((picture.rgb[..., :1] == picture.rgb).all())
     if picture.cicp and kind != "PNG":
@@ -194,7 +194,7 @@ def _encode_with_pillow(
 
 
 def _flattened(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The picture as it looks on white paper."""
+    """Return the picture as it looks on white paper."""
     top = int(np.iinfo(rgb.dtype).max)
     cover = alpha[..., None].astype(np.float32) / top
     return np.rint(mix(top, rgb, cover)).astype(rgb.dtype)

@@ -197,6 +197,9 @@ class CodeFormer(VQAutoEncoder):
         """Decode a latent grid (B, emb_dim, h, w), with CFT scaled by `w` (paper, section 3.3).
 
         Args:
+            quant: the latent grid, of codes' vectors.
+            lq_feat: the input's own, (B, emb_dim, h, w), as :meth:`encode_features` gave it.
+            features: what CFT blends in, by grid size, as :meth:`encode_features` gave it.
             w: fidelity weight in [0, 1]: a number, or (B, 1, 1, 1), one for each face. At the number 0 CFT is skipped.
             adain: whether the grid takes the statistics of `lq_feat` first.
         """

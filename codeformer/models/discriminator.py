@@ -27,4 +27,5 @@ class PatchDiscriminator(nn.Module):
         self.main = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map faces (B, 3, S, S) in [-1, 1] to a logit for each patch, (B, 1, h, w)."""
         return self.main(x)

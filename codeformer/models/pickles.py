@@ -248,7 +248,7 @@ class _Inert:
 
 
 def _promised_bytes(data: bytes) -> int:
-    """The bytes of all storages that a pickle mentions, counted without making any.
+    """Return the bytes of all storages that a pickle mentions, counted without making any.
 
     Every name becomes an inert class here; `refuse_code` has passed the pickle already.
     """

@@ -37,6 +37,7 @@ class ResBlock(nn.Module):
             self.conv_out = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C', h, w)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (self.conv_out(x) if hasattr(self, "conv_out") else x)
@@ -54,6 +55,7 @@ class AttnBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to the same shape."""
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (B, HW, C)
         h = F.scaled_dot_product_attention(q, k, v)
@@ -68,6 +70,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, h / 2, w / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -83,6 +86,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, C, 2 h, 2 w)."""
         b, _, h, w = x.shape
         weight = self.conv.weight  # (O, C, 3, 3)
         # Along one axis, an even output sees x[i-1] by tap 0 and x[i] by taps 1+2, an odd one x[i] by 0+1, x[i+1] by 2.
@@ -144,6 +148,7 @@ class Encoder(nn.Module):
         return F.pixel_unshuffle(x, self.stem) if self.stem > 1 else x
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (B, 3, S, S) to the latent grid (B, emb_dim, h, w)."""
         x = self.fold(x)
         for block in self.blocks:
             x = block(x)
@@ -226,6 +231,7 @@ class Generator(nn.Module):
         return self.refine(picture, features) if self.refine is not None else picture
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map a latent grid (B, emb_dim, h, w) to pictures (B, 3, S, S)."""
         *body, head = self.blocks
         for block in body:
             x = block(x)
@@ -279,11 +285,6 @@ class VectorQuantizer(nn.Module):
         """Return the codes' vectors on their grid: (B, h w) int64 -> (B, emb_dim, h, w)."""
         vectors = self.embedding(codes)  # (B, h w, C)
         return vectors.permute(0, 2, 1).reshape(codes.shape[0], self.emb_dim, *grid)
-
-    def get_codebook_feat(self, indices: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """Return the vectors of `indices` (any shape, N in all): (N, C), or NCHW where `shape` = (B, h, w, C)."""
-        vectors = self.embedding(indices.reshape(-1))
-        return vectors if shape is None else vectors.view(*shape).permute(0, 3, 1, 2).contiguous()
 
 
 class VQAutoEncoder(nn.Module):

@@ -108,7 +108,7 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
 
 
 def open_restorer(model: ModelFile, options: ModelOptions) -> FaceRestorer:
-    """The network of a weights file on the device that the options ask for. Raises WeightsError, UsageError."""
+    """Return the network of a weights file on the device that the options ask for. Raises WeightsError, UsageError."""
     from codeformer.models.codeformer import CodeFormer
     from codeformer.pipeline.restorer import FaceRestorer
 

@@ -180,7 +180,7 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
 
 
 def _doubts(item: _Waiting[K], engine: Engine) -> list[str]:
-    """What to say of an input that is not what the network wants."""
+    """Return what to say of an input that is not what the network wants."""
     if item.picture is None:
         return []
     notes = []

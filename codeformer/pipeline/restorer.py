@@ -45,7 +45,7 @@ class EncodedFaces:
         return int(self.lq_feat.shape[0])
 
     def select(self, index: int | slice) -> EncodedFaces:
-        """Some of the faces, as views."""
+        """Return some of the faces, as views."""
         part = slice(index, index + 1) if isinstance(index, int) else index
         return EncodedFaces(self.lq_feat[part], {k: v[part] for k, v in self.features.items()}, self.logits[part])
 
@@ -111,11 +111,11 @@ class FaceRestorer:
         return self._batched(run, crops)
 
     def encode(self, crops: Sequence[np.ndarray]) -> EncodedFaces:
-        """The first half of :meth:`restore`: features and code logits. All crops stay on the device together."""
+        """Return the first half of :meth:`restore`: features and code logits. All crops stay on the device together."""
         return EncodedFaces.join(self._batched(lambda part: [self._encode(part)], crops))
 
     def decode(self, encoded: EncodedFaces, codes: Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
-        """The second half of :meth:`restore`, with ``codes`` (B, h*w) int64 chosen by the caller."""
+        """Return the second half of :meth:`restore`, with ``codes`` (B, h*w) int64 chosen by the caller."""
 
         def run(part: Sequence[int]) -> list[np.ndarray]:
             rows = slice(part[0], part[-1] + 1)

@@ -55,7 +55,7 @@ def find_inputs(
     root: Path,
     results: Collection[str] = (),
 ) -> Listing:
-    """The files behind the given paths, each once, folders in the order of their names.
+    """Return the files behind the given paths, each once, folders in the order of their names.
 
     A path that does not exist, beside others that do, is kept: reading it gives the error that names it. Results of an
     earlier run are not taken for inputs. A folder within that cannot be listed is kept in the same way. Raises
@@ -136,7 +136,7 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
 
 
 def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[NamedInput]:
-    """A name for each input that no other has, also where upper and lower case are the same.
+    """Return a name for each input that no other has, also where upper and lower case are the same.
 
     ``taken``: names of earlier runs by key. An input keeps the name that it had; a new one stays clear of them all.
     """

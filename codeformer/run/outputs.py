@@ -77,7 +77,9 @@ def is_stale(name: str, stem: str, options: OutputOptions, ending: str, kept: Co
 
 
 def final_ending(ext: str, picture: Picture) -> str:
-    """The ending of the final picture, with its dot; ``same`` is the input's, or .png where that cannot be written.
+    """Return the ending of the final picture, with its dot.
+
+    ``same`` is the input's, or .png where that cannot be written.
 
     A stereo picture (.mpo), which is JPEG, gives .jpg.
     """
@@ -90,7 +92,7 @@ def final_ending(ext: str, picture: Picture) -> str:
 
 
 def side_by_side(before: Picture, after: Picture) -> Picture:
-    """The input, at the output's size, left of the output."""
+    """Return the input, at the output's size, left of the output."""
     height, width = after.rgb.shape[:2]
     if (before.icc, before.cicp) != (after.icc, after.cicp):
         before = as_srgb(before)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codeformer import __version__
 from codeformer.errors import CodeFormerError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
@@ -22,13 +21,14 @@ from codeformer.pipeline.pictures import Result
 from codeformer.run.inputs import NamedInput
 from codeformer.run.stored import Record
 from codeformer.tasks.base import Task
+from codeformer.version import __version__
 
 #: Keys of the head that say what a run worked on; a run that finds everything done leaves them as they are.
 RAN_ON = ("device", "precision", "networks")
 
 
 def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
-    """The settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
+    """Return the settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
     model = asdict(work.model)
     for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
         del model[name]
@@ -48,7 +48,7 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
 
 
 def _networks(work: FaceWork) -> dict[str, str]:
-    """What ``auto`` and ``realesrgan`` stand for on this machine: with other files here, other results come out.
+    """Return what ``auto`` and ``realesrgan`` stand for on this machine: with other files here, other results come out.
 
     Raises WeightsError if a file that would be taken is damaged, or none is here.
     """
@@ -74,7 +74,9 @@ def stamp_of(settings: Mapping[str, Any], digest: str) -> str:
 
 
 def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
-    """The fingerprint of an input, and its mask's file if the task has one: of the settings and of both files' bytes.
+    """Return the fingerprint of an input, and its mask's file if the task has one.
+
+    It is of the settings and of both files' bytes.
 
     The fingerprint is empty if a file cannot be read or there is not exactly one mask, which the job will say properly.
     """
@@ -90,7 +92,7 @@ def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path
 
 
 def header_of(task: Task, settings: dict[str, Any], model: ModelFile, engine: Engine | None) -> dict[str, Any]:
-    """The head of the report; with the engine, once it is open, what it runs on."""
+    """Return the head of the report; with the engine, once it is open, what it runs on."""
     header: dict[str, Any] = {
         "codeformer": __version__,
         "task": task.name,
@@ -149,7 +151,7 @@ def error_entry(path: Path, error: CodeFormerError) -> dict[str, Any]:
 
 
 def naming(path: Path, error: CodeFormerError) -> str:
-    """The error's line, with the file that it is about."""
+    """Return the error's line, with the file that it is about."""
     return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
@@ -158,5 +160,5 @@ def _size(picture: Any) -> list[int] | None:
 
 
 def now() -> str:
-    """The time, as the report writes it."""
+    """Return the time, as the report writes it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

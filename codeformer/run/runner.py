@@ -206,7 +206,7 @@ def mention_ignored(ignored: tuple[Path, ...], console: Messages) -> None:
 
 
 def _by_ending(paths: Iterable[Path]) -> str:
-    """The files' endings with their numbers, and what would read those for which something is missing."""
+    """Return the files' endings with their numbers, and what would read those for which something is missing."""
     endings = Counter(path.suffix.lower() for path in paths)
     parts = []
     for ending, count in sorted(endings.items(), key=lambda one: (-one[1], one[0])):

@@ -160,7 +160,7 @@ def _are_files(value: object) -> bool:
 
 
 def _aligned_by_0_1(key: str, entry: Mapping[str, Any]) -> Record:
-    """An input's record in an ``align.json`` of version 0.1, which had no fingerprints."""
+    """Return an input's record in an ``align.json`` of version 0.1, which had no fingerprints."""
     files = [face["file"] for face in entry["faces"] if face["file"]]
     return {
         "input": key,

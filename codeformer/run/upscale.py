@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from codeformer import __version__
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
@@ -33,6 +32,7 @@ from codeformer.run.tally import Outcome, Tally
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling.networks import find_realesrgan
 from codeformer.upsampling.upsampler import Upsampler, make_upsampler, upsample_picture
+from codeformer.version import __version__
 
 REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
 

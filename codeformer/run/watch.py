@@ -77,7 +77,7 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
 
 
 def _listing(options: RunOptions, root: Path) -> Listing:
-    """What is there now; an empty folder is nothing special here."""
+    """Return what is there now; an empty folder is nothing special here."""
     try:
         return find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     except InputError:

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from codeformer import __version__
 from codeformer.arrays import Crop, Rgb
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
@@ -38,6 +37,7 @@ from codeformer.run.runner import (
 )
 from codeformer.run.stored import Record
 from codeformer.run.tally import Outcome, Tally, counted
+from codeformer.version import __version__
 
 REPORT = "align.json"
 _FORMAT = 2  # of the report; 1 had its inputs in an object, by path
@@ -181,7 +181,7 @@ def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector,
 
 
 def _failed(job: Pending, error: CodeFormerError, report: Report, earlier: list[Any]) -> Outcome:
-    """The faces that an earlier run took from the photograph stay."""
+    """Return the faces that an earlier run took from the photograph stay."""
     known = report.known.get(job.item.key)
     return Outcome(job.item.path, _record(job, "failed", earlier, known.outputs if known else (), error=error), error)
 

@@ -59,7 +59,7 @@ class Convolution:
 
 
 def find_packaged(name: str = X4PLUS) -> Path | None:
-    """The ``.param`` file inside the installed data package (its ``.bin`` lies beside it), or None."""
+    """Return the ``.param`` file inside the installed data package (its ``.bin`` lies beside it), or None."""
     spec = find_spec(PACKAGE)  # does not import the package
     for folder in (spec.submodule_search_locations or []) if spec else []:
         param = Path(folder) / "models" / f"{name}.param"
@@ -69,7 +69,7 @@ def find_packaged(name: str = X4PLUS) -> Path | None:
 
 
 def parse_param(text: str) -> list[Convolution]:
-    """The convolutions of a ``.param`` file, in file order.
+    """Return the convolutions of a ``.param`` file, in file order.
 
     Raises ValueError when the text is not one, or when another layer than a convolution carries weights (then the
     arrays in ``.bin`` could not be told apart).
@@ -125,7 +125,7 @@ def _arrays(convolutions: list[Convolution], data: bytes) -> Iterator[tuple[np.n
 
 
 def rrdbnet_names(convolutions: int) -> list[str]:
-    """Published names of an RRDBNet's convolutions in the network's order; raises ValueError for another count."""
+    """Return the published names of an RRDBNet's convolutions in the network's order. Raises ValueError."""
     blocks, rest = divmod(convolutions - _OUTER_CONVOLUTIONS, _CONVOLUTIONS_PER_BLOCK)
     if rest or blocks < 1:
         raise ValueError(f"{convolutions} convolutions do not make an RRDBNet")
@@ -164,7 +164,7 @@ def fingerprint(param: Path) -> str:
 
 
 def converted(param: Path, cache: Path) -> Path:
-    """The pair as one ``.safetensors`` file in the folder ``cache``, converted on first use.
+    """Return the pair as one ``.safetensors`` file in the folder ``cache``, converted on first use.
 
     The name carries the source's hash, so another version of the data package never meets an old copy. Raises
     WeightsError if the source is bad, OutputError if the folder cannot be written.

@@ -67,7 +67,7 @@ class Network:
 
 
 def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
-    """The Real-ESRGAN file that suits an enlargement by ``scale`` best, or the ``.param`` of the data package.
+    """Return the Real-ESRGAN file that suits an enlargement by ``scale`` best, or the ``.param`` of the data package.
 
     Raises WeightsError if there is none, or if one that is present is damaged.
     """
@@ -87,7 +87,7 @@ def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
 
 
 def load_descriptor(path: Path, weights_dir: Path | None = None) -> ImageModelDescriptor[Any]:
-    """A super-resolution network from ``.pth``, ``.safetensors`` or ncnn's ``.param``, on the CPU in fp32.
+    """Return a super-resolution network from ``.pth``, ``.safetensors`` or ncnn's ``.param``, on the CPU in fp32.
 
     Nothing in the file is executed. Raises WeightsError naming the file if it is no such network.
     """
@@ -139,7 +139,7 @@ def _read_state(path: Path, weights_dir: Path | None) -> dict[str, Any]:
 
 
 def prepare(model: ImageModelDescriptor[Any], device: torch.device) -> Network:
-    """The network on its device: channels last, first and last convolution always in fp32, memory by strips.
+    """Return the network on its device: channels last, first and last convolution always in fp32, memory by strips.
 
     Moves the descriptor's own module; use a descriptor once.
     """
@@ -170,7 +170,7 @@ def _context(model: ImageModelDescriptor[Any]) -> int:
 
 
 def _exact(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A layer outside of autocast."""
+    """Return a layer outside of autocast."""
 
     def run(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -180,7 +180,7 @@ def _exact(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def _in_strips(net: Any, shuffle: int) -> Callable[[Tensor], Tensor]:
-    """An RRDBNet whose layers behind the body run strip by strip: the same numbers in a fifth of the memory.
+    """Return an RRDBNet whose layers behind the body run strip by strip: the same numbers in a fifth of the memory.
 
     Nine tenths of the work are in the body, nine tenths of the memory in the enlarged 64-channel grids behind it.
     With those out of the way a tile can be larger, and less of it is overlap. (A nearest upsample and the 3x3

@@ -94,7 +94,7 @@ def upsampled_rows(
     scale: int,
     network: Callable[[Samples], Samples],
 ) -> Iterator[Samples]:
-    """The enlarged picture from top to bottom, in strips (n, W * scale, C) float32.
+    """Yield the enlarged picture from top to bottom, in strips (n, W * scale, C) float32.
 
     ``picture``: (H, W, C) uint8, uint16, or float in [0, 1]. ``network``: (h, w, C) float32 in [0, 1] ->
     (h * scale, w * scale, C).

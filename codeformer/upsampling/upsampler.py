@@ -57,8 +57,18 @@ class Upsampler:
         tile: TileSize = "auto",
         name: str = "the network",
     ) -> None:
-        """``model``: from ``load_descriptor``, used once. Raises UsageError for a device, precision or tile that
-        does not exist, OutOfMemoryError if the network alone is too much.
+        """Make the network ready on its device.
+
+        Args:
+            model: from ``load_descriptor``, used once.
+            device: auto, cpu, cuda, cuda:N or mps.
+            precision: auto, fp32, bf16 or fp16.
+            tile: pixels of the picture along a tile's side; auto or None by the memory; 0 for no tiles.
+            name: what messages call the network.
+
+        Raises:
+            UsageError: a device, precision or tile that does not exist.
+            OutOfMemoryError: the network alone is too much.
         """
         self.name = name
         self.device = pick_device(device)
@@ -73,7 +83,7 @@ class Upsampler:
     def __call__(
         self, rgb: Pixels | Samples, outscale: float | None = None, alpha: Pixels | None = None
     ) -> NDArray[Any]:
-        """The picture enlarged by ``outscale`` (None: by the network's own factor).
+        """Return the picture enlarged by ``outscale`` (None: by the network's own factor).
 
         ``rgb``: (H, W, 3) uint8, uint16, or float32 in [0, 1], not empty. Returns (H', W', 3) of the same dtype, with
         H' = round(H * outscale); with ``alpha`` (H, W) of rgb's dtype, (H', W', 4). 16-bit pictures are computed in
@@ -162,7 +172,9 @@ def make_upsampler(
     tile: TileSize = "auto",
     weights_dir: Path | None = None,
 ) -> Upsampler:
-    """The upsampler for ``--bg_upsampler``: ``realesrgan``, or a file. ``scale`` is the enlargement that is wanted.
+    """Return the upsampler for ``--bg_upsampler``: ``realesrgan``, or a file.
+
+    ``scale`` is the enlargement that is wanted.
 
     ``tile``: pixels of the picture along a tile's side, at least 32; ``auto`` or None by the memory; 0: no tiles.
     Raises WeightsError (none is there, or the file is not a super-resolution network) and UsageError.
@@ -195,7 +207,7 @@ def upsample_picture(picture: Picture, upsampler: Upsampler, outscale: float) ->
 
 
 def _with_rest(before: Rgb, after: Rgb, space: Space) -> Rgb:
-    """The enlarged picture with the part of its colours that sRGB could not hold; both in the picture's own space."""
+    """Return the enlarged picture with the colours that sRGB could not hold, in the picture's own space."""
     rest = before.astype(np.float32) - in_space(in_srgb(before, space), space, before.dtype.type)
     top = np.iinfo(after.dtype).max
     if np.abs(rest).max() <= 2 * top / 255:  # rounding
@@ -244,7 +256,7 @@ def _choose_precision(precision: str, device: torch.device, network: Network) ->
 
 
 def _choose_tile(tile: TileSize, device: torch.device) -> int:
-    """The side of a tile in pixels of the picture; 0 means no tiles."""
+    """Return the side of a tile in pixels of the picture; 0 means no tiles."""
     if tile == "auto" or tile is None:
         # By all of the memory, not by what is free now: the same picture must give the same bytes every time
         on_gpu = device.type == "cuda"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from codeformer import __version__
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
@@ -28,6 +27,7 @@ from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
+from codeformer.version import __version__
 from codeformer.video.container import measured_duration
 from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, dimmed, hard_to_play, plan_encoding
 from codeformer.video.mux import Clip, mux
@@ -160,7 +160,7 @@ def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
 
 
 def _already_done(plan: _Plan) -> ExitCode | None:
-    """The exit code of the finished run whose film and report are there, or None."""
+    """Return the exit code of the finished run whose film and report are there, or None."""
     try:
         report = json.loads(read_regular(plan.report, _LARGEST_REPORT))
         if report["fingerprint"] == plan.stamp and plan.output.stat().st_size == report["bytes"]:
@@ -397,7 +397,7 @@ def _write_report(
 
 
 def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
-    """Some frames, before and after side by side, each restored on its own."""
+    """Return some frames, before and after side by side, each restored on its own."""
     folder = plan.output.with_name(f"{plan.output.stem}_preview")  # beside the film
     options, info = plan.options, plan.film.info
     duration = info.duration

@@ -181,7 +181,7 @@ def _go_on(packet: Any, jump: _Jump) -> None:
 def _carried_packets(
     origin: Any, carried: Sequence[Carrier], clip: Clip, notes: list[str]
 ) -> Iterator[tuple[float, int, Any]]:
-    """The other streams' packets with their times on the film's clock, in the file's order."""
+    """Yield the other streams' packets with their times on the film's clock, in the file's order."""
     if not carried:
         return
     by_index = {carrier.index: carrier for carrier in carried}

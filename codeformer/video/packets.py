@@ -40,7 +40,7 @@ class SegmentWriter:
         self.frames = 0
 
     def convert(self, rgb: Rgb) -> av.VideoFrame:
-        """The encoder's pixels for an RGB frame: (H, W, 3) uint8 or uint16."""
+        """Return the encoder's pixels for an RGB frame: (H, W, 3) uint8 or uint16."""
         encoding = self._encoding
         return from_rgb(rgb, encoding.pix_fmt, encoding.colour, (encoding.width, encoding.height))
 
@@ -94,7 +94,7 @@ class StoredPacket:
 
 
 def read_times(paths: Sequence[Path]) -> list[int]:
-    """The pts of all packets, in the order of decoding."""
+    """Return the pts of all packets, in the order of decoding."""
     times = []
     for path in paths:
         with path.open("rb") as file:
@@ -105,7 +105,7 @@ def read_times(paths: Sequence[Path]) -> list[int]:
 
 
 def read_packets(paths: Sequence[Path]) -> Iterator[StoredPacket]:
-    """The packets of several stretches as one film, with decoding times that fit together.
+    """Yield the packets of several stretches as one film, with decoding times that fit together.
 
     Each encoder counts its own decoding times, which may overlap where stretches meet in a film of variable rate. A
     packet's decoding time is here the pts of the frame that many places earlier in the order shown, with the smallest

@@ -74,10 +74,6 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
-    @property
-    def is_identity(self) -> bool:
-        return not (self.transpose or self.flip_x or self.flip_y)
-
     def apply(self, rgb: Rgb) -> Rgb:
         """(H, W, 3) as stored -> upright, contiguous."""
         if self.transpose:
@@ -86,7 +82,7 @@ class Orientation:
 
 
 def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
-    """A decoded frame's colour description, gaps filled by what players assume. ``context``: its decoder.
+    """Return a decoded frame's colour description, gaps filled by what players assume. ``context``: its decoder.
 
     An untagged film is BT.601 up to standard definition and BT.709 above; RGB frames (GIF, PNG) become BT.709.
     """
@@ -107,7 +103,7 @@ def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
 
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """The multiple of 90 degrees, maybe mirrored, that the frame's display matrix asks for."""
+    """Return the multiple of 90 degrees, maybe mirrored, that the frame's display matrix asks for."""
     side_data: Any = frame.side_data
     for index in range(len(side_data)):
         data = side_data[index]
@@ -133,7 +129,7 @@ def bits_of(frame: av.VideoFrame) -> int:
 
 
 def to_rgb(frame: av.VideoFrame, colour: Colour) -> Rgb:
-    """A decoded frame as (H, W, 3) full range RGB: uint8, or uint16 when it has more than 8 bits."""
+    """Return a decoded frame as (H, W, 3) full range RGB: uint8, or uint16 when it has more than 8 bits."""
     bits = bits_of(frame)
     target = "rgb24" if bits <= 8 else "rgb48le"
     if frame.format.is_rgb or frame.format.name.startswith("pal8"):
@@ -220,7 +216,7 @@ def _regrid(frame: av.VideoFrame, pix_fmt: str, colour: Colour) -> av.VideoFrame
 
 
 def _planes(frame: av.VideoFrame) -> list[npt.NDArray[np.uint16]]:
-    """Views of a yuv444p16le frame's planes."""
+    """Return views of a yuv444p16le frame's planes."""
     rows = [np.frombuffer(memoryview(plane), np.uint16).reshape(-1, plane.line_size // 2) for plane in frame.planes]
     return [plane[: frame.height, : frame.width] for plane in rows]
 

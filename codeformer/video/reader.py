@@ -57,7 +57,8 @@ def open_film(
 
     Args:
         path: the file, folder or pattern.
-        start, end: seconds from the film's beginning; frames shown before ``start`` or from ``end`` on are left out.
+        start: seconds from the film's beginning; frames shown before it are left out.
+        end: seconds from the film's beginning; frames shown before ``start`` or from ``end`` on are left out.
         rate: for pictures, their frames per second; a film is resampled to it, each tick showing the frame that is on
             the screen then, so that the sound stays in step.
         clock: frames per second of what has no clock: pictures, and bare streams such as .mjpeg and .h264.
@@ -348,8 +349,11 @@ class _Reading:
         self.last_packet = 0.0  # seconds, end of the last packet of any stream
 
     def missing(self) -> int:
-        """Frames that lack between the others, where nearly all come at a steady rate (a container's clock may round):
-        a demuxer that finds its way again after broken bytes says nothing of what it passed over."""
+        """Return how many frames are missing between the others, where nearly all come at a steady rate.
+
+        A container's clock may round, and a demuxer that finds its way again after broken bytes says nothing of what
+        it passed over.
+        """
         ticks = sorted(self.intervals.elements())
         if not ticks:
             return 0
@@ -363,7 +367,7 @@ class _Reading:
 
 
 def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
-    """Decoded frames; packets that cannot be decoded are counted and passed over."""
+    """Yield decoded frames; packets that cannot be decoded are counted and passed over."""
     origin = start_of(container)
     streams = [s for s in container.streams if s.type in ("video", "audio")]
     packets = container.demux(*streams)
@@ -424,7 +428,7 @@ class Resampled:
         return self._film.files()
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
-        """The frames from tick ``first`` on."""
+        """Yield the frames from tick ``first`` on."""
         ratio = self._film.info.time_base * self._rate  # ticks of ours per tick of the film
         tick = 0
         before: Any = None

@@ -106,7 +106,8 @@ def restore_stretch(
 
     Args:
         frames: those and up to ``steady.reach`` before and after, in order.
-        first, last: the stretch.
+        first: the first frame of the stretch.
+        last: the frame after its last one.
         engine: the networks and options.
         steady: how far each frame looks around.
         clock: gets the time of aligning.
@@ -136,7 +137,7 @@ def restore_stretch(
 
 
 def _distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
-    """Runs of equal frames become one item each."""
+    """Yield an item for each run of equal frames."""
     item: _Item | None = None
     for seen in frames:
         if item is not None and seen.frame.same:
@@ -192,7 +193,7 @@ def _tracked(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
 
 
 def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
-    """The item with smoothed landmarks; its neighbours keep what was detected."""
+    """Return the item with smoothed landmarks; its neighbours keep what was detected."""
     item = window[index]
     if not radius:
         return item

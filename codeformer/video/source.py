@@ -71,10 +71,10 @@ class Film(Protocol):
         """Seconds at which a damaged film ended before its time, or None; known once ``frames`` has ended."""
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
-        """The frames from index ``first`` on."""
+        """Yield the frames from index ``first`` on."""
 
     def files(self) -> list[Path]:
-        """The files whose bytes decide the frames."""
+        """Return the files whose bytes decide the frames."""
 
 
 class FrameFolder:
@@ -106,7 +106,7 @@ class FrameFolder:
         )
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
-        """The frames from index ``first`` on. Raises InputError for a picture that cannot be read."""
+        """Yield the frames from index ``first`` on. Raises InputError for a picture that cannot be read."""
         before: Rgb | None = None
         self.problems = []
         for index in range(max(0, first - 1), len(self._paths)):
@@ -124,12 +124,12 @@ class FrameFolder:
                 yield Frame(index, index, 1, rgb, same)
 
     def files(self) -> list[Path]:
-        """The pictures."""
+        """Return the pictures."""
         return self._paths
 
 
 def find_frames(path: Path) -> list[Path] | None:
-    """The pictures of a folder or pattern (``%05d``, ``*``, ``?``), naturally sorted; None if it is neither."""
+    """Return the pictures of a folder or pattern (``%05d``, ``*``, ``?``), naturally sorted; None if it is neither."""
     if path.is_dir():
         candidates = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()]
     elif path.exists():

@@ -36,16 +36,16 @@ class Carrier(Protocol):
     source: Any
 
     def carry(self, packet: Any) -> Iterator[Any]:
-        """What goes into the output for one packet of the input."""
+        """Yield what goes into the output for one packet of the input."""
 
     def flush(self) -> Iterator[Any]:
-        """What is left at the end."""
+        """Yield what is left at the end."""
 
 
 def carriers(
     origin: Any, out: Any, container: str, *, audio: bool, copy: bool = True
 ) -> tuple[list[Carrier], list[str]]:
-    """A carrier for every sound and subtitle stream that ``out`` can hold, and a line for each that it cannot.
+    """Return a carrier for every sound and subtitle stream that ``out`` can hold, and a line for each that it cannot.
 
     Without ``copy`` all sound is encoded anew.
     """
@@ -176,7 +176,7 @@ class Copied:
         self._steady = _Steady()
 
     def carry(self, packet: Any) -> Iterator[Any]:
-        """The packet."""
+        """Yield the packet."""
         packet.stream = self._target
         yield self._steady.fixed(packet)
 
@@ -186,12 +186,12 @@ class Copied:
 
 
 def _rate_near(rate: int) -> int:
-    """The smallest sampling rate that AAC has and that loses nothing of ``rate``."""
+    """Return the smallest sampling rate that AAC has and that loses nothing of ``rate``."""
     return min((known for known in _AAC_RATES if known >= rate), default=_AAC_RATES[-1])
 
 
 def _layout_for(codec: str, rate: int, layout: Any) -> str:
-    """The film's own channels where the encoder takes them, else 5.1 or stereo, into which they are mixed.
+    """Return the film's own channels where the encoder takes them, else 5.1 or stereo, into which they are mixed.
 
     Encoders are only refused when they are opened, which in a film is after all the work.
     """
@@ -227,7 +227,7 @@ class Encoded:
         self._next: int | None = None
 
     def carry(self, packet: Any) -> Iterator[Any]:
-        """The packets that its sound fills; damaged sound is passed over."""
+        """Yield the packets that its sound fills; damaged sound is passed over."""
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
@@ -235,7 +235,7 @@ class Encoded:
         yield from self._encode(frames)
 
     def flush(self) -> Iterator[Any]:
-        """What the decoder, the resampler and the encoder still hold."""
+        """Yield what the decoder, the resampler and the encoder still hold."""
         with suppress(av.error.FFmpegError, EOFError):
             yield from self._encode(self.source.codec_context.decode(None))
         if self._resampler is not None:
@@ -329,7 +329,7 @@ class Retold:
         self._steady = _Steady()
 
     def carry(self, packet: Any) -> Iterator[Any]:
-        """The same words; MP4's empty packets, which only end the one before, have no place elsewhere."""
+        """Yield the same words; MP4's empty packets, which only end the one before, have no place elsewhere."""
         data = bytes(packet)
         if self._from_mov:
             data = data[2 : 2 + int.from_bytes(data[:2], "big")]

@@ -36,7 +36,7 @@ class Step:
 def restored_frames(
     film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
 ) -> Generator[Step, None, None]:
-    """The film from the stretch ``first_stretch`` on, each of ``length`` frames.
+    """Yield the film from the stretch ``first_stretch`` on, each of ``length`` frames.
 
     What a step raises is raised here. Close the generator to stop the threads.
     """
@@ -88,7 +88,7 @@ class _Window:
         self._kept: deque[Seen] = deque()
 
     def around(self, first: int, last: int) -> Iterator[Seen]:
-        """The frames from ``reach`` before ``first`` to ``reach`` after ``last``."""
+        """Yield the frames from ``reach`` before ``first`` to ``reach`` after ``last``."""
         while self._kept and self._kept[0].frame.index < first - self._reach:
             self._kept.popleft()
         yield from list(self._kept)

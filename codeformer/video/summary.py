@@ -53,7 +53,7 @@ class StretchNotes:
 
 
 def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
-    """The tracks of the whole film from those of its stretches, numbered by first appearance.
+    """Return the tracks of the whole film from those of its stretches, numbered by first appearance.
 
     A track that ends with a stretch goes on in the next one with the face that begins nearest to where it ended.
     """
@@ -99,5 +99,5 @@ def _continued(entry: Track, candidates: Iterable[Track]) -> Track | None:
 
 
 def total(stretches: Sequence[Mapping[str, Any]], key: str) -> int:
-    """The sum over all stretches."""
+    """Return the sum over all stretches."""
     return sum(int(stretch[key]) for stretch in stretches)

@@ -25,7 +25,7 @@ _MOST_NOISE = 0.1
 
 
 def steady_crop(crop: Crop, neighbours: Sequence[Crop]) -> Crop:
-    """The crop with noise averaged away over its ``neighbours`` in time (aligned by their landmarks), same shape.
+    """Return the crop with noise averaged away over its aligned ``neighbours`` in time, same shape.
 
     Where a neighbour shows something else its weight falls to nothing, so what moves stays as it is.
     """

@@ -25,8 +25,13 @@ _FARTHEST = 0.9  # mean distance of landmarks, in face sizes
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """One face in one frame. ``track`` is the same number for the same face; ``found`` is its place in the frame's
-    detections, or None where a gap was bridged."""
+    """One face in one frame.
+
+    Attributes:
+        track: the same number for the same face.
+        face: where it lies.
+        found: its place in the frame's detections; None where a gap was bridged.
+    """
 
     track: int
     face: Face
@@ -52,13 +57,13 @@ class Trail:
 
 
 def thumbnail(rgb: Rgb) -> Samples:
-    """A tiny version of a frame, (18, 32, 3) float32 in [0, 1]."""
+    """Return a tiny version of a frame, (18, 32, 3) float32 in [0, 1]."""
     small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
 
 
 def next_scene(before: Scene | None, rgb: Rgb) -> tuple[Scene, bool]:
-    """The scene after this frame, and whether the film cut before it."""
+    """Return the scene after this frame, and whether the film cut before it."""
     now = thumbnail(rgb)
     if before is None:
         return Scene(now, 0.02), True
@@ -91,7 +96,7 @@ def associate(trails: Sequence[Trail], faces: Sequence[Face], position: int) -> 
 
 
 def follow(trail: Trail | None, track: int, face: Face, position: int) -> Trail:
-    """The trail with the face where it is now."""
+    """Return the trail with the face where it is now."""
     velocity = np.zeros(2)
     if trail is not None:
         step = (np.mean(face.landmarks, axis=0) - np.mean(trail.face.landmarks, axis=0)) / (position - trail.position)
@@ -100,7 +105,7 @@ def follow(trail: Trail | None, track: int, face: Face, position: int) -> Trail:
 
 
 def between(before: Face, after: Face, share: float) -> Face:
-    """A face that was not detected, ``share`` in (0, 1) of the way from ``before`` to ``after``."""
+    """Return a face that was not detected, ``share`` in (0, 1) of the way from ``before`` to ``after``."""
     box = tuple((1 - share) * a + share * b for a, b in zip(before.box, after.box, strict=True))
     landmarks = (1 - share) * before.landmarks + share * after.landmarks
     return Face((box[0], box[1], box[2], box[3]), min(before.score, after.score), landmarks.astype(np.float32))
@@ -133,7 +138,7 @@ def smooth_landmarks(points: Points, positions: Floats, at: float, radius: float
 
 
 def moved(face: Face, landmarks: Landmarks) -> Face:
-    """The face with other landmarks, its box moved along."""
+    """Return the face with other landmarks, its box moved along."""
     shift = landmarks.mean(axis=0) - face.landmarks.mean(axis=0)
     return replace(_shifted(face, shift), landmarks=landmarks.astype(np.float32))
 

@@ -70,7 +70,7 @@ class WorkFolder:
         return count, own
 
     def finished(self) -> list[dict[str, Any]]:
-        """The records of the stretches that are done, from the film's beginning on without a gap."""
+        """Return the records of the stretches that are done, from the film's beginning on without a gap."""
         records: list[dict[str, Any]] = []
         while True:
             try:
@@ -118,7 +118,7 @@ class WorkFolder:
                 entry.unlink()
 
     def _sweep(self) -> None:
-        """What a killed run left half done, or somebody else put there under such a name."""
+        """Delete what a killed run left half done, or somebody else put there under such a name."""
         for entry in (*self.path.glob("*.part"), *self.path.glob("film.part*")):
             entry.unlink(missing_ok=True)
 

@@ -34,7 +34,7 @@ _OVERLAP = 0.1
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
-    """The mask in a picture file: white fills, grey mixes, black and transparent keep.
+    """Return the mask in a picture file: white fills, grey mixes, black and transparent keep.
 
     `size` is (height, width) of the picture. Raises InputError for a file that cannot be read, for a mask of another
     size (naming both) and for one without any white.
@@ -70,7 +70,9 @@ def _snapped(mask: Mask, noise: float) -> Mask:
 
 
 def from_alpha(alpha: Pixels) -> Mask:
-    """The transparent part of a picture; alpha is (H, W) uint8 or uint16. All zero if nothing is fully transparent.
+    """Return the transparent part of a picture; all zero if nothing is fully transparent.
+
+    ``alpha`` is (H, W) uint8 or uint16.
 
     Half-transparent pixels count by their transparency where they are the edge of a hole, and not at all elsewhere: a
     picture that is translucent as a whole has nothing cut out.
@@ -86,7 +88,7 @@ def from_alpha(alpha: Pixels) -> Mask:
 
 
 def mask_file(mask: Path, picture: Path | None) -> Path:
-    """The mask's file: `mask` itself, or in a folder the file with the picture's name (its ending may differ).
+    """Return the mask's file: `mask` itself, or in a folder the file with the picture's name (its ending may differ).
 
     Where the folder has subfolders named like those that the picture lies in, what lies there goes first: of
     ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. What lies beside the picture itself is no mask.
@@ -111,7 +113,7 @@ def mask_file(mask: Path, picture: Path | None) -> Path:
 
 
 def _named_like(picture: Path, folder: Path) -> Path | None:
-    """The one picture in `folder` with this name, at first with the same ending; None if there is none."""
+    """Return the one picture in `folder` with this name, at first with the same ending; None if there is none."""
     from codeformer.images.picture import SUFFIXES
 
     if (same := folder / picture.name).is_file():
@@ -126,7 +128,7 @@ def _named_like(picture: Path, folder: Path) -> Path | None:
 
 
 def bounds(mask: Mask | Bits | Where, margin: int) -> tuple[slice, slice]:
-    """The smallest box (rows, columns) around what is not 0, wider by a margin and cut at the frame."""
+    """Return the smallest box (rows, columns) around what is not 0, wider by a margin and cut at the frame."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (
         slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
@@ -135,7 +137,7 @@ def bounds(mask: Mask | Bits | Where, margin: int) -> tuple[slice, slice]:
 
 
 def grow(mask: Mask, pixels: int) -> Mask:
-    """The mask wider by `pixels` on every side (narrower if negative): a dilation with a disc."""
+    """Return the mask wider by `pixels` on every side (narrower if negative): a dilation with a disc."""
     if pixels == 0:
         return mask
     side = 2 * abs(pixels) + 1
@@ -145,7 +147,7 @@ def grow(mask: Mask, pixels: int) -> Mask:
 
 
 def feather(mask: Mask, pixels: int) -> Mask:
-    """The mask with an edge that falls to 0 over `pixels` beyond it; what is 1 stays 1, and soft edges stay.
+    """Return the mask with an edge that falls to 0 over `pixels` beyond it; what is 1 stays 1, and soft edges stay.
 
     Further out than `pixels` from a 1 the mask is as it was.
     """
@@ -160,14 +162,14 @@ def feather(mask: Mask, pixels: int) -> Mask:
 
 
 def resized(mask: Mask, width: int, height: int) -> Mask:
-    """The mask for the same picture at another size; what is 0 or 1 all around stays exactly so."""
+    """Return the mask for the same picture at another size; what is 0 or 1 all around stays exactly so."""
     if mask.shape == (height, width):
         return mask
     return _snapped(np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)), 1e-5)
 
 
 def guess_under(rgb: Rgb, mask: Mask, size: int = 512) -> Rgb:
-    """The picture with the masked part smeared over from its surroundings, for a face detector to look at.
+    """Return the picture with the masked part smeared over from its surroundings, for a face detector to look at.
 
     A detector does not see a face under white paint, but often sees it under a blurred guess. Worked out on a copy of
     at most `size` pixels a side (Telea's method takes long on large holes); outside of the mask bit for bit.
@@ -190,7 +192,7 @@ def guess_under(rgb: Rgb, mask: Mask, size: int = 512) -> Rgb:
 
 
 def paint_over(crop: Crop, hole: Where) -> Crop:
-    """The network's input for inpainting: (S, S, 3) float32 in [0, 1] with white where `hole` (S, S) is.
+    """Return the network's input for inpainting: (S, S, 3) float32 in [0, 1] with white where `hole` (S, S) is.
 
     The published network was trained on white strokes with hard edges.
     """
@@ -198,7 +200,7 @@ def paint_over(crop: Crop, hole: Where) -> Crop:
 
 
 def smear(crop: Crop, hole: Where) -> Crop:
-    """The other input for inpainting: `crop` (S, S, 3) float32 in [0, 1] with a blurred guess where `hole` (S, S) is.
+    """Return a crop (S, S, 3) with a blurred guess where `hole` (S, S) is: the other input for inpainting.
 
     A small network gets further from there than from white: it has to sharpen a guess, which is what restoration
     taught it, and its skip connections carry the guess and not the paint. Milliseconds: worked out at S / 4.

@@ -75,7 +75,7 @@ def _distance(rgb: Rgb, colour: tuple[int, int, int]) -> Plane:
 
 
 def _core(distance: Plane, tolerance: float) -> Bits:
-    """What is surely paint, (H, W) 0 or 1.
+    """Return what is surely paint, (H, W) 0 or 1.
 
     Regions within the tolerance count as a whole if most of them is nearly exact (JPEG spoils the rest of a thin
     stroke); of others, say a white shirt behind a white stroke, only the nearly exact part.
@@ -111,8 +111,10 @@ def _fine_strokes(distance: Plane, tolerance: float, saturation: float) -> Bits:
 
 
 def _without_natural(core: Bits, distance: Plane, tolerance: float) -> Bits:
-    """The core (H, W) less what a photograph has of white or black itself: uneven, or small and fading into its
-    surroundings. Paint is even, and its edges are steep for its size."""
+    """Return the core (H, W) without what a photograph has of white or black itself.
+
+    That is uneven, or small and fading into its surroundings. Paint is even, and its edges are steep for its size.
+    """
     result = core.copy()
     for box, part in _parts(core, 8):
         here = distance[box]
@@ -125,7 +127,7 @@ def _without_natural(core: Bits, distance: Plane, tolerance: float) -> Bits:
 
 
 def _parts(region: Bits, margin: int) -> Iterator[tuple[tuple[slice, slice], Bits]]:
-    """The connected parts of a region (H, W): the box around each, with a margin, and the part in it, 0 or 1."""
+    """Yield the connected parts of a region (H, W): the box around each, with a margin, and the part in it, 0 or 1."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(region, connectivity=8)
     for label in range(1, count):
         x, y, width, height = (int(v) for v in stats[label, :4])
@@ -139,14 +141,14 @@ def _half_width(part: Bits) -> float:
 
 
 def _around(part: Bits, distance: Plane, percentile: float) -> float:
-    """The percentile of the distances a few pixels outside of a part; 0 where the picture ends there."""
+    """Return the percentile of the distances a few pixels outside of a part; 0 where the picture ends there."""
     away = cv2.distanceTransform(1 - part, cv2.DIST_L2, 5)
     around = distance[(away > 3) & (away < 8)]
     return float(np.percentile(around, percentile)) if around.size else 0.0
 
 
 def _solid(region: Where) -> Bits:
-    """The parts that hold a small disc and are not tiny."""
+    """Return the parts that hold a small disc and are not tiny."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_BRUSH, _BRUSH))
     # Beyond the frame lies paint as far as the opening knows: a stroke may run out of the picture.
     opened = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_REPLICATE)
@@ -157,7 +159,7 @@ def _solid(region: Where) -> Bits:
 
 
 def _with_fringe(core: Bits, distance: Plane, reach: int) -> Mask:
-    """The core (H, W) grown outwards, pixel ring by pixel ring, while the colour runs away from the paint."""
+    """Return the core (H, W) grown outwards, pixel ring by pixel ring, while the colour runs away from the paint."""
     smooth = cv2.GaussianBlur(distance, (0, 0), 1.2)  # JPEG's ringing is no slope
     away = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)
     slope = np.zeros_like(smooth)
