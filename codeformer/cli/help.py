@@ -33,6 +33,10 @@ EXAMPLES = {
         ("four times as large", "codeformer upscale photo.jpg -o large"),
         ("a folder, twice as large, as WebP", "codeformer upscale album -o large -s 2 --ext webp"),
     ),
+    "web": (
+        ("the page, in your browser", "codeformer web --open"),
+        ("for other machines too, with a token", "codeformer web --host 0.0.0.0 --token a-long-secret"),
+    ),
     "download": (
         ("the published restoration weights", "codeformer download"),
         ("everything, from a mirror", "codeformer download all --base_url https://example.org/weights"),

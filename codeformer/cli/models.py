@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from codeformer.cli.options import add_weights_folder_option
@@ -30,21 +31,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Print the table, or JSON."""
-    carried = (_bundled_row("compact", "restoration"), *(_bundled_row(*special) for special in hub.SPECIAL.items()))
-    rows = [*carried, *(_row(presence) for presence in hub.inventory(args.weights_dir))]
+    found = rows(args.weights_dir)
     if args.json:
-        emit(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": rows}, indent=2))
+        emit(json.dumps({"weights_dir": str(hub.weights_dir(args.weights_dir)), "models": found}, indent=2))
         return ExitCode.OK
     heads = ("name", "group", "MB", "state", "licence", "where")
-    cells = [heads, *(_cells(row) for row in rows)]
+    cells = [heads, *(_cells(row) for row in found)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(heads))]
     for line in cells:
         emit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    for row in rows:
+    for row in found:
         if row["problem"]:
             emit(row["problem"])
     emit(f"weights folder: {hub.weights_dir(args.weights_dir)}")
     return ExitCode.OK
+
+
+def rows(weights_dir: Path | None) -> list[dict[str, Any]]:
+    """Return what is known of every weights file: those that the package carries first."""
+    carried = (_bundled_row("compact", "restoration"), *(_bundled_row(*special) for special in hub.SPECIAL.items()))
+    return [*carried, *(_row(presence) for presence in hub.inventory(weights_dir))]
 
 
 def _row(presence: hub.Presence) -> dict[str, Any]:

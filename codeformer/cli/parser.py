@@ -22,6 +22,7 @@ from codeformer.cli import (
     train,
     upscale,
     video,
+    web,
 )
 from codeformer.cli import help as topics
 from codeformer.cli.options import commands_of, group_of
@@ -33,7 +34,7 @@ from codeformer.version import __version__
 
 #: Each adds its subcommand, in the order of ``codeformer --help``.
 _MODULES = (
-    *(restore, colorize, inpaint, video, upscale, download, models, train, evaluate, align),
+    *(restore, colorize, inpaint, video, upscale, web, download, models, train, evaluate, align),
     *(doctor, topics, completion),
 )
 

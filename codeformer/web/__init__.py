@@ -1,0 +1,1 @@
+"""The page and the API over HTTP: ``codeformer web``. Needs the extra ``web``."""

@@ -1,0 +1,81 @@
+"""The networks that all requests share, each opened when it is wanted first."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from codeformer.models.file import ModelFile, find_model
+from codeformer.options import CanvasOptions, FaceWork
+from codeformer.pipeline.engine import Engine, open_engine
+from codeformer.tasks.base import Task
+from codeformer.tasks.table import TASKS
+from codeformer.upsampling.networks import find_realesrgan
+from codeformer.upsampling.upsampler import Upsampler, make_upsampler
+from codeformer.web.options import ServerOptions
+
+
+class Networks:
+    """Engines by task, for any options of requests. Several threads may ask."""
+
+    def __init__(self, server: ServerOptions) -> None:
+        """Open nothing yet."""
+        self._server = server
+        self._lock = threading.RLock()
+        self._models: dict[str, ModelFile] = {}
+        self._engines: dict[str, Engine] = {}
+        self._upsamplers: dict[str, Upsampler] = {}
+        #: Held by whoever finds faces or runs a batch: a detector serves one at a time, and the machine is one.
+        self.busy = threading.Lock()
+
+    def model(self, task: Task) -> ModelFile:
+        """Return a task's weights file. Raises WeightsError."""
+        with self._lock:
+            if task.name not in self._models:
+                asked = self._server.model
+                self._models[task.name] = find_model(asked.model, task, asked.weights_dir)
+            return self._models[task.name]
+
+    def engine(self, task: Task, work: FaceWork) -> Engine:
+        """Return the networks with the options of a request.
+
+        Raises:
+            CodeFormerError: a file is missing or refused, or the device lacks memory.
+        """
+        with self._lock:
+            base = self._engines.get(task.name)
+            if base is None:
+                model = self.model(task)
+                faces = replace(work.faces, landmarks=(), aligned=False, parsing="auto", numbers=())
+                plain = replace(work, faces=faces, canvas=CanvasOptions(upscale=1.0))
+                base = open_engine(TASKS[task.name], plain, model)
+                self._engines[task.name] = base
+            faces, canvas = work.faces, work.canvas
+            upsampler = None
+            if (canvas.bg_upsampler or canvas.face_upsample) and not faces.aligned:
+                upsampler = self.upsampler(canvas.upsampler_scale)
+            return replace(
+                base,
+                task=task.suited(base.model.metadata),
+                work=work,
+                detector=None if faces.aligned or faces.landmarks else base.detector,
+                parser=None if faces.aligned or faces.parsing == "none" else base.parser,
+                background=upsampler if canvas.bg_upsampler else None,
+                face_upsampler=upsampler if canvas.face_upsample else None,
+            )
+
+    def upsampler(self, scale: float) -> Upsampler:
+        """Return the network that enlarges by a factor. Raises WeightsError."""
+        with self._lock:
+            options = self._server.model
+            path = find_realesrgan(scale, options.weights_dir)
+            if str(path) not in self._upsamplers:
+                self._upsamplers[str(path)] = make_upsampler(
+                    path,
+                    scale=scale,
+                    device=options.device,
+                    precision=options.precision,
+                    tile="auto",
+                    weights_dir=options.weights_dir,
+                )
+            return self._upsamplers[str(path)]
