@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from codeformer.errors import CodeFormerError, InputError
+from codeformer.errors import CodeFormerError, InputError, UsageError
 from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
 from codeformer.options import (
     DEFAULT_DETECTOR,
@@ -69,6 +69,7 @@ class Choices(TypedDict, total=False):
     max_faces: int | None
     only_center_face: bool
     tone: TonePolicy
+    strength: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,7 +231,9 @@ class Restorer:
             alpha: (H, W), the transparency of an array; inpainting fills where it is 0.
             **choices: ``upscale``, the scale of the result, 1 to 4; ``aligned``, the picture is an aligned crop and the
                 result is (size, size, 3); ``det_threshold``, ``min_face_size``, ``max_faces`` and
-                ``only_center_face``, which faces; ``tone``, auto, keep or free, as the command line's option.
+                ``only_center_face``, which faces; ``tone``, auto, keep or free, as the command line's option;
+                ``strength``, the share in [0, 1] of the restored faces in the result (the task restore only; ``after``
+                of a face is always the whole restored one).
 
         Raises:
             InputError: the picture cannot be read, or is no such array.
@@ -331,8 +334,11 @@ class Restorer:
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}: {', '.join(Choices.__annotations__)}")
         weight = self._engine.model.choose_w(self._engine.task, w)
         canvas = replace(old.canvas, upscale=choices.get("upscale", 1.0))
-        tone = choices.get("tone", "auto")
-        return replace(self._engine, work=replace(old, w=weight, faces=faces, canvas=canvas, tone=tone))
+        tone, strength = choices.get("tone", "auto"), choices.get("strength", 1.0)
+        if strength != 1 and not self._engine.task.blends:
+            raise UsageError(f"strength is for the task restore, not {self._engine.task.name}: leave it out")
+        work = replace(old, w=weight, faces=faces, canvas=canvas, tone=tone, strength=strength)
+        return replace(self._engine, work=work)
 
 
 def _results(

@@ -151,8 +151,10 @@ class FaceWork:
     faces: FaceOptions = field(default_factory=FaceOptions)
     canvas: CanvasOptions = field(default_factory=CanvasOptions)
     tone: TonePolicy = "auto"  # keep: faces get the picture's one colour for each brightness; free: the network's
+    strength: float = 1.0  # share of the restored faces in the result; the rest is the picture as it was
 
     def __post_init__(self) -> None:
+        _require(0 <= self.strength <= 1, "--strength", f"must lie in [0, 1], not {self.strength}")
         _require(0 <= self.w <= 1, "--fidelity_weight", f"must lie in [0, 1], not {self.w}")
         _choice(self.tone, TONES, "--tone")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import gc
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ import codeformer.api
 from codeformer import Restoration, Restorer, read_picture
 from codeformer.errors import InputError, OutputError, UsageError, WeightsError
 from codeformer.hub.store import Choice
+from codeformer.tasks.table import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,16 @@ def test_options(restorer: Restorer, portrait: np.ndarray) -> None:
     assert by_hand.picture.shape == (360, 360, 3) and by_hand.picture.dtype == np.uint16
     assert len(by_hand.faces) == 1
     assert restorer.restore(portrait, aligned=True).picture.shape == (64, 64, 3)
+    assert (restorer.restore(portrait, strength=0.0).picture == portrait).all()
+
+
+def test_the_strength_is_refused_where_it_means_nothing(restorer: Restorer, portrait: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"--strength must lie in \[0, 1\], not 1.5"):
+        restorer.restore(portrait, strength=1.5)
+    filler = copy.copy(restorer)
+    filler._engine = replace(restorer._engine, task=TASKS["inpaint"])
+    with pytest.raises(UsageError, match="not inpaint"):
+        filler.restore(portrait, strength=0.5)
 
 
 def test_errors_are_raised(restorer: Restorer, portrait: np.ndarray, tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ TOPICS = {
 0 gives the most beautiful face, which may be another person's; 1 stays closest to the picture, with its flaws. Begin
 with the default. Take more (0.7, 0.9) where the face changes too much, less (0.3) where it stays blurred. Large and
 sharp faces bear a high w, small and damaged ones need a low one. `codeformer restore photo.jpg -w 0.3` and `-w 0.7`
-write into two folders, so they can be compared. A model may know a default of its own, which then holds.""",
+write into two folders, so they can be compared. A model may know a default of its own, which then holds.
+
+--strength is another thing: it says how much of the restored face is shown. --strength 0.7 blends 7 parts of it with 3
+of the picture as it was, which keeps some of its grain, and of its blur.""",
     "results": """Where results lie.
 
 Without -o: results/<input name>_<w>. In that folder final_results holds the whole pictures, restored_faces and

@@ -294,6 +294,18 @@ def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by
     )
 
 
+def add_strength_option(parser: argparse.ArgumentParser) -> None:
+    """Add --strength, beside -w."""
+    group_of(parser, "quality").add_argument(
+        "--strength",
+        type=decimal,
+        default=1.0,
+        metavar="0-1",
+        help="share of the restored faces in the result, the rest is the input as it was: 1 shows them alone, 0.5 lets "
+        "half of the input through (default: 1)",
+    )
+
+
 def add_json_option(parser: argparse._ActionsContainer) -> None:
     """Add --json to a command with a report."""
     parser.add_argument(
@@ -319,6 +331,8 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_resume_options(parser)
     add_face_options(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
+    if task.blends:
+        add_strength_option(parser)
     add_model_options(parser)
     add_canvas_options(parser, task.default_upscale)
     add_message_options(parser)
@@ -347,6 +361,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
         ),
         canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
         tone=args.tone,
+        strength=args.strength if TASKS[args.task].blends else 1.0,
     )
 
 

@@ -17,6 +17,7 @@ from codeformer.cli.options import (
     add_message_options,
     add_model_options,
     add_resume_options,
+    add_strength_option,
     face_work,
     group_of,
 )
@@ -39,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_film_options(parser)
     add_face_options(parser)
     add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
+    add_strength_option(parser)
     add_model_options(parser)
     add_canvas_options(parser, None)
     add_message_options(parser)

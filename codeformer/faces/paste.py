@@ -13,6 +13,7 @@ from codeformer.arrays import Crop, Mask, Matrix, Pixels, Points
 from codeformer.faces.align import face_transform, inverse, mean_scale, transform_points, warp
 
 _TILE = 2048  # output pixels along a side that are blended in float at a time
+_BAND = 256  # rows that are blended in float at a time
 _NOTHING = 1.0 / 1024  # a weight that cannot move an 8-bit value by half a step counts as 0
 
 
@@ -39,6 +40,26 @@ def paste_faces(
     sizes = [crop.shape[0] / scale for crop, scale in zip(crops, mean_scale(matrices), strict=True)]
     for i in sorted(range(len(crops)), key=lambda i: (sizes[i], i)):
         _paste_one(out, crops[i], np.asarray(matrices[i], dtype=np.float64), masks[i], whole)
+    return out
+
+
+def blended(before: Pixels, after: Pixels, strength: float) -> Pixels:
+    """Return the mean of a picture without and with its faces, weighted by ``strength`` for the second.
+
+    Where both are equal the result equals them bit for bit; a strength of 1 gives ``after`` itself.
+
+    Args:
+        before: (H, W, 3) uint8 or uint16.
+        after: the same shape and dtype.
+        strength: in [0, 1].
+    """
+    if strength == 1:
+        return after
+    out = np.empty_like(after)
+    for y in range(0, len(after), _BAND):
+        rows = slice(y, y + _BAND)
+        old = before[rows].astype(np.float32)
+        out[rows] = np.rint(old + (after[rows].astype(np.float32) - old) * np.float32(strength))
     return out
 
 

@@ -14,7 +14,7 @@ from codeformer.arrays import Crop, Mask, Samples
 from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
 from codeformer.faces.face import Face
-from codeformer.faces.paste import coverage, geometric_mask, paste_faces
+from codeformer.faces.paste import blended, coverage, geometric_mask, paste_faces
 from codeformer.images.alpha import enlarged
 from codeformer.images.picture import Picture, described_as, replace_rgb
 from codeformer.pipeline.clock import Clock
@@ -38,6 +38,7 @@ class Composition:
         upscale: the result's scale.
         aligned: the whole picture is one aligned crop.
         draw_box: whether to draw the faces' boxes and numbers.
+        strength: share of the restored faces in the result, in [0, 1]; the rest is the picture without them.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Composition:
     upscale: float = 1.0
     aligned: bool = False
     draw_box: bool = False
+    strength: float = 1.0
 
 
 def compose(
@@ -70,7 +72,11 @@ def compose(
     before = study.picture
     if how.aligned and not how.task.in_place:
         with clock.timed("paste"):
-            return described_as(as_picture(before, restored[0]), before), []
+            crop = restored[0]
+            if how.strength < 1:
+                own = aligned[0].crop.pixels
+                crop = own + (crop - own) * np.float32(how.strength)
+            return described_as(as_picture(before, crop), before), []
     size = (before.rgb.shape[1], before.rgb.shape[0])
     with clock.timed("parse"):
         masks = _masks(aligned, restored, how)
@@ -94,7 +100,8 @@ def compose(
             crops = [before.space.from_srgb(crop, more) for crop, more in zip(crops, rest, strict=True)]
         after = before
         if crops:
-            after = replace_rgb(before, paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned))
+            pasted = paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned)
+            after = replace_rgb(before, blended(before.rgb, pasted, how.strength))
         covered = partial(coverage, (width, height), crops, matrices, masks, whole=how.aligned)
         result, more = how.task.complete(study, before, after, covered)
         notes += [f"face {one.number}: {remark}" for one in aligned if (remark := how.task.remark(one.crop))]

@@ -51,6 +51,7 @@ class Engine:
             upscale=self.work.canvas.upscale,
             aligned=self.work.faces.aligned,
             draw_box=self.work.canvas.draw_box,
+            strength=self.work.strength,
         )
 
 

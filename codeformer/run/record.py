@@ -41,6 +41,7 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
         canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
     settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
     settings["tone"] = work.tone
+    settings["strength"] = work.strength
     if networks := _networks(work):
         settings["networks"] = networks
     own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}

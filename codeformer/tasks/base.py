@@ -97,6 +97,8 @@ class Task:
     only_faces: ClassVar[bool] = False
     #: Whether faces keep the tone of a toned print (``--tone``).
     keeps_tone: ClassVar[bool] = True
+    #: Whether a result may be a blend with the input (``--strength``).
+    blends: ClassVar[bool] = False
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
 

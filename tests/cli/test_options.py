@@ -23,6 +23,8 @@ NAN = float("nan")
     [
         (FaceWork, {"w": 1.01}, "--fidelity_weight"),
         (FaceWork, {"w": NAN}, "--fidelity_weight"),
+        (FaceWork, {"strength": 1.01}, "--strength"),
+        (FaceWork, {"strength": NAN}, "--strength"),
         (ModelOptions, {"model": ""}, "--model"),
         (ModelOptions, {"device": "cuda:x"}, "--device"),
         (ModelOptions, {"precision": "fp8"}, "--precision"),
@@ -90,6 +92,12 @@ def test_all_options_of_the_original_are_taken() -> None:
     assert args.bg_upsampler == "None"
     args.aligned = False
     assert face_work(args).canvas == CanvasOptions(2.0, None, True, 400, True)
+
+
+@pytest.mark.parametrize("command", ["restore", "video"])
+def test_the_strength_arrives(command: str) -> None:
+    args, _ = parser.parse([command, "x.mp4" if command == "video" else "x.png", "--strength", "0,7"])
+    assert face_work(args).strength == 0.7
 
 
 def test_several_inputs_and_faces() -> None:

@@ -16,7 +16,7 @@ from codeformer.faces.align import (
     transform_points,
     warp,
 )
-from codeformer.faces.paste import border_ramp, geometric_mask, paste_faces
+from codeformer.faces.paste import blended, border_ramp, geometric_mask, paste_faces
 
 MASK = geometric_mask(TEMPLATE_512 / 4, 128)  # for crops of 128 pixels
 
@@ -262,3 +262,15 @@ def test_the_whole_way_on_an_enlarged_picture() -> None:
     large = cv2.resize(rgb, (500, 400), interpolation=cv2.INTER_CUBIC)
     out = paste_faces(large, [crop], [scaled(matrix, 2.5)], [geometric_mask(TEMPLATE_512, 512)])
     assert np.abs(out.astype(int) - large).max() <= 3
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0, 1), st.sampled_from([np.uint8, np.uint16]))
+def test_a_blend_is_the_rounded_mean_with_its_ends_exact(strength: float, dtype: type) -> None:
+    before, after = noise(300, 5, dtype, seed=1), noise(300, 5, dtype, seed=2)
+    after[:40] = before[:40]
+    got = blended(before, after, strength)
+    exact = before * (1 - strength) + after * strength
+    assert got.dtype == dtype and np.abs(got - exact).max() <= 0.51
+    assert (got[:40] == before[:40]).all()
+    assert (blended(before, after, 0.0) == before).all() and (blended(before, after, 1.0) == after).all()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from codeformer.errors import CodeFormerError, InputError, OutOfMemoryError, RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.find import Face
+from codeformer.images.alpha import enlarged
 from codeformer.images.colour import luma
 from codeformer.images.picture import Picture, to_uint16, write_picture
 from codeformer.images.profile import made_of, to_xyz
@@ -203,6 +204,32 @@ def test_an_aligned_crop_is_one_face(engine: Engine) -> None:
     exact = run(aligned, Picture(scene(size=(64, 64))))[0].faces[0]
     assert exact.before is not None
     assert (np.rint(exact.before * 255).astype(np.uint8) == scene(size=(64, 64))).all()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_the_strength_blends_the_result_with_the_input(engine: Engine, aligned: bool) -> None:
+    """Alpha, what lies outside of the face, and the face crops are those of the full strength."""
+    size = (64, 64) if aligned else (160, 200)
+    alpha = np.tile(np.arange(size[1], dtype=np.uint8), (size[0], 1))
+    alpha[size[0] // 2 :] = 255
+    picture = Picture(scene((20, 30) if aligned else (90, 70), size=size), None if aligned else alpha)
+    engine = with_options(engine, {"aligned": aligned}, upscale=1.0 if aligned else 2.0)
+
+    def at(strength: float) -> Result[int]:
+        return run(replace(engine, work=replace(engine.work, strength=strength)), picture)[0]
+
+    default, full, half, none = run(engine, picture)[0], at(1.0), at(0.5), at(0.0)
+    assert default.output and full.output and half.output and none.output
+    assert (full.output.rgb == default.output.rgb).all()
+    plain = picture if aligned else enlarged(picture, 400, 320)
+    assert (none.output.rgb == plain.rgb).all()
+    mean = (full.output.rgb.astype(float) + plain.rgb) / 2
+    assert np.abs(half.output.rgb - mean).max() <= 1.01
+    assert (full.output.rgb != plain.rgb).mean() > 0.05
+    if not aligned:
+        assert half.output.alpha is not None and full.output.alpha is not None
+        assert (half.output.alpha == full.output.alpha).all()
+    assert (half.faces[0].after == full.faces[0].after).all()  # type: ignore[operator,union-attr]
 
 
 def test_one_face_that_comes_out_broken_fails_its_picture_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.restorer import FaceRestorer
 from codeformer.run.inputs import Input, assign_names, find_inputs, output_root
 from codeformer.run.pictures import run_pictures
-from codeformer.run.record import describe, fingerprint_of
+from codeformer.run.record import describe, fingerprint_of, stamp_of
 from codeformer.run.report import JOURNAL, NAME, Report
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.tasks.table import TASKS
@@ -364,6 +364,11 @@ def test_networks_that_arrive_later_make_other_results(monkeypatch: pytest.Monke
     assert networks(work) == {"parsing": "bisenet", "upsampling": "RealESRGAN_x2plus.pth"}
     assert networks(replace(work, faces=FaceOptions(aligned=True))) is None
     assert networks(FaceWork(faces=FaceOptions(parsing="none"))) is None
+
+
+def test_another_strength_is_another_result() -> None:
+    one, other = (describe(TASKS["restore"], FaceWork(strength=s), OutputOptions()) for s in (1.0, 0.5))
+    assert stamp_of(one, "x") != stamp_of(other, "x")
 
 
 def test_pictures_of_the_same_name_from_different_places(engine: Engine, folder: Path, tmp_path: Path) -> None:

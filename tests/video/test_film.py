@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,14 @@ def test_every_frame_is_restored_in_its_place(tmp_path: Path, film: Path, model:
     assert report["tracks"][0]["frames"] == 30
     assert np.allclose(click_times(tmp_path / "out.mp4"), 0.1 + 0.2 * np.arange(6), atol=0.003)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "out.mp4.json"]
+
+
+def test_a_strength_of_nothing_shows_the_film_as_it_was(tmp_path: Path, film: Path, model: Path) -> None:
+    options = options_for(film, tmp_path / "out.mp4", model, crf=1)
+    options = replace(options, work=replace(options.work, strength=0.0))
+    assert run_film(options, QUIET, engine_for(options.work)) is ExitCode.OK
+    for a, b in zip(decode(film), decode(tmp_path / "out.mp4"), strict=True):
+        assert np.abs(a.astype(int) - b).mean() < 2
 
 
 def test_stretches_leave_no_seam(tmp_path: Path, film: Path, model: Path) -> None:
