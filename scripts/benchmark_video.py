@@ -149,7 +149,7 @@ def run_mode(clip: Clip, seen: Sequence[Seen], engine: Engine, mode: str) -> tup
     clock = Clock()
     frames = restore_stretch(seen, 0, len(seen), engine, MODES[mode], clock)
     for done, matrix in zip(frames, clip.matrices, strict=True):
-        results.append(crop_face(paste(done, engine, clock), matrix, FACE))
+        results.append(crop_face(paste(done, engine, clock).rgb, matrix, FACE))
     return results, (time.perf_counter() - start) / len(seen)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import av
 
 from codeformer.errors import InputError, UsageError
+from codeformer.video.alpha import is_transparent
 from codeformer.video.fields import CombFinder
 
 _ATTACHED_PICTURE, _TIMED_THUMBNAILS, _DEFAULT = 0x400, 0x800, 0x1  # AV_DISPOSITION_...
@@ -200,6 +201,7 @@ class Survey:
         shapes: how many of the frames looked at have each shape.
         interlaced: how many of them say that they are interlaced.
         combed: how many of them show combs.
+        transparent: how many of them have something transparent.
         captions: whether frames carry closed captions.
         rate: frames per second by the times of the first packets; None without a clock.
     """
@@ -207,6 +209,7 @@ class Survey:
     shapes: Counter[Shape] = field(default_factory=Counter)
     interlaced: int = 0
     combed: int = 0
+    transparent: int = 0
     captions: bool = False
     rate: Fraction | None = None
 
@@ -255,6 +258,7 @@ def _look_from(path: Path, number: int | None, at: Fraction | None, frames: int,
                 continue
             for frame in decoded:
                 result.shapes[shapes.of(frame)] += 1
+                result.transparent += is_transparent(frame)
                 result.interlaced += bool(frame.interlaced_frame)
                 result.combed += combs.push(frame, Fraction(stream.time_base))
                 result.captions |= any(data.type.name == "A53_CC" for data in frame.side_data)

@@ -11,6 +11,7 @@ import av
 import cv2
 
 from codeformer.errors import UsageError
+from codeformer.video.alpha import has_alpha
 from codeformer.video.pixels import Colour
 from codeformer.video.source import FilmInfo
 
@@ -25,7 +26,14 @@ CONTAINERS: dict[str, tuple[str, str]] = {
     ".mov": ("mov", "libx264"),
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
+    ".apng": ("apng", "png"),
+    ".gif": ("gif", "png"),
+    ".webp": ("webp", "png"),
 }
+# Of films with transparency, where they keep it
+_ALPHA = {".mov": "prores_ks", ".mkv": "ffv1", ".webm": "libvpx-vp9"}
+#: Animated pictures by the output's ending: Pillow's name of the format.
+ANIMATIONS: dict[str, str] = {".apng": "PNG", ".gif": "GIF", ".webp": "WEBP"}
 _ALIASES = {"h264": "libx264", "hevc": "libx265", "h265": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 # Near transparent for each; their scales differ
 _CRF = {"libx264": 16, "libx265": 18, "libvpx-vp9": 24, "libsvtav1": 22}
@@ -78,7 +86,13 @@ def plan_encoding(
         endings = ", ".join(sorted(CONTAINERS))
         raise UsageError(f"--output_path: a film ends with {endings}, not {suffix or 'nothing'!r}")
     default = CONTAINERS[suffix.lower()][1]
-    if info.colour.is_hdr:  # 8 bits of PQ or HLG show bands
+    animated = suffix.lower() in ANIMATIONS
+    if animated and (info.colour.code is not None or (codec or "png") != "png"):
+        what = f"--codec {codec}" if codec else "HDR or wide gamut"
+        raise UsageError(f"--output_path: {suffix} holds no {what}; write .mp4, .mov or .mkv")
+    if info.alpha:
+        default = _ALPHA.get(suffix.lower(), default)
+    elif info.colour.is_hdr:  # 8 bits of PQ or HLG show bands
         default = "libsvtav1" if suffix.lower() == ".webm" else "libx265"
     name = _ALIASES.get(codec or default, codec or default)
     try:
@@ -89,6 +103,10 @@ def plan_encoding(
         raise UsageError(f"--codec {codec}: encodes no film; use h264, hevc, vp9, av1, prores_ks or ffv1")
     offered = [entry.name for entry in encoder.video_formats or []]
     deep = _DEEP.get(name) if info.bits > 8 else None
+    if animated:
+        deep = "rgba" if info.alpha else "rgb24"
+    elif info.alpha:
+        deep = _with_alpha(offered, info.bits) or deep
     chosen = pix_fmt or deep or ("yuv420p" if "yuv420p" in offered else offered[0])
     if offered and chosen not in offered:
         raise UsageError(f"--pix_fmt {chosen}: {name} writes {', '.join(offered)}")
@@ -127,10 +145,21 @@ def plan_encoding(
     )
 
 
+def _with_alpha(offered: list[str], bits: int) -> str | None:
+    """Return the plainest pixel format with transparency that an encoder offers, as deep as the film."""
+    wanted = ("yuva420p", "yuva444p10le") if bits <= 8 else ("yuva444p12le", "yuva444p10le", "yuva420p")
+    return next((name for name in wanted if name in offered), None)
+
+
 def dimmed(encoding: Encoding, info: FilmInfo) -> list[str]:
     """Return what an HDR film loses in this encoding, a line each."""
     notes = []
     bits = max(component.bits for component in av.VideoFormat(encoding.pix_fmt, 16, 16).components)
+    if info.alpha and not has_alpha(encoding.pix_fmt):
+        notes.append(
+            f"its transparency is lost, the picture lies on black: {encoding.codec} has none; write .mov, .webm, .mkv, "
+            ".apng or .webp without --codec"
+        )
     if info.colour.is_hdr and bits < 10:
         notes.append(
             f"HDR in 8 bits shows bands: {encoding.codec} writes {encoding.pix_fmt}; --codec hevc keeps 10 bits"
@@ -155,7 +184,7 @@ def hard_to_play(encoding: Encoding) -> str:
 
 def check_encoding(encoding: Encoding, container: str) -> None:
     """Open the encoder once, before any work. Raises UsageError when container or encoder refuse."""
-    if encoding.codec not in _muxable(container):
+    if f".{container}" not in ANIMATIONS and encoding.codec not in _muxable(container):
         raise UsageError(f"--codec {encoding.codec} does not go into {container}; choose another ending for -o")
     context = av.CodecContext.create(encoding.codec, "w")
     encoding.configure(context)

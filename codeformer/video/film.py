@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.opening import read_regular
@@ -28,9 +27,19 @@ from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
 from codeformer.version import __version__
+from codeformer.video.alpha import on_black
+from codeformer.video.animation import is_animated_webp, write_animation
 from codeformer.video.container import measured_duration
-from codeformer.video.encoding import CONTAINERS, Encoding, check_encoding, dimmed, hard_to_play, plan_encoding
-from codeformer.video.mux import Clip, mux
+from codeformer.video.encoding import (
+    ANIMATIONS,
+    CONTAINERS,
+    Encoding,
+    check_encoding,
+    dimmed,
+    hard_to_play,
+    plan_encoding,
+)
+from codeformer.video.mux import Clip, mux, silenced
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
 from codeformer.video.reader import open_film
@@ -270,13 +279,13 @@ def _restore_rest(
                 frame = step.done.frame
                 with clock.timed("write"):
                     writer = writer or SegmentWriter(work.unfinished(step.stretch), plan.encoding)
-                    if step.rgb is not None:
-                        shown = writer.convert(step.rgb)
+                    if step.picture is not None:
+                        shown = writer.convert(step.picture.rgb, step.picture.alpha)
                     writer.write(shown, frame.pts)
                 last_duration, until = frame.duration, frame.pts + frame.duration
                 notes.add(step.done)
                 if plan.options.save_frames is not None:
-                    _save_frame(plan.options.save_frames, frame.index, step.rgb, frame.code)
+                    _save_frame(plan.options.save_frames, frame.index, step.picture)
                 faces += len(step.done.restored)
                 bar.update()
                 _tell(bar, faces, time.monotonic() - began)
@@ -316,16 +325,20 @@ def _put(temporary: Path, target: Path) -> None:
 def _mux(
     plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], target: Path, until: Fraction | None
 ) -> list[str]:
-    options = plan.options
+    options, suffix = plan.options, plan.output.suffix
     parts = [work.unfinished(i) if r.get("unfinished") else work.packets(i) for i, r in enumerate(records)]
     start = options.start or Fraction(0)
     ends = [end for end in (options.end, None if until is None else start + until) if end is not None]
+    source = options.source if options.source.is_file() and not is_animated_webp(options.source) else None
+    if suffix.lower() in ANIMATIONS:
+        write_animation(target, suffix, parts, plan.encoding.time_base, records[-1]["duration"])
+        return [] if source is None else silenced(source, suffix)
     return mux(
         target,
         plan.encoding,
         parts,
-        suffix=plan.output.suffix,
-        source=options.source if options.source.is_file() else None,
+        suffix=suffix,
+        source=source,
         stream=options.stream,
         clip=Clip(start, min(ends) if ends else None),
         last_duration=records[-1]["duration"],
@@ -349,12 +362,12 @@ def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]],
     console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on from there")
 
 
-def _save_frame(folder: Path, index: int, rgb: Rgb | None, code: bytes | None) -> None:
+def _save_frame(folder: Path, index: int, picture: Picture | None) -> None:
     target = folder / f"{index + 1:08}.png"
-    if rgb is None:
+    if picture is None:
         write_atomic(target, (folder / f"{index:08}.png").read_bytes(), below=folder)
     else:
-        write_picture(Picture(rgb, cicp=code), target, below=folder)
+        write_picture(picture, target, below=folder)
 
 
 def _write_report(
@@ -424,11 +437,9 @@ def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
                 continue
             seen = find_in_frame(frame, None, engine)
             done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"], Clock()))
-            before = paste(Done(done.frame), engine, Clock())
-            both = np.concatenate([before, paste(done, engine, Clock())], axis=1)
-            write_picture(
-                as_srgb(Picture(both, cicp=frame.code)), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder
-            )
+            before, after = (as_srgb(paste(one, engine, Clock())) for one in (Done(done.frame), done))
+            both = np.concatenate([on_black(one.rgb, one.alpha) for one in (before, after)], axis=1)
+            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder)
             written += 1
     if not written:
         raise InputError(f"{options.source}: no frame could be read for the preview")

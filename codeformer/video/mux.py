@@ -13,6 +13,7 @@ from typing import Any
 import av
 
 from codeformer.errors import OutputError
+from codeformer.video.alpha import has_alpha
 from codeformer.video.container import disposition_of, open_container, start_of, starts_anew, video_stream
 from codeformer.video.encoding import CONTAINERS, Encoding
 from codeformer.video.packets import read_packets
@@ -79,6 +80,14 @@ def mux(
     raise OutputError(f"{output}: the film cannot be written ({failure})") from failure
 
 
+def silenced(source: Path, suffix: str) -> list[str]:
+    """Return a line of what an animation, which holds pictures only, lacks of its source."""
+    with open_container(source) as origin:
+        kinds = {"audio": "sound", "subtitle": "subtitles", "data": "data"}
+        lost = sorted({kinds[stream.type] for stream in origin.streams if stream.type in kinds})
+    return [f"{' and '.join(lost)} left out: {suffix} holds pictures only"] if lost else []
+
+
 def _mux(
     output: Path,
     encoding: Encoding,
@@ -102,6 +111,12 @@ def _mux(
             video = out.add_stream(encoding.codec, rate=encoding.rate)
             encoding.configure(video.codec_context)
             video.time_base = encoding.time_base
+            if (
+                container_name in ("webm", "matroska")
+                and encoding.codec.startswith("libvpx")
+                and has_alpha(encoding.pix_fmt)
+            ):
+                video.metadata["alpha_mode"] = "1"
             if encoding.codec == "libx265" and container_name in ("mp4", "mov"):
                 video.codec_context.codec_tag = "hvc1"  # Apple's players open no other
             carried: list[Carrier] = []
@@ -150,10 +165,9 @@ def _film_packets(
 ) -> Iterator[tuple[float, int, Any]]:
     base = encoding.time_base
     for stored in read_packets(stretches):
-        packet: Any = av.Packet(stored.data)
+        packet = stored.packet()
         packet.pts, packet.dts, packet.time_base = stored.pts, stored.dts, base
         packet.duration = stored.duration or last_duration
-        packet.is_keyframe = stored.keyframe
         packet.stream = stream
         yield float(stored.dts * base), 0, packet
 

@@ -20,7 +20,8 @@ TEMPORALS: tuple[str, ...] = get_args(Temporal)
 DEINTERLACE: tuple[str, ...] = ("auto", "off", "on", "telecine")
 _LONGEST_STEM = 160  # bytes: with .partial, .codeformer-work and an ending still a legal name everywhere
 #: Endings of the films that can be written.
-ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+ENDINGS: tuple[str, ...] = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".apng", ".gif", ".webp")
+_KEPT = tuple(ending for ending in ENDINGS if ending != ".gif")  # the result of a GIF is a film, with all its colours
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def output_file(options: FilmOptions) -> Path:
     else:
         stem = re.sub(r"%0?\d*d|[*?\[\]]", "", source.stem).strip("._- ") or "film"
     stem = shortened(stem, _LONGEST_STEM)
-    ending = source.suffix.lower() if source.suffix.lower() in ENDINGS and not source.is_dir() else ".mp4"
+    ending = source.suffix.lower() if source.suffix.lower() in _KEPT and not source.is_dir() else ".mp4"
     name = stem + (f"_{options.suffix}" if options.suffix else "") + ending
     if given is None:
         result = Path("results") / f"{stem}_{float(options.work.w)}{_part(options)}" / name

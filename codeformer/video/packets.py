@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+from av.packet import PacketSideData
 
-from codeformer.arrays import Rgb
+from codeformer.arrays import Pixels, Rgb
 from codeformer.errors import InputError, OutputError
 from codeformer.video.encoding import Encoding
 from codeformer.video.pixels import from_rgb
 
-_RECORD = struct.Struct("<q?I")  # pts, keyframe, bytes that follow
+_RECORD = struct.Struct("<qBI")  # pts, flags, bytes that follow
+_KEYFRAME, _WITH_MORE = 1, 2  # flags; with the second, a length and that many bytes of side data come after the packet
+_LENGTH = struct.Struct("<I")
+_MORE_TYPE = 15  # FFmpeg's number of the following
+_MORE = "matroska_block_additional"  # where VP9 has its transparency: the identifier of 8 bytes, and a picture
 
 
 class SegmentWriter:
@@ -39,10 +44,10 @@ class SegmentWriter:
         self._path = path
         self.frames = 0
 
-    def convert(self, rgb: Rgb) -> av.VideoFrame:
-        """Return the encoder's pixels for an RGB frame: (H, W, 3) uint8 or uint16."""
+    def convert(self, rgb: Rgb, alpha: Pixels | None = None) -> av.VideoFrame:
+        """Return the encoder's pixels for an RGB frame: (H, W, 3) uint8 or uint16, and its opacity (H, W)."""
         encoding = self._encoding
-        return from_rgb(rgb, encoding.pix_fmt, encoding.colour, (encoding.width, encoding.height))
+        return from_rgb(rgb, encoding.pix_fmt, encoding.colour, (encoding.width, encoding.height), alpha)
 
     def write(self, frame: av.VideoFrame, pts: int) -> None:
         """Encode one converted frame, shown from ``pts`` (ticks) on. The frame may be given again with another pts."""
@@ -76,8 +81,11 @@ class SegmentWriter:
     def _store(self, packets: Sequence[Any]) -> None:
         try:
             for packet in packets:
-                data = bytes(packet)
-                self._file.write(_RECORD.pack(packet.pts, packet.is_keyframe, len(data)) + data)
+                data, more = bytes(packet), _side_data(packet)
+                flags = _KEYFRAME * packet.is_keyframe + _WITH_MORE * bool(more)
+                self._file.write(_RECORD.pack(packet.pts, flags, len(data)) + data)
+                if more:
+                    self._file.write(_LENGTH.pack(len(more)) + more)
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be written ({error.strerror})") from error
 
@@ -91,6 +99,17 @@ class StoredPacket:
     duration: int  # until the next frame is shown; 0 for the last one
     keyframe: bool
     data: bytes
+    more: bytes = b""
+
+    def packet(self) -> Any:
+        """Return it as PyAV's packet, without times."""
+        packet: Any = av.Packet(self.data)
+        packet.is_keyframe = self.keyframe
+        if self.more:
+            side: Any = PacketSideData(_MORE_TYPE, len(self.more))  # type: ignore[call-arg]
+            side.update(self.more)
+            packet.set_sidedata(side)
+        return packet
 
 
 def read_times(paths: Sequence[Path]) -> list[int]:
@@ -101,6 +120,8 @@ def read_times(paths: Sequence[Path]) -> list[int]:
             while record := _next(file, path):
                 times.append(record[0])
                 file.seek(record[2], os.SEEK_CUR)
+                if record[1] & _WITH_MORE:
+                    file.seek(_length(file, path), os.SEEK_CUR)
     return times
 
 
@@ -120,20 +141,34 @@ def read_packets(paths: Sequence[Path]) -> Iterator[StoredPacket]:
     for path in paths:
         with path.open("rb") as file:
             while record := _next(file, path):
-                pts, keyframe, size = record
+                pts, flags, size = record
                 behind = place - delay
                 dts = shown[behind] if behind >= 0 else shown[0] + behind * step
                 here = rank[pts]
                 duration = shown[here + 1] - pts if here + 1 < len(shown) else 0
-                yield StoredPacket(pts, dts, duration, keyframe, file.read(size))
+                data = file.read(size)
+                more = file.read(_length(file, path)) if flags & _WITH_MORE else b""
+                yield StoredPacket(pts, dts, duration, bool(flags & _KEYFRAME), data, more)
                 place += 1
 
 
-def _next(file: BinaryIO, path: Path) -> tuple[int, bool, int] | None:
+def _side_data(packet: Any) -> bytes:
+    return bytes(packet.get_sidedata(_MORE)) if packet.has_sidedata(_MORE) else b""
+
+
+def _length(file: BinaryIO, path: Path) -> int:
+    head = file.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise InputError(f"{path}: cut off; delete the folder it lies in and start again")
+    (length,) = _LENGTH.unpack(head)
+    return int(length)
+
+
+def _next(file: BinaryIO, path: Path) -> tuple[int, int, int] | None:
     head = file.read(_RECORD.size)
     if not head:
         return None
     if len(head) < _RECORD.size:
         raise InputError(f"{path}: cut off; delete the folder it lies in and start again")
-    pts, keyframe, size = _RECORD.unpack(head)
-    return pts, keyframe, size
+    pts, flags, size = _RECORD.unpack(head)
+    return pts, flags, size

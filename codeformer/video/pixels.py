@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from codeformer.arrays import Rgb
+from codeformer.arrays import Pixels, Rgb
 from codeformer.images.space import in_space, in_srgb, space_in
+from codeformer.video.alpha import has_alpha, on_black, packed, with_alpha, without_alpha
 
 UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
@@ -74,8 +75,8 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
-    def apply(self, rgb: Rgb) -> Rgb:
-        """(H, W, 3) as stored -> upright, contiguous."""
+    def apply(self, rgb: Pixels) -> Pixels:
+        """Return (H, W, C) as stored -> upright, contiguous."""
         if self.transpose:
             rgb = rgb.transpose(1, 0, 2)
         return np.ascontiguousarray(rgb[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
@@ -141,15 +142,26 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Rgb:
     ).to_ndarray()
 
 
-def from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour, size: tuple[int, int]) -> av.VideoFrame:
+def from_rgb(
+    rgb: Rgb, pix_fmt: str, colour: Colour, size: tuple[int, int], alpha: Pixels | None = None
+) -> av.VideoFrame:
     """(H, W, 3) RGB as a frame of ``size`` (width, height), tagged with ``colour``.
 
+    ``alpha`` (H, W) goes along where ``pix_fmt`` has it; else the frame is laid on black.
     From 16 bits to 8 libswscale dithers, so that a smooth sky does not fall into bands.
     """
     if (rgb.shape[1], rgb.shape[0]) != size:
         rgb = resize(rgb, size)
+    if alpha is not None and alpha.shape != rgb.shape[:2]:
+        alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR)
     rgb = np.ascontiguousarray(rgb)
-    if pix_fmt.startswith(("gbr", "rgb", "bgr")):
+    if has_alpha(pix_fmt) and pix_fmt.startswith(("yuva", "gbrap")):
+        frame = with_alpha(from_rgb(rgb, without_alpha(pix_fmt), colour, size), pix_fmt, alpha)
+    elif has_alpha(pix_fmt):
+        frame = packed(rgb, alpha, pix_fmt)
+    elif alpha is not None:
+        return from_rgb(on_black(rgb, alpha), pix_fmt, colour, size)
+    elif pix_fmt.startswith(("gbr", "rgb", "bgr")):
         layout = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
         frame = av.VideoFrame.from_ndarray(rgb, format=layout).reformat(format=pix_fmt, interpolation=_QUALITY)
     elif rgb.dtype == np.uint8 and colour.range == LIMITED and _CONVERTS:
@@ -239,6 +251,11 @@ def resize(rgb: Rgb, size: tuple[int, int]) -> Rgb:
     """To ``size`` (width, height): Lanczos up, area down."""
     down = size[0] < rgb.shape[1]
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if down else cv2.INTER_LANCZOS4)
+
+
+def fit_alpha(alpha: Pixels, size: tuple[int, int]) -> Pixels:
+    """As :func:`fit`, for opacity (H, W): what lies beside is opaque."""
+    return np.ascontiguousarray(~fit(np.repeat(~alpha[..., None], 3, axis=-1), size)[..., 0])
 
 
 def fit(rgb: Rgb, size: tuple[int, int]) -> Rgb:

@@ -6,7 +6,6 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -15,7 +14,11 @@ from typing import Any
 import av
 import numpy as np
 
+from codeformer.arrays import Pixels, Rgb
 from codeformer.errors import InputError, UsageError
+from codeformer.images.value import to_uint8, to_uint16
+from codeformer.video.alpha import alpha_decoder, alpha_of
+from codeformer.video.animation import AnimatedWebp, is_animated_webp
 from codeformer.video.container import (
     CLOCKLESS,
     Shape,
@@ -33,7 +36,8 @@ from codeformer.video.container import (
 )
 from codeformer.video.fields import clock_after, filtered, filters_for, rate_after
 from codeformer.video.light import light_of, unkept
-from codeformer.video.pixels import bits_of, colour_of, fit, in_colours_of, orientation_of, resize, to_rgb
+from codeformer.video.pixels import bits_of, colour_of, fit, fit_alpha, in_colours_of, orientation_of, resize, to_rgb
+from codeformer.video.resampled import Resampled
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
 
 _Seen = tuple[Any, Shape]  # a decoded frame, and its shape at that moment
@@ -75,6 +79,9 @@ def open_film(
         own = clock or rate or _FOLDER_RATE
         film = FrameFolder(_between(pictures, start, end, own), path, own)
         return Resampled(film, rate) if clock is not None and rate not in (None, clock) else film
+    if is_animated_webp(path):
+        film = AnimatedWebp(path, start or Fraction(0), end)
+        return Resampled(film, rate) if rate is not None else film
     film = FilmFile(path, start or Fraction(0), end, clock=clock, number=stream, deinterlace=deinterlace)
     return Resampled(film, rate) if rate is not None else film
 
@@ -188,6 +195,7 @@ class FilmFile:
                 colour=colour_of(frame, stream.codec_context),
                 light=light_of(frame),
                 bits=bits_of(frame),
+                alpha=self._survey.transparent > 0 or alpha_decoder(stream) is not None,
                 codec=stream.codec_context.name,
                 pix_fmt=frame.format.name,
                 notes=(*self._notes(container, stream), *unkept(frame)),
@@ -296,12 +304,23 @@ class FilmFile:
                 rgb = rgb.astype(np.uint16) * 257
             elif self.info.bits <= 8 and rgb.dtype != np.uint8:
                 rgb = (rgb >> 8).astype(np.uint8)
-            same = before is not None and np.array_equal(before, rgb)
+            alpha = self._alpha(frame, orientation, rgb) if self.info.alpha else None
+            same = before is not None and np.array_equal(before, rgb) and alpha is None
             if same:
                 rgb = before
             before = rgb
             if index >= first:
-                yield Frame(index, pts, duration, rgb, same, self.info.colour.code)
+                yield Frame(index, pts, duration, rgb, same, alpha, self.info.colour.code)
+
+    def _alpha(self, frame: Any, orientation: Any, rgb: Rgb) -> Pixels | None:
+        """Return a frame's opacity, upright and of the size and depth of ``rgb``."""
+        alpha = alpha_of(frame)
+        if alpha is None:
+            return None
+        alpha = orientation.apply(alpha[..., None])[..., 0]
+        if alpha.dtype != rgb.dtype:
+            alpha = to_uint16(alpha) if rgb.dtype == np.uint16 else to_uint8(alpha)
+        return alpha if alpha.shape == rgb.shape[:2] else fit_alpha(alpha, (rgb.shape[1], rgb.shape[0]))
 
     def _conclude(self, reading: _Reading) -> None:
         """Put what went wrong into words."""
@@ -374,6 +393,7 @@ def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
     # AVI knows when a packet is decoded, not when its frame is shown: frames, which come in the order shown, take these
     # times in turn
     in_order = container.format.name == "avi"
+    own = alpha_decoder(stream)
     due: list[int] = []
 
     def shown(frame: Any) -> Any:
@@ -397,45 +417,8 @@ def _decode(container: Any, stream: Any, reading: _Reading) -> Iterator[Any]:
         if in_order and packet.dts is not None and packet.size:
             heapq.heappush(due, packet.dts)
         try:
-            yield from map(shown, packet.decode())
+            yield from map(shown, own.decode(packet) if own is not None else packet.decode())
         except av.error.FFmpegError:
             reading.broken += 1
     with suppress(av.error.FFmpegError, EOFError):
-        yield from map(shown, stream.codec_context.decode(None))
-
-
-class Resampled:
-    """A film at a constant rate: at each tick the frame that is on the screen then."""
-
-    def __init__(self, film: Film, rate: Fraction) -> None:
-        self._film, self._rate = film, rate
-        duration = film.info.duration
-        count = None if duration is None else max(1, round(duration * rate))
-        self.info = replace(film.info, time_base=1 / rate, rate=rate, frames=count)
-
-    @property
-    def problems(self) -> list[str]:
-        """As the film's."""
-        return self._film.problems
-
-    @property
-    def ended_early(self) -> float | None:
-        """As the film's."""
-        return self._film.ended_early
-
-    def files(self) -> list[Path]:
-        """As the film's."""
-        return self._film.files()
-
-    def frames(self, first: int = 0) -> Iterator[Frame]:
-        """Yield the frames from tick ``first`` on."""
-        ratio = self._film.info.time_base * self._rate  # ticks of ours per tick of the film
-        tick = 0
-        before: Any = None
-        for frame in self._film.frames():
-            end = (frame.pts + frame.duration) * ratio
-            while tick + Fraction(1, 2) <= end:  # the frame shown at the middle of the tick
-                if tick >= first:  # an equal frame brings the same array
-                    yield replace(frame, index=tick, pts=tick, duration=1, same=frame.rgb is before)
-                before = frame.rgb
-                tick += 1
+        yield from map(shown, (own or stream.codec_context).decode(None))

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from codeformer.arrays import Crop, Rgb
+from codeformer.arrays import Crop
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
 from codeformer.images.colour import to_grey
+from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
@@ -321,9 +322,9 @@ def find_in_frame(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
     return Seen(frame, tuple(faces))
 
 
-def paste(done: Done, engine: Engine, clock: Clock) -> Rgb:
-    """Return the frame at the output's scale with its faces in place: (H, W, 3) of the film's depth."""
+def paste(done: Done, engine: Engine, clock: Clock) -> Picture:
+    """Return the frame at the output's scale with its faces in place, of the film's depth."""
     faces = [one.face for one in done.tracked]
     study = Study(done.frame.picture())
     picture, _ = compose(study, faces, done.aligned, done.restored, engine.composition, clock)
-    return picture.rgb
+    return picture

@@ -11,11 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from codeformer.arrays import Rgb
+from codeformer.arrays import Pixels, Rgb
 from codeformer.errors import InputError
+from codeformer.images.alpha import is_opaque
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture
 from codeformer.video.light import Light
-from codeformer.video.pixels import Colour, fit
+from codeformer.video.pixels import Colour, fit, fit_alpha
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class FilmInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     colour: Colour = field(default_factory=Colour)
     bits: int = 8
+    alpha: bool = False  # whether something of it is transparent
     light: Light | None = None  # what an HDR film says of its brightness
     codec: str = ""
     pix_fmt: str = ""
@@ -48,11 +50,12 @@ class Frame:
     duration: int  # ticks
     rgb: Rgb
     same: bool = False
+    alpha: Pixels | None = None  # (H, W) of the depth of rgb; None: opaque
     code: bytes | None = None  # H.273's code points where the colours are not sRGB's
 
     def picture(self) -> Picture:
         """Return the frame as a picture."""
-        return Picture(self.rgb, cicp=self.code)
+        return Picture(self.rgb, self.alpha, cicp=self.code)
 
 
 class Film(Protocol):
@@ -101,6 +104,7 @@ class FrameFolder:
             duration=len(paths) / rate,
             colour=Colour(1, 1, 1, 1),
             bits=8 if first.rgb.dtype == np.uint8 else 16,
+            alpha=not is_opaque(first),
             codec=first.format,
             pix_fmt="rgb",
         )
@@ -110,18 +114,21 @@ class FrameFolder:
         before: Rgb | None = None
         self.problems = []
         for index in range(max(0, first - 1), len(self._paths)):
-            rgb = as_srgb(read_picture(self._paths[index])).rgb  # the film is tagged BT.709, not as each picture is
+            picture = as_srgb(read_picture(self._paths[index]))  # the film is tagged BT.709, not as each picture is
+            rgb, alpha = picture.rgb, picture.alpha
             if rgb.shape[:2] != (self.info.height, self.info.width):
                 note = "the pictures are not all of one size: others are fitted into the first one's"
                 if note not in self.problems:
                     self.problems.append(note)
                 rgb = fit(rgb, (self.info.width, self.info.height))
-            same = before is not None and np.array_equal(before, rgb)
+                if alpha is not None:
+                    alpha = fit_alpha(alpha, (self.info.width, self.info.height))
+            same = before is not None and np.array_equal(before, rgb) and alpha is None
             if same and before is not None:
                 rgb = before
             before = rgb
             if index >= first:
-                yield Frame(index, index, 1, rgb, same)
+                yield Frame(index, index, 1, rgb, same, alpha)
 
     def files(self) -> list[Path]:
         """Return the pictures."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from codeformer.arrays import Rgb
+from codeformer.images.picture import Picture
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import items_ahead
@@ -23,13 +23,13 @@ _QUEUE = 2  # frames between two threads
 class Step:
     """A frame that is done, or, with ``done`` None, the end of a stretch.
 
-    ``rgb``: its pixels at the output's size, None if they are those of the frame before. ``closing``: at the end of
+    ``picture``: its pixels at the output's size, None if they are those of the frame before. ``closing``: at the end of
     the film's last stretch, how the reading ended.
     """
 
     stretch: int
     done: Done | None
-    rgb: Rgb | None = None
+    picture: Picture | None = None
     closing: dict[str, Any] | None = None
 
 

@@ -82,7 +82,7 @@ def restore(source: Path, output: Path, change: float = 0.0, **more: Any) -> tup
 
 @pytest.mark.parametrize("colour", [PQ, HLG, P3, LINEAR], ids=["pq", "hlg", "p3", "linear"])
 def test_the_network_sees_srgb_and_the_face_keeps_its_colour(tmp_path: Path, colour: Colour) -> None:
-    source = write(tmp_path / "in.mp4", colour)
+    source = write(tmp_path / "in.mkv", colour)
     plain, code = restore(source, tmp_path / "out.mkv", change=0.0, codec="ffv1", pix_fmt="yuv444p10le")
     assert code is ExitCode.OK
     assert len(plain.seen) == 3
@@ -96,7 +96,7 @@ def test_the_network_sees_srgb_and_the_face_keeps_its_colour(tmp_path: Path, col
 
 
 def test_what_changed_is_carried_into_the_films_light(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.mp4", PQ, 2)
+    source = write(tmp_path / "in.mkv", PQ, 2)
     restore(source, tmp_path / "out.mkv", change=-0.2, codec="ffv1", pix_fmt="yuv444p10le")
     space = space_in(None, PQ.code)
     assert space is not None
@@ -127,7 +127,7 @@ def test_a_glance_is_the_rendering(tmp_path: Path) -> None:
 
 
 def test_hdr_is_written_in_ten_bits_with_its_light(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.mp4", PQ)
+    source = write(tmp_path / "in.mkv", PQ)
     info = open_film(source).info
     assert info.light is not None
     assert info.light.levels == (1000, 400)
@@ -139,7 +139,7 @@ def test_hdr_is_written_in_ten_bits_with_its_light(tmp_path: Path) -> None:
 
 
 def test_hdr_in_a_lesser_codec_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "in.mp4", PQ, 2)
+    source = write(tmp_path / "in.mkv", PQ, 2)
     model = tmp_path / "any"
     model.write_bytes(b"-")
     options = options_for(source, tmp_path / "o.mp4", model, codec="h264")
