@@ -25,7 +25,7 @@ if [ -z "$folder" ]; then
     folder=$(mktemp -d) temporary=yes
 fi
 leave() {
-    umount "$folder/proc" 2>/dev/null || true
+    umount "$folder/dev/pts" "$folder/dev/shm" "$folder/sys" "$folder/proc" 2>/dev/null || true
     [ "$temporary" = no ] || rm -rf --one-file-system "$folder"
 }
 trap leave EXIT
@@ -33,7 +33,10 @@ trap leave EXIT
 [ -x "$folder/usr/bin/python3" ] ||
     debootstrap --variant=minbase --include=python3,python3-venv,git,ca-certificates "$suite" "$folder"
 mount -t proc proc "$folder/proc"
-cp /etc/resolv.conf "$folder/etc/resolv.conf"
+mount -t sysfs -o ro sysfs "$folder/sys"
+mkdir -p "$folder/dev/shm" && mount -t tmpfs -o mode=1777 shm "$folder/dev/shm" # PyTorch shares tensors there
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$folder/dev/pts" && ln -sf pts/ptmx "$folder/dev/ptmx"
+cp /etc/resolv.conf /etc/hosts "$folder/etc/" # torchrun asks for its own host
 # The index and the certificates that pip uses here
 for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     [ ! -e "$file" ] || cp -L "$file" "$folder$file"
