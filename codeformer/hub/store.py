@@ -35,7 +35,7 @@ __all__ = [
     "find",
     "inventory",
     "licences",
-    "look",
+    "locate",
     "packaged",
     "resolve_model",
     "select",
@@ -72,13 +72,13 @@ def find(file_or_name: str, weights_dir: Path | None = None, verify: bool = True
     Raises WeightsError if there are only files of that name with other bytes than were published (``verify``), or if
     the table has no such name.
     """
-    presence = look(_entry(file_or_name), weights_dir, verify)
+    presence = locate(_entry(file_or_name), weights_dir, verify)
     if presence.state == "wrong":
         raise WeightsError(presence.problem)
     return presence.path
 
 
-def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> Presence:
+def locate(weights: Weights, folder: Path | None = None, verify: bool = True) -> Presence:
     """Look for a published file; one that verifies wins over one that does not."""
     wrong: Presence | None = None
     for path in _places(weights, weights_dir(folder)):
@@ -93,7 +93,7 @@ def look(weights: Weights, folder: Path | None = None, verify: bool = True) -> P
 
 def inventory(folder: Path | None = None, verify: bool = True) -> list[Presence]:
     """Return what is here of each file of the table, in its order."""
-    return [look(weights, folder, verify) for weights in WEIGHTS]
+    return [locate(weights, folder, verify) for weights in WEIGHTS]
 
 
 # Bundled files made for one group of weights, and taken for it before ``compact``.
@@ -165,7 +165,7 @@ def resolve_model(model: str | Path, group: str, weights_dir: Path | None = None
     if model not in ("auto", "official"):
         return _own_file(model, weights_dir)
     weights = next(entry for entry in WEIGHTS if entry.group == group)
-    presence = look(weights, weights_dir)
+    presence = locate(weights, weights_dir)
     if presence.path and presence.state == "verified":
         return Choice(presence.path, weights.sha256)
     get_them = f"run: codeformer download {group}"
@@ -279,7 +279,7 @@ def download(
         raise UsageError(f"--base_url must begin with http://, https:// or file://, not {base!r}")
     paths, errors = [], []
     for weights in select(names):
-        presence = look(weights, weights_dir)
+        presence = locate(weights, weights_dir)
         if presence.state == "verified" and presence.path:
             note(f"{weights.file}: is here already: {shown(presence.path)}")
             paths.append(presence.path)

@@ -36,7 +36,7 @@ class Span:
     fall: int
 
 
-def plan(length: int, tile: int, *, overlap: int, ramp: int, edge: int, multiple: int = 1) -> list[Span]:
+def spans(length: int, tile: int, *, overlap: int, ramp: int, edge: int, multiple: int = 1) -> list[Span]:
     """Tiles of one size that cover 0 .. ``length`` with the least work.
 
     ``tile``: the largest size. ``overlap``: how much two neighbours share at least, ``ramp`` (<= overlap) of it is

@@ -23,7 +23,7 @@ from codeformer.images.colour import to_grey
 from codeformer.images.picture import Picture, replace_rgb, to_uint8, to_uint16
 from codeformer.images.space import Space, in_space, in_srgb
 from codeformer.upsampling.networks import Network, find_realesrgan, load_descriptor, prepare
-from codeformer.upsampling.tiles import plan, resized_rows, upsampled_rows
+from codeformer.upsampling.tiles import resized_rows, spans, upsampled_rows
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -130,7 +130,7 @@ class Upsampler:
         height, width = pixels.shape[:2]
         net = self._network
         rows, columns = (
-            plan(n, tile, overlap=2 * net.context, ramp=_RAMP, edge=_EDGE, multiple=net.multiple)
+            spans(n, tile, overlap=2 * net.context, ramp=_RAMP, edge=_EDGE, multiple=net.multiple)
             for n in (height, width)
         )
         precision = self._deep_precision if pixels.dtype == np.uint16 else self.precision

@@ -181,7 +181,7 @@ def _already_done(plan: _Plan) -> ExitCode | None:
 
 def _refuse_to_replace(plan: _Plan) -> None:
     """Raise UsageError where this run would replace a film, or the work of an interrupted run, that are not its own."""
-    others, _ = WorkFolder.look(plan.output, plan.stamp)
+    others, _ = WorkFolder.others_work(plan.output, plan.stamp)
     if others:
         raise UsageError(
             f"{plan.output}: {others} finished stretches of an interrupted run with other settings are there: the "

@@ -62,7 +62,7 @@ class WorkFolder:
             raise unwritable(self.path, error) from error
 
     @staticmethod
-    def look(output: Path, stamp: str) -> tuple[int, bool]:
+    def others_work(output: Path, stamp: str) -> tuple[int, bool]:
         """Return how many finished stretches of other settings lie in the work folder, and whether it is this run's."""
         path = work_folder(output)
         own = _stamp(path) == stamp

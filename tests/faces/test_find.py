@@ -323,8 +323,8 @@ def test_dlib_agrees(astronaut: np.ndarray) -> None:
 def test_the_mobile_network_gives_the_same_twice_and_in_any_batch(astronaut: np.ndarray) -> None:
     detector = MobileNetDetector()
     pair = np.stack([astronaut[:256, 100:356], astronaut[:256, 90:346]])
-    together = detector.look(pair, 0.5)
-    for one, alone in zip(together, (detector.look(p[None], 0.5)[0] for p in pair), strict=True):
+    together = detector.detect(pair, 0.5)
+    for one, alone in zip(together, (detector.detect(p[None], 0.5)[0] for p in pair), strict=True):
         assert len(one) == len(alone) >= 1
         np.testing.assert_allclose(one[0].landmarks, alone[0].landmarks, atol=1e-2)
 

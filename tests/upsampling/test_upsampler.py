@@ -53,7 +53,7 @@ def make(path: Path, **options: Any) -> Upsampler:
 def test_the_tiles_weights_sum_to_one_everywhere(
     length: int, tile: int, overlap: int, ramp: int, edge: int, multiple: int, scale: int
 ) -> None:
-    spans = tiles.plan(length, tile, overlap=overlap, ramp=ramp, edge=edge, multiple=multiple)
+    spans = tiles.spans(length, tile, overlap=overlap, ramp=ramp, edge=edge, multiple=multiple)
     total = np.zeros(length * scale)
     for span in spans:
         assert span.start <= span.low < span.high <= min(length, span.start + span.size)
