@@ -236,7 +236,7 @@ class Restorer:
                 of a face is always the whole restored one).
 
         Raises:
-            InputError: the picture cannot be read, or is no such array.
+            InputError: the picture cannot be read, or is not such an array.
             UsageError: an option is out of range.
             RestorationError: the network's output is not finite, the task cannot be done on this picture, or the
                 process was forked after this object was made.

@@ -48,4 +48,4 @@ Landmarks = NDArray[np.floating[Any]]
 """A face's five points, (5, 2): eye at the viewer's left, eye right, nose, mouth corner left, right."""
 
 Floats = NDArray[np.floating[Any]]
-"""Numbers that are no picture: boxes, scores, a network's raw output."""
+"""Numbers that are not a picture: boxes, scores, a network's raw output."""

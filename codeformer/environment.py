@@ -89,7 +89,7 @@ def memory() -> int:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
-            found.append(int(Path(path).read_text(encoding="ascii")))  # "max" is no number
+            found.append(int(Path(path).read_text(encoding="ascii")))  # "max" is not a number
     with suppress(ImportError, AttributeError, OSError):
         import resource  # not on Windows
 

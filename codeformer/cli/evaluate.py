@@ -304,7 +304,7 @@ def _show(result: Evaluation, args: argparse.Namespace, console: Console) -> Non
     if result.enlarged:
         console.warning(
             f"{len(result.enlarged)} of {len(result.faces)} faces have fewer pixels and were enlarged, "
-            f"so they are no sharp originals (first: {result.enlarged[0]})"
+            f"so they are not sharp originals (first: {result.enlarged[0]})"
         )
 
 

@@ -98,6 +98,6 @@ def parse_color(text: str) -> tuple[int, int, int]:
         if not all(0 <= value <= 255 for value in (r, g, b)):
             raise ValueError
     except ValueError:
-        message = f"{text!r} is no colour: give {', '.join(_COLORS)}, #RRGGBB, or r,g,b of 0-255"
+        message = f"{text!r} is not a colour: give {', '.join(_COLORS)}, #RRGGBB, or r,g,b of 0-255"
         raise argparse.ArgumentTypeError(message) from None
     return r, g, b

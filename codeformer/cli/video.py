@@ -103,7 +103,7 @@ def _rate(text: str) -> Fraction:
     try:
         return Fraction(text).limit_denominator(100_000)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate: write 25 or 30000/1001") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a frame rate: write 25 or 30000/1001") from None
 
 
 def run(args: argparse.Namespace) -> ExitCode:

@@ -37,7 +37,7 @@ TEMPLATE_512.setflags(write=False)
 
 _MARGIN = 8  # source pixels around what is sampled: the cubic and the Gaussian look that far
 _STRIP_PIXELS = 4_000_000  # pixels that are held as float at a time while a large region is reduced
-_REGION_PIXELS = 2_000_000_000  # a region larger than this comes from landmarks that are no face
+_REGION_PIXELS = 2_000_000_000  # a region larger than this comes from landmarks that are not a face
 
 
 def face_transform(landmarks: npt.ArrayLike, size: int = 512) -> Matrix:

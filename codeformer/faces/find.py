@@ -119,7 +119,7 @@ def _search_from_all_sides(rgb: Pixels, detector: Detector, threshold: float) ->
     if not seen:
         return []
     boxes = np.array([f.box for f, _ in seen], np.float32)
-    # Of several looks at one face, the one that saw it upright tells its features apart
+    # The look that saw a face upright tells its features apart
     ranks = np.array([f.score - (roll > _UPRIGHT) for f, roll in seen], np.float32)
     return [seen[group[0]][0] for group in groups(boxes, ranks)]
 

@@ -30,7 +30,7 @@ _BATCH = 4
 _FEATHER = 18  # pixels of the 512 crop, inside the face: outside it the weight is 0
 _CONTOUR = 3.0  # sigma that rounds the label map's staircase
 _HOLE = 400  # a hole of fewer pixels is a mistake of the network's, not something before the face
-_LEAST = 0.03  # of the crop: less is no face
+_LEAST = 0.03  # of the crop: less is not a face
 
 
 class Parser(Protocol):

@@ -174,7 +174,7 @@ def _walk_by_names(root: Path, inner: Path, make: bool) -> None:
 
 
 def _is_itself(folder: Path) -> bool:
-    """Whether a folder is no junction: a kind of link that Windows has besides."""
+    """Whether a folder is not a junction: a kind of link that Windows has besides."""
     return not getattr(os.path, "isjunction", lambda _: False)(folder)
 
 

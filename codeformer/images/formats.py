@@ -121,7 +121,7 @@ def sniff(head: bytes, suffix: str = "") -> str | None:
 
 
 def what_else(head: bytes) -> str:
-    """For a file that is no picture by its first bytes (up to 4096): what it looks like, and the way out."""
+    """For a file that is not a picture by its first bytes (up to 4096): what it looks like, and the way out."""
     if not head:
         return "the file is empty; copy or download it again"
     if not head.strip(b"\0"):

@@ -41,7 +41,7 @@ class Description:
 
 
 def space_of(icc: bytes) -> str | None:
-    """Return the colour space that a profile says it describes, such as ``RGB ``; None if it is no profile."""
+    """Return the colour space that a profile says it describes, such as ``RGB ``; None if it is not a profile."""
     return icc[16:20].decode("latin-1") if len(icc) >= 128 and icc[36:40] == b"acsp" else None
 
 

@@ -19,7 +19,7 @@ from codeformer.images.picture import Picture
 
 # Chroma below this mean is what JPEG leaves in a grey picture.
 _GREY = 0.004
-# Of the chroma that no cubic in the brightness explains: its root mean square, and its 99.5th percentile, which a small
+# The chroma that no cubic in the brightness explains: its root mean square, and its 99.5th percentile, which a small
 # coloured face in a grey picture raises. 120 portraits dyed in sepia or yellow or tinted faintly had 0.0098 and 0.037
 # at most, as they are, with 5 % of noise, and as JPEG of quality 40.
 _RMS, _TAIL = 0.010, 0.040

@@ -63,7 +63,7 @@ def check_checkpoint(path: Path) -> None:
         path: a zip archive of `torch.save`, or one of the older formats: pickles one after the other, or a tar archive.
 
     Raises:
-        WeightsError: the file would run code when opened, is no checkpoint, is cut off, or would inflate.
+        WeightsError: the file would run code when opened, is not a checkpoint, is cut off, or would inflate.
     """
     name = shown(path)
     try:
@@ -97,7 +97,7 @@ def globals_of(data: BinaryIO | bytes) -> Iterator[str]:
         The names. What cannot be read off without running it is ``(a name made up while it is read)``.
 
     Raises:
-        ValueError: this is no pickle, or it is cut off.
+        ValueError: this is not a pickle, or it is cut off.
     """
     bounded: Any = _Bounded(data)
     memo: dict[int, object] = {}
@@ -160,7 +160,7 @@ def refuse_code(data: BinaryIO | bytes, name: str) -> None:
         name: the file's, for the message.
 
     Raises:
-        WeightsError: it would run code when opened, or it is no pickle.
+        WeightsError: it would run code when opened, or it is not a pickle.
     """
     try:
         for found in globals_of(data):

@@ -120,7 +120,7 @@ def align(
         aligned: the whole picture is one aligned crop; ``faces`` and ``numbers`` do not count.
 
     Raises:
-        InputError: landmarks that are no face's.
+        InputError: landmarks of no face.
     """
     rgb = study.picture.rgb if study.mask is not None else visible(study.picture)
     places: list[tuple[int, Face | None, Matrix]]

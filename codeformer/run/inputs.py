@@ -17,7 +17,7 @@ from codeformer.tasks.base import Task
 #: Folders under the output root, as the original names them.
 FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
 OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE)
-# What runs write beside their results; other programs' files of these names are no pictures either.
+# What runs write beside their results; other programs' files of these names are not pictures either.
 _REPORT = re.compile(r"(results|upscale)\.jsonl?(\.damaged(-\d+)?)?")
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
 
@@ -61,7 +61,7 @@ def find_inputs(
     earlier run are not taken for inputs. A folder within that cannot be listed is kept in the same way. Raises
     InputError if a given folder cannot be listed, or there is nothing at all.
 
-    ``results``: files below ``root`` that an earlier run made, which are no inputs where a folder holds them.
+    ``results``: files below ``root`` that an earlier run made, which are not inputs where a folder holds them.
     """
     if not any(os.path.lexists(path) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")

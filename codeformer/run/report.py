@@ -177,7 +177,7 @@ class Report:
                 yield from whole_of(path)
 
     def _take_in(self) -> dict[str, Known]:
-        """Return what is known of every input. A report with anything in it that is no record of ours is put aside."""
+        """Return what is known of every input. A report that holds anything but records of ours is put aside."""
         path = self.root / self.name
         known: dict[str, Known] = {}
         odd = 0

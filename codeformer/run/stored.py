@@ -64,7 +64,7 @@ def is_record(value: object) -> bool:
 def lines_of(path: Path) -> Iterator[Record | None]:
     """Yield the records that stand whole on one line each, and None for a line that has another shape.
 
-    Torn lines and what is no record at all are passed over. A file that cannot be read has no lines.
+    Torn lines and what is not a record are passed over. A file that cannot be read has no lines.
     """
     try:
         file = open_regular(path)
@@ -83,7 +83,7 @@ def whole_of(path: Path) -> list[Record | None]:
     """Return the records of a report that somebody has formatted anew, and None for each entry of another shape.
 
     Raises:
-        ValueError: this is no report.
+        ValueError: this is not a report.
         OSError: it cannot be read.
     """
     try:
@@ -92,7 +92,7 @@ def whole_of(path: Path) -> list[Record | None]:
             inputs = [_aligned_by_0_1(key, entry) for key, entry in inputs.items()]
         return [one if is_record(one) else None for one in list(inputs)]
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("this is no report") from error
+        raise ValueError("this is not a report") from error
 
 
 def head_of(path: Path) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _enlarge(
 ) -> Outcome:
     """Enlarge one picture and write it.
 
-    What is there and is no earlier result of this input belongs to somebody else: UsageError.
+    What is there and is not an earlier result of this input belongs to somebody else: UsageError.
     """
     item = job.item
     picture = read_picture(item.path, max_pixels=options.max_pixels or most_pixels(options.upscale))

@@ -57,7 +57,7 @@ def list_faces(folder: Path) -> list[Path]:
     """Return the pictures below `folder`, sorted.
 
     Raises:
-        InputError: it is no folder, or holds no picture.
+        InputError: it is not a folder, or holds no picture.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of faces")
@@ -71,7 +71,7 @@ def read_face(path: Path, size: int) -> tuple[Crop, bool]:
     """Read an aligned face as (size, size, 3) float32 RGB in [0, 1], and whether it had that many pixels.
 
     Raises:
-        InputError: the file cannot be read, or is no square picture.
+        InputError: the file cannot be read, or is not a square picture.
     """
     try:
         raw = np.fromfile(path, np.uint8)

@@ -59,7 +59,7 @@ def parse_degradation(value: str | Mapping[str, Any] | Degradation) -> Degradati
     """Return the degradation that a name or a table of ranges means.
 
     Raises:
-        UsageError: there is no such name, or it is no such table.
+        UsageError: there is no such name, or it is not such a table.
     """
     if isinstance(value, Degradation):
         return value

@@ -139,7 +139,7 @@ def evaluate(
     """Measure networks on the faces below `folder`, or on `limit` of them, evenly spread.
 
     Raises:
-        InputError: no such folder, no pictures, or one that is no square picture.
+        InputError: no such folder, no pictures, or one that is not a square picture.
         UsageError: the networks differ in size; or a side of the question's ``reduced``, or the measures'
             ``perceptual_side``, is larger than theirs.
         RestorationError: a network's output is not finite.
@@ -212,7 +212,7 @@ def compare(
         the scores, and the names of the results that have no sharp face or lack in one of the folders.
 
     Raises:
-        InputError: no such folder, no pictures, one that is no square picture, or no pair of names.
+        InputError: no such folder, no pictures, one that is not a square picture, or no pair of names.
     """
     originals = _by_stem(data)
     results = {title: _by_stem(folder) for title, folder in zip(titles_of(folders), folders, strict=True)}

@@ -29,7 +29,7 @@ class Reporter:
         self.clock, self.since = 0.0, first
 
     def start(self, step: int) -> None:
-        """Begin the bar and the clock, when the first batch is there: loading networks and faces is no training."""
+        """Begin the bar and the clock, when the first batch is there: loading networks and faces is not training."""
         if self.bar is None and self.main:
             total = self.settings.steps
             self.bar = tqdm(total=total, initial=step, unit="step", smoothing=0, disable=self.quiet)

@@ -90,7 +90,7 @@ def teach(
 def is_sound(logs: Mapping[str, Tensor], state: State) -> bool:
     """Return whether a step's numbers are finite.
 
-    With fp16 a gradient that overflows is no failure: the scaler skips that step and lowers its scale.
+    With fp16 a gradient that overflows is not a failure: the scaler skips that step and lowers its scale.
     """
     return all(bool(torch.isfinite(v)) for k, v in logs.items() if k != "gradient" or not state.scaler.is_enabled())
 

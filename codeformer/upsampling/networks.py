@@ -89,7 +89,7 @@ def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
 def load_descriptor(path: Path, weights_dir: Path | None = None) -> ImageModelDescriptor[Any]:
     """Return a super-resolution network from ``.pth``, ``.safetensors`` or ncnn's ``.param``, on the CPU in fp32.
 
-    Nothing in the file is executed. Raises WeightsError naming the file if it is no such network.
+    Nothing in the file is executed. Raises WeightsError naming the file if it is not such a network.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; an upsampler is realesrgan or a super-resolution file")

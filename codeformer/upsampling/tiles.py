@@ -42,7 +42,7 @@ def spans(length: int, tile: int, *, overlap: int, ramp: int, edge: int, multipl
     ``tile``: the largest size. ``overlap``: how much two neighbours share at least, ``ramp`` (<= overlap) of it is
     mixed, the rest left out. ``edge``: pixels of reflection around the picture. Sizes are multiples of ``multiple``.
     A tile too small for that gets less of all three, so that it still moves on by a quarter of itself; less than four
-    times ``multiple`` is no tile.
+    times ``multiple`` is not a tile.
     """
     largest = max(tile // multiple, 4) * multiple
     ramp, edge = min(ramp, largest // 4), min(edge, largest // 4)

@@ -40,7 +40,7 @@ def open_container(path: Path, rate: Fraction | None = None) -> Any:
         rate: frames per second of a stream without a clock (:data:`CLOCKLESS`).
 
     Raises:
-        InputError: it is no film; the message has one line.
+        InputError: it is not a film; the message has one line.
     """
     if not path.exists():
         if re.match(r"^(?!file:)[a-z][a-z0-9+.-]+:/+", str(path), re.IGNORECASE):
@@ -60,7 +60,7 @@ def open_container(path: Path, rate: Fraction | None = None) -> Any:
 
 
 def film_streams(container: Any) -> list[Any]:
-    """Return the video streams that are no cover art, in the file's order."""
+    """Return the video streams that are not cover art, in the file's order."""
     still = _ATTACHED_PICTURE | _TIMED_THUMBNAILS
     return [stream for stream in container.streams.video if not disposition_of(stream) & still]
 
@@ -114,7 +114,7 @@ def _frames_of(path: Path, indices: tuple[int, ...]) -> Counter[int]:
 
 
 def disposition_of(stream: Any) -> int:
-    """Return the stream's disposition flags (AV_DISPOSITION_...); older PyAV gives a Flag that is no integer."""
+    """Return the stream's disposition flags (AV_DISPOSITION_...); older PyAV gives a Flag that is not an integer."""
     flags = stream.disposition
     return int(getattr(flags, "value", flags))
 
@@ -301,7 +301,7 @@ def _rate_of(times: list[Fraction]) -> Fraction | None:
         return None
     steps = sorted(after - before for before, after in pairwise(ordered))
     usual = steps[len(steps) // 2]
-    # Pauses are no slower rate: of steps about as long as the usual one, the mean
+    # A pause is not a slower rate: the mean of the steps that are about as long as the usual one
     near = [step for step in steps if step < 2 * usual]
     rate = len(near) / sum(near, Fraction(0))
     nearest = min(_USUAL_RATES, key=lambda known: abs(known - rate))

@@ -30,7 +30,7 @@ CONTAINERS: dict[str, tuple[str, str]] = {
     ".gif": ("gif", "png"),
     ".webp": ("webp", "png"),
 }
-# Of films with transparency, where they keep it
+# For films with transparency, where they keep it
 _ALPHA = {".mov": "prores_ks", ".mkv": "ffv1", ".webm": "libvpx-vp9"}
 #: Animated pictures by the output's ending: Pillow's name of the format.
 ANIMATIONS: dict[str, str] = {".apng": "PNG", ".gif": "GIF", ".webp": "WEBP"}
@@ -197,7 +197,7 @@ def check_encoding(encoding: Encoding, container: str) -> None:
 
 
 def _grain(pix_fmt: str) -> tuple[int, int]:
-    """Of what the sides must be multiples."""
+    """Return the numbers that the sides must be multiples of."""
     layout = av.VideoFormat(pix_fmt, 16, 16)
     return 16 // layout.chroma_width(16), 16 // layout.chroma_height(16)
 

@@ -90,7 +90,7 @@ def parse_time(text: str) -> Fraction:
     """Seconds from ``SS``, ``MM:SS`` or ``HH:MM:SS``, each with decimals. Raises UsageError."""
     match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is no time: write seconds, MM:SS or HH:MM:SS, such as 1:02.5")
+        raise UsageError(f"{text!r} is not a time: write seconds, MM:SS or HH:MM:SS, such as 1:02.5")
     hours, minutes, seconds = match.groups()
     return Fraction(hours or 0) * 3600 + Fraction(minutes or 0) * 60 + Fraction(seconds)
 

@@ -70,7 +70,7 @@ def open_film(
         deinterlace: one of :data:`codeformer.video.options.DEINTERLACE`.
 
     Raises:
-        InputError: it is no film; the message names the file.
+        InputError: it is not a film; the message names the file.
         UsageError: there is no such stream, or the film has a clock of its own.
     """
     pictures = find_frames(path)
@@ -149,7 +149,7 @@ class FilmFile:
                     margin = round(_LEADING / (self.info.rate * base))
                     if one is None or one.pts is None or one.pts > origin - margin:
                         continue
-                    reading.broken = 0  # what refers to before the place is no damage
+                    reading.broken = 0  # what refers to before the place is not damage
                     decoded = chain([one], decoded)
                 shapes = Shapes(stream)
                 seen = ((frame, shapes.of(frame)) for frame in decoded)

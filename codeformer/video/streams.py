@@ -259,7 +259,7 @@ class Encoded:
                 self._due = Fraction(self._next)
             elif place is not None and abs(place - self._due) > _PATIENCE * self._rate:
                 if place < self._due:
-                    continue  # told twice
+                    continue  # heard already
                 yield from self._begin_anew()
                 yield from self._silence(round(place - self._due))
                 self._due = Fraction(place)

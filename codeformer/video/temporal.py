@@ -73,7 +73,10 @@ def _difference(a: Crop, b: Crop) -> Plane:
 
 
 def _noise_variance(differences: Sequence[Plane]) -> float:
-    """Of one frame: half of what a still pixel differs by between two. Most of a face is still most of the time."""
+    """Return the noise of one frame: half of what a still pixel differs by between two.
+
+    Most of a face is still most of the time.
+    """
     half = 0.5 * float(np.median([np.median(difference[::4, ::4]) for difference in differences]))
     return min(max(half, _LEAST_NOISE**2), _MOST_NOISE**2)
 

@@ -267,7 +267,7 @@ def film_job(service: Service, filename: str | None, file: Any, fields: dict[str
     """Check a film and its options, and queue it.
 
     Raises:
-        CodeFormerError: a field is out of range, it is no film, or too many wait.
+        CodeFormerError: a field is out of range, it is not a film, or too many wait.
     """
     name = safe_name(filename, "film")
     ending = name.suffix.lower() if name.suffix.lower() in VIDEO_SUFFIXES else ""

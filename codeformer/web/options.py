@@ -164,4 +164,4 @@ def _rate(text: str | None, flag: str) -> Fraction | None:
     try:
         return Fraction(text).limit_denominator(100_000)
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{flag}: {text!r} is no frame rate: write 25 or 30000/1001") from None
+        raise UsageError(f"{flag}: {text!r} is not a frame rate: write 25 or 30000/1001") from None

@@ -95,7 +95,7 @@ def test_a_small_hole_is_a_mistake_and_a_large_one_is_something_before_the_face(
 def test_no_face_gives_an_empty_mask(fill: int) -> None:
     labels = np.full((512, 512), fill, np.uint8)
     assert face_mask(labels, LAYOUTS["bisenet"].face).max() == 0
-    labels[250:270, 250:270] = 1  # a speck is no face
+    labels[250:270, 250:270] = 1  # a speck is not a face
     assert face_mask(labels, LAYOUTS["bisenet"].face).max() == 0
 
 

@@ -172,7 +172,7 @@ def test_of_equal_faces_the_later_lies_on_top() -> None:
 
 
 def test_a_size_is_the_face_in_the_picture_not_the_crop() -> None:
-    """An upsampled crop has more pixels, but its face is no larger."""
+    """An upsampled crop has more pixels, but its face is not larger."""
     rgb = np.full((200, 200, 3), 128, np.uint8)
     matrix = placed(0, 1.0, (100.0, 100.0))
     upsampled = crop_scaled(placed(0, 1.2, (100.0, 100.0)), 2)  # the smaller face in the larger crop

@@ -472,7 +472,7 @@ def test_a_mislabelled_picture_is_read_with_a_warning(tmp_path: Path) -> None:
     [
         (b"", "empty"),
         (bytes(999), "zeros"),
-        (b"Dear Ada,\n\tthis is no picture.\n", "is text"),
+        (b"Dear Ada,\n\tthis is not a picture.\n", "is text"),
         ("smörgåsbord – ".encode() * 400, "is text"),
         (b"\n<!DOCTYPE html><html><body>404", "web page"),
         (b'<?xml version="1.0"?><svg/>', "drawing"),

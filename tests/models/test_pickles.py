@@ -90,7 +90,7 @@ def test_code_is_named(tmp_path: Path, call: str, protocol: int, zipped: bool) -
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_bare_pickle_is_named_too(tmp_path: Path, protocol: int) -> None:
-    """It is no checkpoint of PyTorch at all, which torch.load would say; what it would do is the news."""
+    """It is not a checkpoint of PyTorch at all, which torch.load would say; what it would do is the news."""
     (tmp_path / "x.pth").write_bytes(pickle.dumps(Call(os.mkdir, str(tmp_path / "canary")), protocol))
     assert "would run code when opened" in refusal(tmp_path / "x.pth")
     assert not (tmp_path / "canary").exists()

@@ -79,7 +79,7 @@ def test_stale_results_are_removed_below_the_folder_only(tmp_path: Path) -> None
     (root / "final_results").symlink_to(outside)
     with Report(root) as report:
         report.append(record("a", "a", "final_results/a.png"))
-        assert not report.is_done("a", "f"), "what lies behind a link is no result"
+        assert not report.is_done("a", "f"), "what lies behind a link is not a result"
         report.remove_stale(record("a", "a"), lambda name: True)
     assert (outside / "a.png").read_bytes() == b"own"
 

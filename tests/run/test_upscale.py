@@ -62,7 +62,7 @@ def test_upscale_goes_on_within_its_own_input_folder(
         assert main([*here, "--overwrite"]) == ExitCode.OK
         before = {path for path in tmp_path.rglob("*") if path.is_file()}
         assert main(here) == ExitCode.OK
-        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "its results are no inputs"
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "its results are not inputs"
         assert "were done already" in capsys.readouterr().err
         for path in (tmp_path / "large").rglob("*.png"):
             path.unlink()

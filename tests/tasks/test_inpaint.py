@@ -298,7 +298,7 @@ def test_what_no_face_reaches_is_said(engine, two, tmp_path):
     assert any("lies outside" in note for note in result.notes)
 
 
-# --- what is no mask ---------------------------------------------------------------------------------------------
+# --- what is not a mask ---------------------------------------------------------------------------------------------
 
 
 def test_a_mask_beside_the_faces_is_an_error_that_names_it(engine, portrait, tmp_path):
@@ -434,4 +434,4 @@ def test_no_colours_on_the_command_line(text, capsys):
     from codeformer.cli import main
 
     assert main(["inpaint", "-i", "x.png", f"--mask-color={text}"]) == ExitCode.USAGE
-    assert "is no colour" in capsys.readouterr().err
+    assert "is not a colour" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Masks: where they come from, how they act, and what is no mask."""
+"""Masks: where they come from, how they act, and what is not a mask."""
 
 import os
 from pathlib import Path

@@ -288,7 +288,7 @@ def test_a_film_that_changes_its_size_is_fitted(tmp_path: Path) -> None:
 def _no_film(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / "x.mp4"
     if kind == "text":
-        path.write_text("this is no film\n" * 50)
+        path.write_text("this is not a film\n" * 50)
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "headless":

@@ -23,7 +23,7 @@ from codeformer.faces.align import inverse, mean_scale, transform_points
 if TYPE_CHECKING:
     from codeformer.images.picture import Picture
 
-# Mask files: what lossy compression leaves around an edge is no mask.
+# Mask files: what lossy compression leaves around an edge is not a mask.
 _NOISE = 4 / 255
 _LOSSY_NOISE = 20 / 255
 _LOSSY_FORMATS = frozenset({"JPEG", "WEBP", "HEIF", "AVIF"})
@@ -91,7 +91,7 @@ def mask_file(mask: Path, picture: Path | None) -> Path:
     """Return the mask's file: `mask` itself, or in a folder the file with the picture's name (its ending may differ).
 
     Where the folder has subfolders named like those that the picture lies in, what lies there goes first: of
-    ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. What lies beside the picture itself is no mask.
+    ``in/album/1.jpg``, ``masks/album/1.png`` before ``masks/1.png``. What lies beside the picture itself is not a mask.
     Raises InputError if there is none, naming the picture and the folder.
     """
     if not mask.is_dir():

@@ -20,7 +20,7 @@ _REACH = 0.08
 _REACH_OF_BRUSH = 3.0
 _LEAST_REACH = 2
 # The fringe goes on while the colour runs away from the paint by at least this much (of 255) a pixel, and by this
-# share of the steepest slope within its reach: after a hard edge the picture's own shading is no fringe, however steep.
+# share of the steepest slope within its reach: after a hard edge shading is not a fringe, however steep.
 _SLOPE = 1.5
 _SLOPE_SHARE = 0.15
 # Fine strokes, of which JPEG or a soft brush leave little of the colour: what is within this many tolerances, is longer
@@ -160,7 +160,7 @@ def _solid(region: Where) -> Bits:
 
 def _with_fringe(core: Bits, distance: Plane, reach: int) -> Mask:
     """Return the core (H, W) grown outwards, pixel ring by pixel ring, while the colour runs away from the paint."""
-    smooth = cv2.GaussianBlur(distance, (0, 0), 1.2)  # JPEG's ringing is no slope
+    smooth = cv2.GaussianBlur(distance, (0, 0), 1.2)  # JPEG's ringing is not a slope
     away = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)
     slope = np.zeros_like(smooth)
     for axis in (0, 1):
