@@ -46,6 +46,11 @@ def pick_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+def name_of(device: torch.device) -> str:
+    """Return what tells a device from others that may give other last bits: the kind, and a CUDA card's name."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
 def pick_precision(precision: str, device: torch.device) -> str:
     """Return the precision for a ``--precision``: ``auto`` is the fastest that the device computes natively.
 

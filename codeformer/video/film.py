@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from codeformer.device import name_of, pick_device, pick_precision
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.opening import read_regular
@@ -96,12 +97,12 @@ def run_film(
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
     if options.resume:
-        _refuse_to_replace(plan)
+        _refuse_to_replace(plan, engine)
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(plan.output, error) from error
-    work = WorkFolder(plan.output, plan.stamp, resume=options.resume)
+    work = WorkFolder(plan.output, _work_stamp(plan, engine), resume=options.resume)
     try:
         return _work(plan, work, console, engine)
     finally:
@@ -179,15 +180,28 @@ def _already_done(plan: _Plan) -> ExitCode | None:
     return None
 
 
-def _refuse_to_replace(plan: _Plan) -> None:
+def _work_stamp(plan: _Plan, engine: Engine | None) -> str:
+    """Return the fingerprint of unfinished work: frames of two devices or precisions are not mixed in one film."""
+    if engine is not None:
+        device, precision = engine.restorer.device, engine.restorer.precision
+    else:
+        asked = plan.options.work.model
+        device = pick_device(asked.device)
+        precision = pick_precision(asked.precision, device)
+    return fingerprint({"settings": plan.stamp, "device": name_of(device), "precision": precision}, [])
+
+
+def _refuse_to_replace(plan: _Plan, engine: Engine | None) -> None:
     """Raise UsageError where this run would replace a film, or the work of an interrupted run, that are not its own."""
-    others, _ = WorkFolder.others_work(plan.output, plan.stamp)
+    began = os.path.lexists(work_folder(plan.output))
+    others, _ = WorkFolder.others_work(plan.output, _work_stamp(plan, engine)) if began else (0, False)
     if others:
         raise UsageError(
-            f"{plan.output}: {others} finished stretches of an interrupted run with other settings are there: the "
-            "command of that run goes on with them; choose another --output_path, or --overwrite to drop them"
+            f"{plan.output}: {others} finished stretches of an interrupted run with other settings, or on another "
+            "device, are there: the command of that run goes on with them; choose another --output_path, or "
+            "--overwrite to drop them"
         )
-    if not os.path.lexists(plan.output) or os.path.lexists(work_folder(plan.output)):
+    if not os.path.lexists(plan.output) or began:
         return
     if os.path.lexists(plan.report):
         raise UsageError(

@@ -22,6 +22,7 @@ UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
 # H.273 matrix -> libswscale's name for its coefficients; others (YCgCo, ICtCp...) are not conversions it offers
 _SWS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_GREY = ("gray", "ya8", "ya16")
 _BT709, _BT601, _BT2020 = 1, 6, 9
 _LINEAR, _HDR = 8, (16, 18)  # transfer curves; PQ and HLG
 _WIDE = (4, 9, 11, 12)  # primaries: NTSC of 1953, BT.2020, P3 for cinemas and for screens
@@ -94,7 +95,7 @@ def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
     if matrix not in _SWS:
         matrix = _BT709 if frame.height >= 720 or frame.width > 1024 else _BT601
     full = int(frame.color_range) == FULL or name.startswith("yuvj")
-    if name.startswith("gray") and int(frame.color_range) != LIMITED:
+    if name.startswith(_GREY) and int(frame.color_range) != LIMITED:
         full = True
     primaries, transfer = (
         own if (own := int(getattr(frame, name, UNSPECIFIED))) not in (0, UNSPECIFIED) else int(getattr(context, name))
@@ -135,7 +136,9 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Rgb:
     target = "rgb24" if bits <= 8 else "rgb48le"
     if frame.format.is_rgb or frame.format.name.startswith("pal8"):
         return frame.reformat(format=target, interpolation=_QUALITY).to_ndarray()
-    if (bits > 8 or not _CONVERTS) and not frame.format.name.startswith("gray"):
+    if frame.format.name.startswith(_GREY):
+        return _grey_to_rgb(frame, colour, bits)
+    if bits > 8 or not _CONVERTS:
         return _deep_to_rgb(frame, colour, bits)
     return frame.reformat(
         format=target, interpolation=_QUALITY, src_colorspace=_SWS[colour.matrix], src_color_range=colour.range
@@ -164,6 +167,8 @@ def from_rgb(
     elif pix_fmt.startswith(("gbr", "rgb", "bgr")):
         layout = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
         frame = av.VideoFrame.from_ndarray(rgb, format=layout).reformat(format=pix_fmt, interpolation=_QUALITY)
+    elif pix_fmt.startswith("gray"):
+        frame = _grey_from_rgb(rgb, pix_fmt, colour)
     elif rgb.dtype == np.uint8 and colour.range == LIMITED and _CONVERTS:
         source = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         source.color_range = FULL
@@ -212,6 +217,41 @@ def _deep_from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour) -> av.VideoFrame:
     for plane, view in zip(_planes(wide), np.moveaxis(values, -1, 0), strict=True):
         plane[:] = view
     return _regrid(wide, pix_fmt, colour)
+
+
+# libswscale takes grey for full range, whatever it is told: 16 to 235 would come out as 16 to 235.
+
+
+def _grey_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Rgb:
+    target = "gray" if bits <= 8 else f"gray{bits}le"
+    if frame.format.name != target:  # transparency, the other order of bytes
+        frame = frame.reformat(format=target, src_color_range=FULL, dst_color_range=FULL)
+    values = _grey_plane(frame, bits).astype(np.float32)
+    black, white = _grey_levels(colour, bits)
+    top = 255 if bits <= 8 else 65535
+    grey = np.clip(np.rint((values - black) * np.float32(top / (white - black))), 0, top)
+    return np.repeat(grey.astype(np.uint8 if bits <= 8 else np.uint16)[..., None], 3, axis=-1)
+
+
+def _grey_from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour) -> av.VideoFrame:
+    frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], pix_fmt.replace("be", "le"))
+    bits = bits_of(frame)
+    black, white = _grey_levels(colour, bits)
+    luma = cv2.transform(rgb.astype(np.float32), _yuv_from_rgb(colour.matrix)[:1].astype(np.float32))
+    values = luma.reshape(rgb.shape[:2]) * np.float32((white - black) / np.iinfo(rgb.dtype).max) + black
+    plane = _grey_plane(frame, bits)
+    plane[:] = np.rint(values).astype(plane.dtype)
+    return frame if frame.format.name == pix_fmt else frame.reformat(format=pix_fmt)
+
+
+def _grey_levels(colour: Colour, bits: int) -> tuple[int, int]:
+    """Return the values of black and white."""
+    return (0, (1 << bits) - 1) if colour.range == FULL else (16 << (bits - 8), 235 << (bits - 8))
+
+
+def _grey_plane(frame: av.VideoFrame, bits: int) -> npt.NDArray[Any]:
+    values = np.frombuffer(memoryview(frame.planes[0]), np.uint8 if bits <= 8 else np.uint16)
+    return values.reshape(-1, frame.planes[0].line_size // values.itemsize)[: frame.height, : frame.width]
 
 
 def _regrid(frame: av.VideoFrame, pix_fmt: str, colour: Colour) -> av.VideoFrame:

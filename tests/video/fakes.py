@@ -64,6 +64,7 @@ class InvertingRestorer:
 
     size = SIZE
     device = torch.device("cpu")
+    precision = "fp32"
 
     def __init__(self, batch_size: int = 2, pause: float = 0.0) -> None:
         self.batch_size = batch_size

@@ -462,3 +462,34 @@ def test_the_command_line_restores_a_real_face(
     done = cli("video", "-i", bad, "-o", tmp_path / "o")
     assert done.returncode == 3 and "bad.mp4" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "o" / "bad.mp4").exists()
+
+
+def test_work_of_another_precision_is_not_gone_on_with(tmp_path: Path, film: Path, model: Path) -> None:
+    options = options_for(film, tmp_path / "out.mp4", model, stretch=8)
+    engine = engine_for(options.work)
+    work = WorkFolder(options.output or film, "of another device", resume=True)
+    work.unfinished(0).write_bytes(b"")
+    record = dict.fromkeys(("frames", "repeated", "faces", "bridged", "duration", "until"), 0) | {"tracks": []}
+    work.finish(0, record)
+    work.release()
+    with pytest.raises(UsageError, match="another device"):
+        run_film(options, QUIET, engine)
+
+
+def test_device_and_precision_are_part_of_the_works_fingerprint(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = []
+
+    def kept(self: WorkFolder, output: Path, stamp: str, *, resume: bool) -> None:
+        stamps.append(stamp)
+        raise OutputError("enough")
+
+    monkeypatch.setattr(WorkFolder, "__init__", kept)
+    options = options_for(film, tmp_path / "out.mp4", model)
+    for precision in ("fp32", "fp32", "bf16"):
+        engine = engine_for(options.work)
+        engine.restorer.precision = precision
+        with pytest.raises(OutputError):
+            run_film(options, QUIET, engine)
+    assert stamps[0] == stamps[1] != stamps[2]
