@@ -36,6 +36,7 @@ from codeformer.video.container import (
 )
 from codeformer.video.fields import clock_after, filtered, filters_for, rate_after
 from codeformer.video.light import light_of, unkept
+from codeformer.video.numbers import filled
 from codeformer.video.pixels import bits_of, colour_of, fit, fit_alpha, in_colours_of, orientation_of, resize, to_rgb
 from codeformer.video.resampled import Resampled
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
@@ -77,7 +78,8 @@ def open_film(
     film: Film
     if pictures is not None:
         own = clock or rate or _FOLDER_RATE
-        film = FrameFolder(_between(pictures, start, end, own), path, own)
+        held, notes = filled(pictures)
+        film = FrameFolder(_between(held, start, end, own), path, own, notes)
         return Resampled(film, rate) if clock is not None and rate not in (None, clock) else film
     if is_animated_webp(path):
         film = AnimatedWebp(path, start or Fraction(0), end)

@@ -86,7 +86,7 @@ class FrameFolder:
     The first picture gives the size; others are fitted into it. Raises InputError when there is no picture.
     """
 
-    def __init__(self, paths: list[Path], where: Path, rate: Fraction) -> None:
+    def __init__(self, paths: list[Path], where: Path, rate: Fraction, notes: tuple[str, ...] = ()) -> None:
         if not paths:
             raise InputError(f"no pictures in {where}: give a film, a folder of frames, or a pattern like f_%05d.png")
         first = read_picture(paths[0])
@@ -107,6 +107,7 @@ class FrameFolder:
             alpha=not is_opaque(first),
             codec=first.format,
             pix_fmt="rgb",
+            notes=notes,
         )
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
@@ -132,7 +133,7 @@ class FrameFolder:
 
     def files(self) -> list[Path]:
         """Return the pictures."""
-        return self._paths
+        return list(dict.fromkeys(self._paths))  # one that is held over a gap counts once
 
 
 def find_frames(path: Path) -> list[Path] | None:
