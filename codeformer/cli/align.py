@@ -9,6 +9,7 @@ from codeformer.cli.console import Console
 from codeformer.cli.options import (
     add_detector_option,
     add_device_options,
+    add_dry_run_option,
     add_message_options,
     add_recursive_option,
     add_resume_options,
@@ -56,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--ext", default="png", choices=("png", "webp"), help="format (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, metavar="1-100", help="of WebP; 100 is lossless")
     add_resume_options(parser)
+    add_dry_run_option(parser)
     add_message_options(parser)
     parser.set_defaults(run=run)
 
@@ -81,8 +83,13 @@ def run(args: argparse.Namespace) -> ExitCode:
         device=args.device,
         resume=args.resume,
     )
-    from codeformer.train.align import REPORT, run_align
+    from codeformer.train.align import REPORT, plan_align, run_align
 
-    code = run_align(options, Console(quiet=args.quiet, verbose=args.verbose))
+    console = Console(quiet=args.quiet, verbose=args.verbose)
+    if args.dry_run:
+        from codeformer.cli.dry_run import show_plan
+
+        return show_plan(plan_align(options, console), console)
+    code = run_align(options, console)
     emit(args.output / REPORT)
     return code

@@ -86,8 +86,8 @@ of the picture as it was, which keeps some of its grain, and of its blur.""",
 Without -o: results/<input name>_<w>. In that folder final_results holds the whole pictures, restored_faces and
 cropped_faces the faces alone (--only_final leaves them out), compare before and after (--compare), and results.json the
 report. For a single picture -o may name the result's file: `codeformer restore photo.jpg -o out.png` writes that and
-nothing else. The same command run again goes on where it stopped; --overwrite does everything again. No result ever
-replaces a file that is not codeformer's.""",
+nothing else. The same command run again goes on where it stopped; --overwrite does everything again. --dry_run says
+what would be done, and writes nothing. No result ever replaces a file that is not codeformer's.""",
     "faces": """Which faces are restored.
 
 All whose score is above --det_threshold. --face 2 takes the second from the left alone (--draw_box shows the numbers),

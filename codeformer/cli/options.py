@@ -274,6 +274,15 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dry_run_option(group: argparse._ActionsContainer) -> None:
+    """Add --dry_run."""
+    group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="only check, and say what would be done: inputs, results, model, device, what is done already",
+    )
+
+
 def add_message_options(parser: argparse.ArgumentParser) -> None:
     """--quiet and --verbose, which every subcommand has."""
     group = group_of(parser, "messages and settings").add_mutually_exclusive_group()
@@ -329,6 +338,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_watch_option(group_of(parser, "input"))
     add_json_option(group_of(parser, "output"))
     add_resume_options(parser)
+    add_dry_run_option(group_of(parser, "output"))
     add_face_options(parser)
     add_fidelity_option(parser, task.default_w, by_model=True)
     if task.blends:

@@ -19,6 +19,8 @@ PIPE = Path("-")
 
 def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
     """Work on every picture. Raises CodeFormerError when nothing can be done at all."""
+    if args.dry_run and args.watch:
+        raise UsageError("--dry_run and --watch contradict each other: leave one out")
     file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
     if file is not None:
         take_file(file, args)
@@ -34,6 +36,11 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
         from codeformer.run.watch import watch
 
         return watch(options, task, console)
+    if args.dry_run:
+        from codeformer.cli.dry_run import show_plan
+        from codeformer.run.plan import plan_pictures
+
+        return show_plan(plan_pictures(options, task, console, file), console)
     from codeformer.run.pictures import run_pictures
 
     if file is None:
@@ -58,7 +65,7 @@ def is_pipe(inputs: Sequence[Path], output: Path | None, args: argparse.Namespac
         return False
     if len(inputs) != 1 or inputs[0].is_dir():
         raise UsageError("-o - takes one picture: give -i - or one file, or a folder as -o")
-    for flag in ("compare", "suffix", "watch", "json"):
+    for flag in ("compare", "suffix", "watch", "json", "dry_run"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs results in files: give a folder as -o, not -")
     return True

@@ -11,6 +11,7 @@ from codeformer.cli.one_file import into_file, result_file, take_file
 from codeformer.cli.options import (
     PICTURES,
     add_device_options,
+    add_dry_run_option,
     add_format_options,
     add_input_options,
     add_json_option,
@@ -50,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_format_options(output)
     add_json_option(output)
     add_resume_options(parser)
+    add_dry_run_option(output)
     quality, speed = group_of(parser, "quality"), group_of(parser, "speed")
     quality.add_argument(
         "-s", "--upscale", type=decimal, default=4.0, metavar="S", help="factor (default: %(default)g)"
@@ -99,8 +101,12 @@ def run(args: argparse.Namespace) -> ExitCode:
 
         with stdout_for_data() as write:
             return upscale_to(write, options, console)
-    from codeformer.run.upscale import run_upscale
+    from codeformer.run.upscale import plan_upscale, run_upscale
 
+    if args.dry_run:
+        from codeformer.cli.dry_run import show_plan
+
+        return show_plan(plan_upscale(options, console, file), console)
     if file is None:
         return run_upscale(options, console)
     return into_file(file, lambda folder: run_upscale(replace(options, output_path=folder), console, where=file))

@@ -11,6 +11,7 @@ from pathlib import Path
 from codeformer.cli.console import Console
 from codeformer.cli.options import (
     add_canvas_options,
+    add_dry_run_option,
     add_face_options,
     add_fidelity_option,
     add_input_options,
@@ -37,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_input_options(parser, "films, folders of films, or a folder or pattern (frame_%%05d.png) of frames")
     _add_output_options(parser)
     add_resume_options(parser)
+    add_dry_run_option(group_of(parser, "output"))
     _add_film_options(parser)
     add_face_options(parser)
     add_fidelity_option(parser, TASKS["restore"].default_w, by_model=True)
@@ -136,4 +138,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.video.films import run_films
 
     films = [replace(first, source=source) for source in sources]
-    return run_films(films, Console(quiet=args.quiet, verbose=args.verbose))
+    console = Console(quiet=args.quiet, verbose=args.verbose)
+    if args.dry_run:
+        from codeformer.cli.dry_run import show_plan
+        from codeformer.video.dry_run import plan_films
+
+        return show_plan(plan_films(films, console), console)
+    return run_films(films, console)

@@ -69,6 +69,17 @@ def can_write_in(folder: Path) -> bool:
     return True
 
 
+def why_closed(folder: Path) -> OSError | None:
+    """Return why files cannot be made in a folder, which need not be there; None where the permissions allow it.
+
+    Nothing is tried or written, so a full disk is not noticed.
+    """
+    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(one))
+    if not above.is_dir():
+        return OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return None if os.access(above, os.W_OK | os.X_OK) else OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def shown(path: Path | str) -> str:
     """Return the path, or a message with one, in one printable line, whatever bytes the name is made of.
 

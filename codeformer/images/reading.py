@@ -53,6 +53,16 @@ def read_picture(path: Path | str, *, max_pixels: int | None = None) -> Picture:
         return read_opened(file, path, max_pixels=max_pixels)
 
 
+def format_of(path: Path) -> str:
+    """Return the format of a picture's file, by its first bytes, such as ``JPEG``. Its pixels are not looked at.
+
+    Raises:
+        InputError: as :func:`read_picture`, where the first bytes tell: no such file, no picture, a missing package.
+    """
+    with _open(path, shown(path)) as file:
+        return _format_of(file, path, shown(path))
+
+
 def read_opened(file: BinaryIO, path: Path, *, max_pixels: int | None = None) -> Picture:
     """Read a picture from a file that is open already, such as what came through a pipe.
 
@@ -94,7 +104,7 @@ def _open(path: Path, name: str) -> BinaryIO:
         raise InputError(f"{name}: cannot be opened ({reason(error)})") from error
 
 
-def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
+def _format_of(file: BinaryIO, path: Path, name: str) -> str:
     head = file.read(4096)
     kind = formats.sniff(head, path.suffix)
     if kind is None:
@@ -102,6 +112,11 @@ def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
     if not formats.available(kind):
         what = "camera raw" if kind == "RAW" else kind
         raise InputError(f"{name}: {what} needs a package that is not installed: {formats.install_command(kind)}")
+    return kind
+
+
+def _read(file: BinaryIO, path: Path, name: str, max_pixels: int) -> Picture:
+    kind = _format_of(file, path, name)
     try:
         return _decoded(file, path, name, kind, max_pixels)
     except InputError as error:

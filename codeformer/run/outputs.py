@@ -76,6 +76,17 @@ def is_stale(name: str, stem: str, options: OutputOptions, ending: str, kept: Co
     return rest == tail + ending
 
 
+def expected_names(stem: str, ending: str, options: OutputOptions, *, aligned: bool) -> list[str]:
+    """Return the names that :func:`write_outputs` will use, the final picture's first; ``NN`` is a face's number."""
+    tail = f"_{options.suffix}" if options.suffix else ""
+    names = [f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}"]
+    if options.compare:
+        names.append(f"{COMPARE}/{stem}{tail}{ending}")
+    if not aligned and not options.only_final:
+        names += [f"{RESTORED}/{stem}_NN{tail}.png", f"{CROPPED}/{stem}_NN.png"]
+    return names
+
+
 def final_ending(ext: str, picture: Picture) -> str:
     """Return the ending of the final picture, with its dot.
 
@@ -83,12 +94,17 @@ def final_ending(ext: str, picture: Picture) -> str:
 
     A stereo picture (.mpo), which is JPEG, gives .jpg.
     """
+    return ending_of(ext, picture.path, picture.format)
+
+
+def ending_of(ext: str, path: Path | None, kind: str | None) -> str:
+    """Return :func:`final_ending` of a picture from this file, in this format."""
     if ext != "same":
         return f".{ext}"
-    own = picture.path.suffix.lower() if picture.path else ""
+    own = path.suffix.lower() if path else ""
     if own in WRITABLE_SUFFIXES:
         return own
-    return ".jpg" if picture.format == "JPEG" else ".png"
+    return ".jpg" if kind == "JPEG" else ".png"
 
 
 def side_by_side(before: Picture, after: Picture) -> Picture:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from codeformer.errors import OutputError
-from codeformer.files.atomic import replacing
+from codeformer.files.atomic import replacing, why_closed
 from codeformer.files.lock import lock
 from codeformer.files.opening import open_own, remove_below
 from codeformer.files.paths import file_id
@@ -29,32 +29,16 @@ NAME = "results.json"
 JOURNAL = f"{NAME}l"
 
 
-class Report:
-    """The report in a folder, open for one run: a context manager. Raises OutputError when it cannot be written.
+class Earlier:
+    """What a folder's report says of earlier runs, read and never written.
 
     ``name`` is its file's; the journal's has one letter more.
     """
 
-    def __init__(self, root: Path, name: str = NAME) -> None:
+    def __init__(self, root: Path, name: str = NAME, known: dict[str, Known] | None = None) -> None:
         self.root = root
         self.name, self.journal = name, f"{name}l"
-        self.damaged: Path | None = None  # where a report that could not be read was put aside
-        self._new = not os.path.lexists(root)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            for own in (self.name, self.journal):
-                judged = judge(root / own, journal=own == self.journal)
-                if judged == "foreign":
-                    raise OutputError(
-                        f"{root}: holds a {own} that is not codeformer's; choose another --output_path, or move it away"
-                    )
-                if judged == "unusable":
-                    self.damaged = set_aside(root / own)
-            self._journal = self._open_journal()
-            self.known: dict[str, Known] = self._take_in()
-        except OSError as error:
-            raise _unwritable(root, error) from error
-        self._folder = file_id(root)
+        self.known: dict[str, Known] = known or {}
 
     def names(self) -> dict[str, str]:
         """Return the names of all inputs' results, by input: no other input may have them."""
@@ -79,6 +63,57 @@ class Report:
     def head(self) -> dict[str, Any]:
         """Return the head of the report that an earlier run wrote; empty if there is none."""
         return head_of(self.root / self.name)
+
+    def _stored(self, name: str) -> Iterator[Record | None]:
+        path = self.root / name
+        found = False
+        for record in lines_of(path):
+            found = True
+            yield record
+        if not found and name != self.journal and os.path.lexists(path):
+            with suppress(OSError, ValueError):
+                yield from whole_of(path)
+
+
+def look(root: Path, name: str = NAME) -> Earlier:
+    """Return what earlier runs wrote down in a folder, which is left as it is, and need not be there.
+
+    Raises:
+        OutputError: a run could not write there: the folder may not be written, or holds somebody else's report.
+    """
+    earlier = Earlier(root, name)
+    if error := why_closed(root):
+        raise _unwritable(root, error)
+    for own in (earlier.name, earlier.journal):
+        if judge(root / own, journal=own == earlier.journal) == "foreign":
+            raise _foreign(root, own)
+    earlier.known.update((record["input"], known_of(record)) for record in earlier.records())
+    return earlier
+
+
+class Report(Earlier):
+    """The report in a folder, open for one run: a context manager. Raises OutputError when it cannot be written.
+
+    ``name`` is its file's; the journal's has one letter more.
+    """
+
+    def __init__(self, root: Path, name: str = NAME) -> None:
+        super().__init__(root, name)
+        self.damaged: Path | None = None  # where a report that could not be read was put aside
+        self._new = not os.path.lexists(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for own in (self.name, self.journal):
+                judged = judge(root / own, journal=own == self.journal)
+                if judged == "foreign":
+                    raise _foreign(root, own)
+                if judged == "unusable":
+                    self.damaged = set_aside(root / own)
+            self._journal = self._open_journal()
+            self.known = self._take_in()
+        except OSError as error:
+            raise _unwritable(root, error) from error
+        self._folder = file_id(root)
 
     def remove_stale(self, record: Record, is_stale: Callable[[str], bool]) -> list[str]:
         """Remove what an earlier run wrote for this input and is wrong now, say a sixth face, and return its names.
@@ -166,16 +201,6 @@ class Report:
                 "the same command again"
             )
 
-    def _stored(self, name: str) -> Iterator[Record | None]:
-        path = self.root / name
-        found = False
-        for record in lines_of(path):
-            found = True
-            yield record
-        if not found and name != self.journal and os.path.lexists(path):
-            with suppress(OSError, ValueError):
-                yield from whole_of(path)
-
     def _take_in(self) -> dict[str, Known]:
         """Return what is known of every input. A report that holds anything but records of ours is put aside."""
         path = self.root / self.name
@@ -222,6 +247,10 @@ def _is_empty(path: Path) -> bool:
         return not whole_of(path)
     except (OSError, ValueError):
         return False
+
+
+def _foreign(root: Path, own: str) -> OutputError:
+    return OutputError(f"{root}: holds a {own} that is not codeformer's; choose another --output_path, or move it away")
 
 
 def _unwritable(root: Path, error: OSError) -> OutputError:

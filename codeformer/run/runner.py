@@ -22,7 +22,7 @@ from codeformer.run.inputs import NamedInput, count_films
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import fingerprint_of, naming
-from codeformer.run.report import Report
+from codeformer.run.report import Earlier, Report
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.tasks.base import Task
 
@@ -55,7 +55,7 @@ def open_report(root: Path, name: str, console: Messages) -> Report:
     return report
 
 
-def pending(item: NamedInput, stamp: str, report: Report, *, resume: bool, task: Task | None = None) -> Pending | None:
+def pending(item: NamedInput, stamp: str, report: Earlier, *, resume: bool, task: Task | None = None) -> Pending | None:
     """Return what is to be done about an input, or None if the report and the results say that it is done."""
     fingerprint, mask = fingerprint_of(item.path, task, stamp)
     if resume and report.is_done(item.key, fingerprint):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_picture
+from codeformer.images.reading import format_of
 from codeformer.options import UpscaleOptions
 from codeformer.run.inputs import assign_names, find_inputs
 from codeformer.run.messages import Messages
-from codeformer.run.outputs import final_ending
+from codeformer.run.outputs import ending_of, final_ending
+from codeformer.run.plan import Plan, beside, plan_input
 from codeformer.run.record import error_entry, now, stamp_of
-from codeformer.run.report import Report
+from codeformer.run.report import Report, look
 from codeformer.run.runner import (
     Pending,
     State,
@@ -64,8 +67,7 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
             weights_dir=options.weights_dir,
         )
         console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
-        settings = {name: getattr(options, name) for name in ("upscale", "ext", "quality", "precision")}
-        digest = ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+        settings, digest = _settled(options, network)
         stamp = stamp_of(settings, digest)
         header = {
             "codeformer": __version__,
@@ -98,6 +100,56 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
     )
 
 
+def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None = None) -> Plan:
+    """Return what :func:`run_upscale` would do, after its checks; nothing is written.
+
+    Args:
+        options: the run.
+        console: where the checks speak.
+        file: the result's file, where that is given instead of a folder.
+
+    Raises:
+        CodeFormerError: as the run does before its first picture.
+    """
+    earlier = look(options.output_path, REPORT) if file is None else beside(file, REPORT)
+    made = [earlier.name, earlier.journal, *(name for known in earlier.known.values() for name, _ in known.outputs)]
+    root = earlier.root
+    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, results=made)
+    mention_ignored(listing.ignored, console)
+    named = assign_names(listing.inputs, earlier.names())
+    network = network_of(options)
+    upsampler = make_upsampler(
+        network,
+        scale=options.upscale,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        weights_dir=options.weights_dir,
+    )
+    stamp = stamp_of(*_settled(options, network))
+    sources = {identity for item in named if (identity := file_id(item.path)) is not None}
+
+    def results(job: Pending) -> list[Path]:
+        item = job.item
+        name = f"{item.stem}{ending_of(options.ext, item.path, format_of(item.path))}"
+        known = earlier.known.get(item.key)
+        if file is None:
+            _require_free(root / name, name, known.outputs if known else (), options, sources)
+        return [file or root / name]
+
+    planned = [
+        plan_input(item, pending(item, stamp, earlier, resume=options.resume), earlier, results) for item in named
+    ]
+    where = f"{upsampler.device}, {upsampler.precision}"
+    return Plan("enlarged", tuple(planned), (("model", f"{network}, x{options.upscale:g}"), ("device", where)))
+
+
+def _settled(options: UpscaleOptions, network: Path) -> tuple[dict[str, Any], str]:
+    """Return what decides the results: the settings and the network's digest."""
+    settings = {name: getattr(options, name) for name in ("upscale", "ext", "quality", "precision")}
+    return settings, ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+
+
 def network_of(options: UpscaleOptions) -> Path:
     """Return the file of the network that the options name. Raises WeightsError."""
     if options.model == "realesrgan":
@@ -118,10 +170,7 @@ def _enlarge(
     path = report.root / name
     known = report.known.get(item.key)
     made = known.outputs if known else ()
-    if file_id(path) in sources:
-        raise UsageError(f"{path} is an input: choose another --output_path or --ext")
-    if options.resume and os.path.lexists(path) and name not in {own for own, _ in made}:
-        raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
+    _require_free(path, name, made, options, sources)
     others = [(own, size) for own, size in made if own != name and (report.root / own).is_file()]
     enlarged = upsample_picture(picture, upsampler, options.upscale)
     # Before it is written, so that a file that a kill leaves is known as ours
@@ -129,6 +178,16 @@ def _enlarge(
     write_picture(enlarged, path, quality=options.quality, below=report.root)
     record = _record(job, "enlarged", [*others, (name, path.stat().st_size)])
     return Outcome(item.path, record, warnings=picture.warnings)
+
+
+def _require_free(
+    path: Path, name: str, made: Sequence[tuple[str, int]], options: UpscaleOptions, sources: set[FileId]
+) -> None:
+    """Raise UsageError if what is at a result's place is not an earlier result of the same input."""
+    if file_id(path) in sources:
+        raise UsageError(f"{path} is an input: choose another --output_path or --ext")
+    if options.resume and os.path.lexists(path) and name not in {own for own, _ in made}:
+        raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
 
 
 def _failed(job: Pending, error: CodeFormerError, report: Report) -> Outcome:

@@ -14,16 +14,19 @@ import cv2
 import numpy as np
 
 from codeformer.arrays import Crop, Rgb
+from codeformer.device import pick_device
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
 from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
+from codeformer.images.reading import format_of
 from codeformer.options import AlignOptions, Demands
-from codeformer.run.inputs import Input, assign_names, find_inputs
+from codeformer.run.inputs import Input, NamedInput, assign_names, find_inputs
 from codeformer.run.messages import Messages
+from codeformer.run.plan import Plan, plan_input
 from codeformer.run.record import error_entry, now, stamp_of
-from codeformer.run.report import Report
+from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
     Do,
     Pending,
@@ -103,13 +106,9 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
         CodeFormerError: nothing can be done (no photograph, no detector), or nothing can be written any more.
     """
     out, demands = options.output_path, options.demands
-    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=out)
-    mention_ignored(listing.ignored, console)
-    _check_apart(listing.inputs, out)
+    found = _found(options, console)
     with open_report(out, REPORT, console) as report:
-        ours = {name for known in report.known.values() for name, _ in known.outputs}
-        strangers = {f"file {path}": _stem_of(path) for path in _pictures(out) if path not in ours}
-        named = assign_names(listing.inputs, report.names() | strangers)
+        named = _named(found, report)
         settings = {"demands": asdict(demands), "detection_model": options.detection_model}
         stamp = stamp_of(settings, "")
         header = {"format": _FORMAT, "codeformer": __version__, "task": "align", "started": now(), "settings": settings}
@@ -150,8 +149,47 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
     return conclude(tally, state, console, did="aligned", where=out, report=out / REPORT)
 
 
+def plan_align(options: AlignOptions, console: Messages) -> Plan:
+    """Return what :func:`run_align` would do, after its checks; nothing is written.
+
+    Raises:
+        CodeFormerError: as the run does before its first photograph.
+    """
+    earlier = look(options.output_path, REPORT)
+    named = _named(_found(options, console), earlier)
+    settings = {"demands": asdict(options.demands), "detection_model": options.detection_model}
+    stamp = stamp_of(settings, "")
+
+    def results(job: Pending) -> list[Path]:
+        format_of(job.item.path)
+        return [earlier.root / f"{job.item.stem}_NN.{options.demands.ext}"]
+
+    planned = [
+        plan_input(item, pending(item, stamp, earlier, resume=options.resume), earlier, results) for item in named
+    ]
+    facts = [("detector", options.detection_model)]
+    if any(not one.done for one in planned):
+        _open_detector(options)
+        facts.append(("device", str(pick_device(options.device))))
+    return Plan("aligned", tuple(planned), tuple(facts))
+
+
+def _found(options: AlignOptions, console: Messages) -> Sequence[Input]:
+    out = options.output_path
+    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=out)
+    mention_ignored(listing.ignored, console)
+    _check_apart(listing.inputs, out)
+    return listing.inputs
+
+
+def _named(found: Sequence[Input], report: Earlier) -> list[NamedInput]:
+    """Return the inputs with their names, which stay clear of files that are not ours."""
+    ours = {name for known in report.known.values() for name, _ in known.outputs}
+    strangers = {f"file {path}": _stem_of(path) for path in _pictures(report.root) if path not in ours}
+    return assign_names(found, report.names() | strangers)
+
+
 def _open_detector(options: AlignOptions) -> Detector:
-    from codeformer.device import pick_device
     from codeformer.faces.find import make_detector
 
     device = str(pick_device(options.device))

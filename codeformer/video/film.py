@@ -56,7 +56,7 @@ _LARGEST_REPORT = 1 << 26  # bytes
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class FilmPlan:
     """Everything that is settled before work begins."""
 
     options: FilmOptions
@@ -70,10 +70,12 @@ class _Plan:
 
     @property
     def report(self) -> Path:
+        """Where the report lies."""
         return self.output.with_name(self.output.name + ".json")
 
     @property
     def partial(self) -> Path:
+        """Where an interrupted run leaves what it has."""
         return partial_file(self.output)
 
 
@@ -89,27 +91,28 @@ def run_film(
     """
     asked = options.work.model
     model = engine.model if engine else model or find_model(asked.model, TASKS["restore"], asked.weights_dir)
-    plan = _plan(options, model, console)
+    plan = plan_film(options, model, console)
     if options.preview:
         opened = engine or open_engine(TASKS["restore"], options.work, model)
         return _preview(plan, console, replace(opened, film_tone=film_tone(plan.film, options.work.tone)))
-    if options.resume and (code := _already_done(plan)) is not None:
+    if options.resume and (code := already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
     if options.resume:
-        _refuse_to_replace(plan, engine)
+        refuse_to_replace(plan, engine)
     try:
         plan.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(plan.output, error) from error
-    work = WorkFolder(plan.output, _work_stamp(plan, engine), resume=options.resume)
+    work = WorkFolder(plan.output, work_stamp(plan, engine), resume=options.resume)
     try:
         return _work(plan, work, console, engine)
     finally:
         work.release()
 
 
-def _plan(options: FilmOptions, model: ModelFile, console: Messages) -> _Plan:
+def plan_film(options: FilmOptions, model: ModelFile, console: Messages) -> FilmPlan:
+    """Open a film, and settle everything about its result. Raises CodeFormerError."""
     output = output_file(options)
     film = open_film(
         options.source,
@@ -161,7 +164,7 @@ def _plan(options: FilmOptions, model: ModelFile, console: Messages) -> _Plan:
         stamp = fingerprint({"settings": settings, "model": model.sha256, "version": __version__}, film.files())
     except OSError as error:
         raise InputError(f"{options.source}: cannot be read ({error.strerror})") from error
-    return _Plan(options, film, output, encoding, steady, model, settings, stamp)
+    return FilmPlan(options, film, output, encoding, steady, model, settings, stamp)
 
 
 def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
@@ -169,7 +172,7 @@ def _refuse_a_photograph(source: Path, info: FilmInfo) -> None:
         raise InputError(f"{source}: is a photograph, not a film; run: codeformer restore -i {source}")
 
 
-def _already_done(plan: _Plan) -> ExitCode | None:
+def already_done(plan: FilmPlan) -> ExitCode | None:
     """Return the exit code of the finished run whose film and report are there, or None."""
     try:
         report = json.loads(read_regular(plan.report, _LARGEST_REPORT))
@@ -180,7 +183,7 @@ def _already_done(plan: _Plan) -> ExitCode | None:
     return None
 
 
-def _work_stamp(plan: _Plan, engine: Engine | None) -> str:
+def work_stamp(plan: FilmPlan, engine: Engine | None) -> str:
     """Return the fingerprint of unfinished work: frames of two devices or precisions are not mixed in one film."""
     if engine is not None:
         device, precision = engine.restorer.device, engine.restorer.precision
@@ -191,10 +194,10 @@ def _work_stamp(plan: _Plan, engine: Engine | None) -> str:
     return fingerprint({"settings": plan.stamp, "device": name_of(device), "precision": precision}, [])
 
 
-def _refuse_to_replace(plan: _Plan, engine: Engine | None) -> None:
+def refuse_to_replace(plan: FilmPlan, engine: Engine | None) -> None:
     """Raise UsageError where this run would replace a film, or the work of an interrupted run, that are not its own."""
     began = os.path.lexists(work_folder(plan.output))
-    others, _ = WorkFolder.others_work(plan.output, _work_stamp(plan, engine)) if began else (0, False)
+    others, _ = WorkFolder.others_work(plan.output, work_stamp(plan, engine)) if began else (0, False)
     if others:
         raise UsageError(
             f"{plan.output}: {others} finished stretches of an interrupted run with other settings, or on another "
@@ -213,7 +216,7 @@ def _refuse_to_replace(plan: _Plan, engine: Engine | None) -> None:
     )
 
 
-def _work(plan: _Plan, work: WorkFolder, console: Messages, engine: Engine | None) -> ExitCode:
+def _work(plan: FilmPlan, work: WorkFolder, console: Messages, engine: Engine | None) -> ExitCode:
     started = time.monotonic()
     records = work.finished()
     clock = Clock()
@@ -256,7 +259,7 @@ def _work(plan: _Plan, work: WorkFolder, console: Messages, engine: Engine | Non
 
 
 def _restore_rest(
-    plan: _Plan,
+    plan: FilmPlan,
     work: WorkFolder,
     records: list[dict[str, Any]],
     console: Messages,
@@ -317,7 +320,7 @@ def _tell(bar: Bar, faces: int, seconds: float) -> None:
     bar.set_postfix_str(f"{faces / max(seconds, 1e-9):.2f} faces/s", refresh=False)
 
 
-def _finish(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]]) -> list[str]:
+def _finish(plan: FilmPlan, work: WorkFolder, records: list[dict[str, Any]]) -> list[str]:
     """Join the stretches under the final name; returns notes."""
     temporary = work.path / f"film.part{plan.output.suffix}"
     notes = _mux(plan, work, records, temporary, None)
@@ -337,7 +340,7 @@ def _put(temporary: Path, target: Path) -> None:
 
 
 def _mux(
-    plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], target: Path, until: Fraction | None
+    plan: FilmPlan, work: WorkFolder, records: list[dict[str, Any]], target: Path, until: Fraction | None
 ) -> list[str]:
     options, suffix = plan.options, plan.output.suffix
     parts = [work.unfinished(i) if r.get("unfinished") else work.packets(i) for i, r in enumerate(records)]
@@ -360,7 +363,7 @@ def _mux(
     )
 
 
-def _leave_partial(plan: _Plan, work: WorkFolder, records: list[dict[str, Any]], console: Messages) -> None:
+def _leave_partial(plan: FilmPlan, work: WorkFolder, records: list[dict[str, Any]], console: Messages) -> None:
     frames = total(records, "frames")
     if not frames:
         console.note("interrupted before the first frame was done")
@@ -385,7 +388,7 @@ def _save_frame(folder: Path, index: int, picture: Picture | None) -> None:
 
 
 def _write_report(
-    plan: _Plan,
+    plan: FilmPlan,
     records: list[Mapping[str, Any]] | list[dict[str, Any]],
     clock: Clock,
     seconds: float,
@@ -423,7 +426,7 @@ def _write_report(
     write_atomic(plan.report, json.dumps(report, indent=1).encode(), below=plan.report.parent)
 
 
-def _preview(plan: _Plan, console: Messages, engine: Engine) -> ExitCode:
+def _preview(plan: FilmPlan, console: Messages, engine: Engine) -> ExitCode:
     """Return some frames, before and after side by side, each restored on its own."""
     folder = plan.output.with_name(f"{plan.output.stem}_preview")  # beside the film
     options, info = plan.options, plan.film.info

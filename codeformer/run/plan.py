@@ -1,0 +1,160 @@
+"""What a run would do: its inputs, their results, and what is done already, found out without writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from codeformer.errors import CodeFormerError, ExitCode
+from codeformer.files.atomic import unwritable, why_closed
+from codeformer.images.picture import SUFFIXES
+from codeformer.images.reading import format_of
+from codeformer.models.file import find_model
+from codeformer.options import RunOptions
+from codeformer.pipeline.engine import Engine, open_engine
+from codeformer.run.inputs import NamedInput, assign_names, find_inputs, output_root
+from codeformer.run.messages import Messages
+from codeformer.run.outputs import ending_of, expected_names
+from codeformer.run.record import describe, error_entry, stamp_of
+from codeformer.run.report import NAME, Earlier, look
+from codeformer.run.runner import Pending, mention_ignored, pending
+from codeformer.run.tally import Outcome, Tally
+from codeformer.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of one input.
+
+    Attributes:
+        path: the input.
+        results: the files that would be written, or were where it is done; ``NN`` stands for a face's number.
+        done: whether an earlier run has done it.
+        error: why it would fail; None where nothing is known against it.
+        note: what else is to be said.
+    """
+
+    path: Path
+    results: tuple[Path, ...] = ()
+    done: bool = False
+    error: CodeFormerError | None = None
+    note: str = ""
+
+    @property
+    def status(self) -> Literal["to do", "done", "failed"]:
+        """The state in one word or two."""
+        return "failed" if self.error else "done" if self.done else "to do"
+
+    def record(self) -> dict[str, Any]:
+        """Return the same as JSON."""
+        return {
+            "input": str(self.path),
+            "status": self.status,
+            "outputs": [str(path) for path in self.results],
+            "error": None if self.error is None else error_entry(self.path, self.error),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        did: what would be done to the inputs, such as ``restored``.
+        inputs: in the run's order.
+        facts: what it would be done with: names and values.
+    """
+
+    did: str
+    inputs: tuple[Planned, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the run would end with, if nothing else goes wrong."""
+        tally = Tally(len(self.inputs))
+        for one in self.inputs:
+            if one.done:
+                tally.done_before += 1
+            else:
+                tally.count(Outcome(one.path, error=one.error))
+        return tally.exit_code
+
+
+def plan_input(
+    item: NamedInput, job: Pending | None, earlier: Earlier, results: Callable[[Pending], Sequence[Path]]
+) -> Planned:
+    """Return what would become of an input.
+
+    Args:
+        item: the input.
+        job: what :func:`~codeformer.run.runner.pending` says of it.
+        earlier: what earlier runs did.
+        results: the files that a job would write. It raises CodeFormerError where the job would fail.
+    """
+    if job is None:
+        return Planned(item.path, tuple(earlier.root / name for name, _ in earlier.known[item.key].outputs), True)
+    try:
+        return Planned(item.path, tuple(results(job)))
+    except CodeFormerError as error:
+        return Planned(item.path, error=error)
+
+
+def beside(file: Path, report: str = NAME) -> Earlier:
+    """Return what is known to a run that makes a single file: nothing. Raises OutputError if it cannot be written."""
+    if error := why_closed(file.parent):
+        raise unwritable(file, error)
+    return Earlier(file.parent, report)
+
+
+def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path | None = None) -> Plan:
+    """Return what :func:`~codeformer.run.pictures.run_pictures` would do, after its checks; nothing is written.
+
+    The networks are loaded, where there is something to do. Pictures are recognised by their first bytes, and not
+    searched for faces.
+
+    Args:
+        options: the run.
+        task: what is done to the faces.
+        console: where the checks speak.
+        file: the result's file, where that is given instead of a folder.
+
+    Raises:
+        CodeFormerError: as the run does before its first picture.
+    """
+    asked, output = options.work.model, options.output
+    model = find_model(asked.model, task, asked.weights_dir)
+    work = replace(options.work, w=model.choose_w(task, None if options.w_by_model else options.work.w))
+    root = output_root(options.inputs, task, work.w, output.output_path)
+    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+    mention_ignored(listing.ignored, console)
+    earlier = look(root) if file is None else beside(file)
+    named = assign_names(listing.inputs, earlier.names())
+    for note in model.notes:
+        console.note(note)
+    stamp = stamp_of(describe(task, work, output), model.sha256)
+
+    def results(job: Pending) -> list[Path]:
+        kind = format_of(job.item.path)
+        task.companion(job.item.path)
+        ending = ending_of(output.ext, job.item.path, kind)
+        names = expected_names(job.item.stem, ending, output, aligned=work.faces.aligned)
+        return [root / name for name in names] if file is None else [file]
+
+    planned = [
+        plan_input(item, pending(item, stamp, earlier, resume=output.resume, task=task), earlier, results)
+        for item in named
+    ]
+    facts = [("model", f"{model.path}, w {work.w:g}")]
+    if any(not one.done for one in planned):
+        facts += facts_of(open_engine(task, work, model))
+    return Plan(task.past, tuple(planned), tuple(facts))
+
+
+def facts_of(engine: Engine) -> list[tuple[str, str]]:
+    """Return what an engine works with, besides its model."""
+    networks = ", ".join(f"{purpose} {name}" for purpose, name in engine.extras.items())
+    device = ("device", f"{engine.restorer.device}, {engine.restorer.precision}")
+    return [device, ("networks", networks)] if networks else [device]
