@@ -94,7 +94,21 @@ def _add_film_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--save_frames", type=Path, metavar="DIR", help="also write every frame as PNG")
     group.add_argument(
-        "--preview", type=int, default=0, metavar="N", help="write only N frames, before and after side by side"
+        "--preview",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write only N frames, before and after side by side, into <name>_preview beside the result",
+    )
+    group.add_argument(
+        "--preview_w", type=float, nargs="+", default=[], metavar="W", help="a preview with several w on one sheet"
+    )
+    group.add_argument(
+        "--compare",
+        nargs="?",
+        const="side",
+        choices=("side", "split"),
+        help="show before and after beside each other, or split: before in the left half, after in the right one",
     )
     group.add_argument(
         "--stretch", type=int, default=96, metavar="N", help="frames that are kept together over a kill (default: 96)"
@@ -131,6 +145,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         suffix=args.suffix or None,
         save_frames=args.save_frames,
         preview=args.preview,
+        preview_w=tuple(args.preview_w),
+        compare=args.compare,
         resume=args.resume,
         stretch=args.stretch,
         w_by_model=args.fidelity_weight is None,

@@ -12,14 +12,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from codeformer.device import name_of, pick_device, pick_precision
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.opening import read_regular
 from codeformer.files.paths import is_file
-from codeformer.images.picture import Picture, as_srgb, write_picture
+from codeformer.images.picture import Picture, write_picture
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import OutputOptions
 from codeformer.pipeline.clock import Clock
@@ -28,9 +26,8 @@ from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import describe
 from codeformer.tasks.table import TASKS
 from codeformer.version import __version__
-from codeformer.video.alpha import on_black
 from codeformer.video.animation import is_animated_webp, write_animation
-from codeformer.video.container import measured_duration
+from codeformer.video.compare import compared
 from codeformer.video.encoding import (
     ANIMATIONS,
     CONTAINERS,
@@ -43,8 +40,9 @@ from codeformer.video.encoding import (
 from codeformer.video.mux import Clip, mux, silenced
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
+from codeformer.video.preview import write_preview
 from codeformer.video.reader import open_film
-from codeformer.video.segment import MODES, Done, Steadiness, find_in_frame, paste, restore_stretch
+from codeformer.video.segment import MODES, Steadiness
 from codeformer.video.source import Film, FilmInfo
 from codeformer.video.stretches import restored_frames
 from codeformer.video.summary import StretchNotes, join_tracks, total
@@ -94,7 +92,8 @@ def run_film(
     plan = plan_film(options, model, console)
     if options.preview:
         opened = engine or open_engine(TASKS["restore"], options.work, model)
-        return _preview(plan, console, replace(opened, film_tone=film_tone(plan.film, options.work.tone)))
+        toned = replace(opened, film_tone=film_tone(plan.film, options.work.tone))
+        return write_preview(options, plan.film.info.duration, plan.output, toned, console)
     if options.resume and (code := already_done(plan)) is not None:
         console.note(f"{plan.output} is already done with these settings (--overwrite does it again)")
         return code
@@ -126,8 +125,9 @@ def plan_film(options: FilmOptions, model: ModelFile, console: Messages) -> Film
     for note in film.info.notes:
         console.warning(f"{options.source}: {note}")
     _refuse_a_photograph(options.source, film.info)
+    shown = film.info if options.compare != "side" else replace(film.info, width=2 * film.info.width)
     encoding = plan_encoding(
-        film.info,
+        shown,
         output.suffix,
         scale=options.work.canvas.upscale,
         codec=options.codec,
@@ -158,6 +158,7 @@ def plan_film(options: FilmOptions, model: ModelFile, console: Messages) -> Film
         "audio": options.audio,
         "save_frames": None if options.save_frames is None else str(options.save_frames.resolve()),
         "stretch": options.stretch,
+        "compare": options.compare,
         "encoding": {key: str(value) for key, value in asdict(encoding).items()},
     }
     try:
@@ -221,7 +222,7 @@ def _work(plan: FilmPlan, work: WorkFolder, console: Messages, engine: Engine | 
     records = work.finished()
     clock = Clock()
     if records:
-        console.note(f"going on after {total(records, 'frames')} frames that an earlier run finished")
+        console.note(f"going on after the first {total(records, 'frames')} frames, which an earlier run finished")
     try:
         if not (records and "end" in records[-1]):
             _restore_rest(plan, work, records, console, engine, clock)
@@ -297,7 +298,10 @@ def _restore_rest(
                 with clock.timed("write"):
                     writer = writer or SegmentWriter(work.unfinished(step.stretch), plan.encoding)
                     if step.picture is not None:
-                        shown = writer.convert(step.picture.rgb, step.picture.alpha)
+                        picture = step.picture
+                        if plan.options.compare:
+                            picture = compared(frame.picture(), picture, plan.options.compare)
+                        shown = writer.convert(picture.rgb, picture.alpha)
                     writer.write(shown, frame.pts)
                 last_duration, until = frame.duration, frame.pts + frame.duration
                 notes.add(step.done)
@@ -376,7 +380,8 @@ def _leave_partial(plan: FilmPlan, work: WorkFolder, records: list[dict[str, Any
     except (CodeFormerError, OSError) as error:
         console.warning(f"no partial film could be written: {error}")
         return
-    console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on from there")
+    kept = total([record for record in records if not record.get("unfinished")], "frames")
+    console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on after the first {kept}")
 
 
 def _save_frame(folder: Path, index: int, picture: Picture | None) -> None:
@@ -424,44 +429,6 @@ def _write_report(
         "settings": plan.settings,
     }
     write_atomic(plan.report, json.dumps(report, indent=1).encode(), below=plan.report.parent)
-
-
-def _preview(plan: FilmPlan, console: Messages, engine: Engine) -> ExitCode:
-    """Return some frames, before and after side by side, each restored on its own."""
-    folder = plan.output.with_name(f"{plan.output.stem}_preview")  # beside the film
-    options, info = plan.options, plan.film.info
-    duration = info.duration
-    if duration is None:  # a recording that was not closed
-        duration = measured_duration(options.source, options.start or Fraction(0), options.stream)
-    written = 0
-    with console.progress(options.preview, unit="frame") as bar:
-        for number in range(options.preview):
-            at = (options.start or Fraction(0)) + duration * (2 * number + 1) / (2 * options.preview)
-            try:
-                film = open_film(
-                    options.source,
-                    start=at,
-                    rate=options.fps,
-                    clock=options.clock,
-                    stream=options.stream,
-                    deinterlace=options.deinterlace,
-                )
-                frame = next(iter(film.frames()), None)
-            except InputError:
-                frame = None
-            bar.update()
-            if frame is None:
-                continue
-            seen = find_in_frame(frame, None, engine)
-            done = next(restore_stretch([seen], frame.index, frame.index + 1, engine, MODES["off"], Clock()))
-            before, after = (as_srgb(paste(one, engine, Clock())) for one in (Done(done.frame), done))
-            both = np.concatenate([on_black(one.rgb, one.alpha) for one in (before, after)], axis=1)
-            write_picture(Picture(both), folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder)
-            written += 1
-    if not written:
-        raise InputError(f"{options.source}: no frame could be read for the preview")
-    console.note(f"{written} frames, before and after, in {folder}")
-    return ExitCode.OK
 
 
 def _seconds(film: Film) -> str:

@@ -33,6 +33,9 @@ class FilmOptions:
         fps: frames per second of the result; ``clock`` those of an input without a clock.
         stream: which of the input's video streams is the film, from 1; None for the one with the most merit.
         deinterlace: what becomes of fields, one of :data:`DEINTERLACE`.
+        preview: how many frames to write instead of the film, before and after.
+        preview_w: fidelity weights that a preview shows beside each other; () for ``work.w`` alone.
+        compare: how the result shows the input too, "side" by side or "split" in the middle; None for the result alone.
         w_by_model: nobody asked for ``work.w``; a weights file that wants another fidelity weight gets it.
     """
 
@@ -54,6 +57,8 @@ class FilmOptions:
     suffix: str | None = None
     save_frames: Path | None = None
     preview: int = 0
+    preview_w: tuple[float, ...] = ()
+    compare: str | None = None
     resume: bool = True
     stretch: int = 96  # frames that are finished, and kept over a kill, together
     w_by_model: bool = False
@@ -73,6 +78,12 @@ class FilmOptions:
             raise UsageError(f"--deinterlace must be one of {', '.join(DEINTERLACE)}, not {self.deinterlace!r}")
         if self.preview < 0:
             raise UsageError("--preview must be 0 or more")
+        if self.preview_w and not self.preview:
+            raise UsageError("--preview_w needs --preview N: how many frames to show with these w")
+        if wrong := [w for w in self.preview_w if not 0 <= w <= 1]:
+            raise UsageError(f"--preview_w must lie between 0 and 1, not {wrong[0]:g}")
+        if self.compare not in (None, "side", "split"):
+            raise UsageError(f"--compare must be side or split, not {self.compare!r}")
         if self.stretch < 1:
             raise UsageError("--stretch must be at least 1 frame")
         if self.work.faces.numbers:
@@ -124,7 +135,7 @@ def output_file(options: FilmOptions) -> Path:
     ending = source.suffix.lower() if source.suffix.lower() in _KEPT and not source.is_dir() else ".mp4"
     name = stem + (f"_{options.suffix}" if options.suffix else "") + ending
     if given is None:
-        result = Path("results") / f"{stem}_{float(options.work.w)}{_part(options)}" / name
+        result = Path("results") / f"{stem}_{float(options.work.w)}{_part(options)}{_compared(options)}" / name
     elif given.is_dir() or not given.suffix:
         result = given / name
     elif given.suffix.lower() in ENDINGS:
@@ -144,6 +155,10 @@ def _part(options: FilmOptions) -> str:
         return ""
     end = "" if options.end is None else f"{float(options.end):g}"
     return f"_{float(options.start or 0):g}-{end}s"
+
+
+def _compared(options: FilmOptions) -> str:
+    return "" if options.compare is None else f"_{'compare' if options.compare == 'side' else 'split'}"
 
 
 def partial_file(output: Path) -> Path:
