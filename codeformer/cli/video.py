@@ -71,7 +71,10 @@ def _add_film_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--start", metavar="TIME", help="seconds, MM:SS or HH:MM:SS from which on to restore")
     group.add_argument("--end", metavar="TIME", help="up to where")
-    group.add_argument("--codec", help="h264 (default), hevc, av1, vp9 (default for .webm), prores_ks or ffv1")
+    group.add_argument(
+        "--codec",
+        help="h264 (default), hevc, av1, vp9 (default for .webm), prores_ks, ffv1, or a card's: hevc_nvenc...",
+    )
     group.add_argument("--crf", type=int, metavar="N", help="quality, smaller is better (default for h264: 16)")
     group.add_argument("--preset", help="speed of the encoder (default for h264: medium)")
     group.add_argument("--pix_fmt", help="pixel format (default: yuv420p; with hevc and av1 10 bits stay)")

@@ -11,6 +11,7 @@ import av
 import cv2
 
 from codeformer.errors import UsageError
+from codeformer.video import hardware
 from codeformer.video.alpha import has_alpha
 from codeformer.video.pixels import Colour
 from codeformer.video.source import FilmInfo
@@ -34,7 +35,14 @@ CONTAINERS: dict[str, tuple[str, str]] = {
 _ALPHA = {".mov": "prores_ks", ".mkv": "ffv1", ".webm": "libvpx-vp9"}
 #: Animated pictures by the output's ending: Pillow's name of the format.
 ANIMATIONS: dict[str, str] = {".apng": "PNG", ".gif": "GIF", ".webp": "WEBP"}
-_ALIASES = {"h264": "libx264", "hevc": "libx265", "h265": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
+_ALIASES = {
+    "h264": "libx264",
+    "hevc": "libx265",
+    "h265": "libx265",
+    "svtav1": "libsvtav1",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+}
 # Near transparent for each; their scales differ
 _CRF = {"libx264": 16, "libx265": 18, "libvpx-vp9": 24, "libsvtav1": 22}
 _PRESETS = {"libx264": "medium", "libx265": "medium", "libsvtav1": "8"}
@@ -98,7 +106,7 @@ def plan_encoding(
     try:
         encoder = av.Codec(name, "w")
     except (ValueError, av.error.FFmpegError):
-        raise UsageError(f"--codec {codec}: no such encoder; use h264, hevc, vp9, av1, prores_ks or ffv1") from None
+        raise UsageError(_no_encoder(name)) from None
     if encoder.type != "video":
         raise UsageError(f"--codec {codec}: encodes no film; use h264, hevc, vp9, av1, prores_ks or ffv1")
     offered = [entry.name for entry in encoder.video_formats or []]
@@ -107,15 +115,22 @@ def plan_encoding(
         deep = "rgba" if info.alpha else "rgb24"
     elif info.alpha:
         deep = _with_alpha(offered, info.bits) or deep
+    if hardware.kind_of(name):
+        deep = hardware.pixel_format(offered, info.bits, name)
     chosen = pix_fmt or deep or ("yuv420p" if "yuv420p" in offered else offered[0])
     if offered and chosen not in offered:
         raise UsageError(f"--pix_fmt {chosen}: {name} writes {', '.join(offered)}")
     options: dict[str, str] = {}
-    if name in _CRF:
+    if hardware.kind_of(name):
+        special = hardware.settings(name, crf, preset)
+        if special is None:
+            raise UsageError(f"--crf, --preset: {name} has no such setting; leave it out")
+        options |= special
+    elif name in _CRF:
         options["crf"] = str(_CRF[name] if crf is None else crf)
     elif crf is not None:
         raise UsageError(f"--crf: {name} has no such setting")
-    if preset is not None and name not in _PRESETS:
+    if preset is not None and name not in _PRESETS and not hardware.kind_of(name):
         raise UsageError(f"--preset: {name} has no such setting")
     if name in _PRESETS:
         options["preset"] = preset or _PRESETS[name]
@@ -175,7 +190,9 @@ def hard_to_play(encoding: Encoding) -> str:
     """Return a warning where the picture is larger than hardware decodes, with the way out; else nothing."""
     size = f"{encoding.width}x{encoding.height}"
     blocks = -(-encoding.width // 16) * -(-encoding.height // 16)
-    if encoding.codec == "libx264" and (max(encoding.width, encoding.height) > 4096 or blocks > _H264_BLOCKS):
+    if encoding.codec.startswith(("libx264", "h264")) and (
+        max(encoding.width, encoding.height) > 4096 or blocks > _H264_BLOCKS
+    ):
         return f"{size} is beyond H.264's level 5.2, which most players decode: take -s 1, or --codec hevc"
     if max(encoding.width, encoding.height) > 8192:
         return f"{size} is more than players decode: take a smaller --upscale"
@@ -193,7 +210,28 @@ def check_encoding(encoding: Encoding, container: str) -> None:
     except (av.error.FFmpegError, ValueError) as error:
         settings = ", ".join(f"{key}={value}" for key, value in encoding.options)
         size = f"{encoding.width}x{encoding.height}"
+        if hardware.kind_of(encoding.codec):
+            raise UsageError(
+                f"--codec {encoding.codec}: cannot be opened at {size} ({getattr(error, 'strerror', error)}); it needs "
+                f"{hardware.needs(encoding.codec)}: use --codec {hardware.software(encoding.codec)}"
+            ) from error
         raise UsageError(f"{encoding.codec} refuses {settings} at {size} {encoding.pix_fmt} ({error})") from error
+
+
+def is_hevc(encoder: str) -> bool:
+    """Whether an encoder writes HEVC."""
+    return encoder == "libx265" or encoder.startswith("hevc")
+
+
+def _no_encoder(name: str) -> str:
+    if hardware.kind_of(name):
+        return (
+            f"--codec {name}: this PyAV has no such encoder; it needs {hardware.needs(name)}: "
+            f"use --codec {hardware.software(name)}"
+        )
+    return (
+        f"--codec {name}: no such encoder; use h264, hevc, vp9, av1, prores_ks or ffv1, or a card's, such as hevc_nvenc"
+    )
 
 
 def _grain(pix_fmt: str) -> tuple[int, int]:

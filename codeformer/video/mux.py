@@ -15,7 +15,7 @@ import av
 from codeformer.errors import OutputError
 from codeformer.video.alpha import has_alpha
 from codeformer.video.container import disposition_of, open_container, start_of, starts_anew, video_stream
-from codeformer.video.encoding import CONTAINERS, Encoding
+from codeformer.video.encoding import CONTAINERS, Encoding, is_hevc
 from codeformer.video.packets import read_packets
 from codeformer.video.streams import Carrier, carriers, carry_others
 
@@ -117,7 +117,7 @@ def _mux(
                 and has_alpha(encoding.pix_fmt)
             ):
                 video.metadata["alpha_mode"] = "1"
-            if encoding.codec == "libx265" and container_name in ("mp4", "mov"):
+            if is_hevc(encoding.codec) and container_name in ("mp4", "mov"):
                 video.codec_context.codec_tag = "hvc1"  # Apple's players open no other
             carried: list[Carrier] = []
             if origin is not None:
