@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
@@ -34,11 +35,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help=f"all, {', '.join(hub.GROUPS)}, or a name that 'codeformer models' shows (default: restoration)",
     )
+    parser.add_argument("--all", action="store_true", help="every published file, as the name all")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        metavar="DIR",
+        help="put all files into DIR, also those that this machine has: to be carried to a machine without a network, "
+        "whose --weights_dir or $CODEFORMER_WEIGHTS it becomes",
+    )
     add_weights_folder_option(parser)
     parser.add_argument(
         "--base_url",
-        metavar="URL",
-        help="a mirror that has the files by their names: http, https or file (default: $CODEFORMER_MIRROR, if set)",
+        "--mirror",
+        dest="mirror",
+        metavar="URL|hf",
+        help="another place that has the files by their names: an http, https or file address, hf:OWNER/REPOSITORY on "
+        "Hugging Face, or hf for the copies of other people that are known there (default: $CODEFORMER_MIRROR, if set)",
     )
     parser.add_argument("--quiet", action="store_true", help="only errors on stderr")
     parser.add_argument("--verbose", action="store_true", help="a traceback with unexpected errors")
@@ -48,19 +60,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> ExitCode:
     """Fetch; paths on stdout, everything else on stderr."""
     console = Console(quiet=args.quiet)
-    chosen = hub.select(args.names)
+    names = ["all"] if args.all else args.names
+    chosen = hub.select(names)
     for line in hub.licences(chosen):
         console.note(line)
     with _bars(hidden=args.quiet) as bars:
         paths = hub.download(
-            args.names,
+            names,
             args.weights_dir,
-            base_url=args.base_url,
+            base_url=args.mirror,
+            into=args.dir,
             progress=bars,
             note=console.note,
         )
     for path in paths:
         emit(path)
+    if args.dir is not None:
+        console.note(
+            f"take {args.dir} to the other machine, and use it there with --weights_dir or $CODEFORMER_WEIGHTS"
+        )
     return ExitCode.OK
 
 

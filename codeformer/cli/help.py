@@ -39,7 +39,7 @@ EXAMPLES = {
     ),
     "download": (
         ("the published restoration weights", "codeformer download"),
-        ("everything, from a mirror", "codeformer download all --base_url https://example.org/weights"),
+        ("everything, for a machine without a network", "codeformer download --all --dir weights_to_carry"),
     ),
     "models": (
         ("what is here, and whether it is right", "codeformer models"),

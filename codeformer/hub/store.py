@@ -19,6 +19,7 @@ from codeformer.files.atomic import shown
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
 from codeformer.hub.catalogue import BUNDLED, GROUPS, WEIGHTS, Weights
+from codeformer.hub.mirrors import address_of, check_mirror
 from codeformer.hub.verified import digest_of
 
 __all__ = [
@@ -261,33 +262,50 @@ def download(
     weights_dir: Path | None = None,
     *,
     base_url: str | None = None,
+    into: Path | None = None,
     progress: Progress = lambda weights, done: None,
     note: Note = lambda text: None,
     timeout: float = 30.0,
 ) -> list[Path]:
     """Fetch what `select` makes of ``names``, unless it is here and right already; the paths, in the table's order.
 
-    ``base_url`` (else ``$CODEFORMER_MIRROR``) is an http, https or file address under which the files lie by their
-    names; what comes from there is verified just the same. One file that cannot be had does not stop the others.
-    Raises WeightsError, after the others are there, or OutputError.
+    One file that cannot be had does not stop the others.
+
+    Args:
+        names: see `select`.
+        weights_dir: where downloaded weights lie; None for the usual place.
+        base_url: the mirror, see `codeformer.hub.mirrors.address_of`; None for ``$CODEFORMER_MIRROR``, if that is set.
+            What comes from there is verified just the same.
+        into: a folder for another machine, which gets all files; those that are here already are copied.
+        progress: gets each file with the number of its bytes that are here.
+        note: gets a line about each file that is here, and what goes wrong and is tried again.
+        timeout: of a connection, seconds.
+
+    Raises:
+        WeightsError: a file cannot be had, or is not the published one; the others are there.
+        OutputError: the folder cannot be written.
     """
     from codeformer.hub.download import Unreachable, fetch
 
     root = _root(weights_dir)
-    base = base_url or os.environ.get("CODEFORMER_MIRROR")
-    if base and not base.startswith(("http://", "https://", "file://")):
-        raise UsageError(f"--base_url must begin with http://, https:// or file://, not {base!r}")
+    mirror = base_url or os.environ.get("CODEFORMER_MIRROR")
+    if mirror:
+        check_mirror(mirror)
     paths, errors = [], []
     for weights in select(names):
         presence = locate(weights, weights_dir)
-        if presence.state == "verified" and presence.path:
-            note(f"{weights.file}: is here already: {shown(presence.path)}")
-            paths.append(presence.path)
+        here = done = presence.path if presence.state == "verified" else None
+        target = _places(weights, root)[0]
+        if into is not None:
+            target = into / weights.folder / weights.file
+            done = target if is_file(target) and not _problem(weights, target) else None
+        if done:
+            note(f"{weights.file}: is here already: {shown(done)}")
+            paths.append(done)
             continue
         if presence.problem:
             note(f"{presence.problem.rpartition(';')[0]}; fetching it again")
-        target = _places(weights, root)[0]
-        url = f"{base.rstrip('/')}/{weights.file}" if base else weights.url
+        url = here.absolute().as_uri() if here else address_of(weights, mirror)
         try:
             fetch(
                 url,

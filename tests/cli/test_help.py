@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer import cli as command_line
@@ -72,6 +72,7 @@ def test_a_wrong_word_gets_one_line_with_the_right_one(
     assert says in said and said.count("\n") == 1 and said.startswith("codeformer: error: ")
 
 
+@settings(deadline=None)
 @given(st.permutations([["a.png"], ["-w", "0,7"], ["-i", "b.png"], ["--only_final"]]))
 def test_inputs_may_stand_anywhere(parts: list[list[str]]) -> None:
     words = [word for part in parts for word in part]

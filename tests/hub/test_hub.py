@@ -25,6 +25,7 @@ from codeformer.errors import OutputError, UsageError, WeightsError
 from codeformer.hub import store as hub
 from codeformer.hub.catalogue import GROUPS, WEIGHTS, Weights
 from codeformer.hub.download import Unreachable, fetch
+from codeformer.hub.mirrors import ON_HUGGING_FACE
 
 CONTENT = bytes(range(256)) * 1200  # 300 kB: more than one block
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -708,6 +709,57 @@ def test_a_mirror_is_asked_instead_and_verified_just_the_same(
         hub.download(["bisenet"], tmp_path / "d", base_url=server.url)
     with pytest.raises(UsageError, match="--base_url"):
         hub.download(["bisenet"], tmp_path / "d", base_url="ftp://x")
+
+
+def test_hugging_face_is_asked_where_it_has_a_file(
+    small: tuple[Weights, ...], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/hf/")
+    paths = hub.download(["all"], tmp_path / "a", base_url="hf")
+    assert len(paths) == len(small)
+    asked = {path.rpartition("/")[2]: path for path, _ in server.requests}
+    for weights in small:
+        repository = ON_HUGGING_FACE.get(weights.file)
+        place = f"/hf/{repository}/resolve/main/" if repository else "/original/"
+        assert asked[weights.file] == place + weights.file
+    assert set(ON_HUGGING_FACE) < set(asked)
+    server.requests.clear()
+    hub.download(["bisenet"], tmp_path / "b", base_url="hf:me/my.weights")
+    assert server.requests == [("/hf/me/my.weights/resolve/main/parsing_bisenet.pth", None)]
+    server.content = bytes(1000)
+    with pytest.raises(WeightsError, match="other bytes"):
+        hub.download(["codeformer"], tmp_path / "c", base_url="hf")
+    for wrong in ("hf:", "hf:me", "hf:me/../x", "hugging", "hf:a/b/c"):
+        with pytest.raises(UsageError, match="--mirror"):
+            hub.download(["bisenet"], tmp_path / "d", base_url=wrong)
+
+
+def test_a_folder_for_a_machine_without_a_network(
+    small: tuple[Weights, ...], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is complete, also where this machine has some files; the other machine finds all of them in it."""
+    from codeformer.cli import main
+
+    put(tmp_path / "mine" / "CodeFormer" / "codeformer.pth")
+    put(Path("weights") / "parsing_bisenet.pth")
+    words = ["download", "--all", "--dir", str(tmp_path / "carry"), "--weights_dir", str(tmp_path / "mine")]
+    assert main([*words, "--mirror", f"{server.url}/m"]) == 0
+    captured = capsys.readouterr()
+    places = [tmp_path / "carry" / w.folder / w.file for w in small]
+    assert captured.out.splitlines() == [str(path) for path in places]
+    assert all(path.read_bytes() == SMALL for path in places)
+    assert f"take {tmp_path / 'carry'} to the other machine" in captured.err
+    fetched = [path.rpartition("/")[2] for path, _ in server.requests]
+    assert fetched == [w.file for w in small if w.file not in ("codeformer.pth", "parsing_bisenet.pth")]
+    assert sorted(path.name for path in (tmp_path / "mine").rglob("*.pth")) == ["codeformer.pth"]
+
+    places[0].write_bytes(b"cut")
+    server.requests.clear()
+    assert main(words) == 0 and places[0].read_bytes() == SMALL and server.requests == []
+    Path("weights", "parsing_bisenet.pth").unlink()
+    assert {one.state for one in hub.inventory(tmp_path / "carry")} == {"verified"}
+    moved = (tmp_path / "carry").rename(tmp_path / "stick")
+    assert {one.state for one in hub.inventory(moved)} == {"verified"}
 
 
 def test_one_missing_file_does_not_stop_the_others(small: tuple[Weights, ...], server: Server, tmp_path: Path) -> None:
