@@ -6,6 +6,13 @@ compressed on its own. Each mode restores the clip. Measured in the face's own c
 * flicker: mean absolute difference of consecutive frames, less that of the original (8-bit levels),
 * PSNR against the original (dB).
 
+And of the whole face crops, as papers on films report them (VFHQ):
+
+* SSIM of the luma; LPIPS with --perceptual (the package lpips, or a file with VGG16 and the heads),
+* identity: the mean cosine of dlib's descriptions of the restored and the original face (the extra dlib),
+* keypoints and jitter: how far dlib's landmarks lie from the original's, and how much that changes from frame to frame
+  (pixels of a crop of 512).
+
     python scripts/benchmark_video.py --model auto -w 0.5 --json benchmark_video.json
 """
 
@@ -24,7 +31,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
+from codeformer.errors import UsageError
 from codeformer.faces.align import crop_face, face_transform
 from codeformer.faces.paste import geometric_mask
 from codeformer.images.picture import read_picture
@@ -32,7 +41,8 @@ from codeformer.options import CanvasOptions, FaceWork, ModelOptions
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.tasks.table import TASKS
-from codeformer.train.metrics import decibels
+from codeformer.train.metrics import Identity, cosine, decibels, ssim
+from codeformer.train.perceptual import PerceptualDistance
 from codeformer.video.segment import MODES, Seen, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Frame
 
@@ -40,6 +50,7 @@ SIDE = 192  # of a degraded frame
 SCALE = 2  # of the result
 FACE = 256  # side of the crop in which faces are compared
 CLIPS = ("move", "turn", "zoom", "talk")
+_FURTHER = ("ssim", "lpips", "identity", "keypoints", "jitter")
 STRENGTHS = {"mild": (1.5, 6.0, 60), "strong": (2.0, 14.0, 40)}  # shrink factor, noise sigma, JPEG quality
 
 
@@ -124,6 +135,49 @@ def scaled_output(matrix: np.ndarray) -> np.ndarray:
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """The networks that judge faces; None where one is not here."""
+
+    identity: Identity | None = None
+    perceptual: PerceptualDistance | None = None
+
+
+def open_judges(perceptual: str | None) -> Judges:
+    """Return what is installed; ``perceptual`` is "auto" for torchvision's cache and the package lpips, or a file."""
+    distance = None
+    if perceptual is not None:
+        distance = PerceptualDistance(None if perceptual == "auto" else Path(perceptual), kind="lpips")
+    try:
+        return Judges(Identity(), distance)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return Judges(None, distance)
+
+
+def judge(faces: Sequence[np.ndarray], originals: Sequence[np.ndarray], judges: Judges) -> dict[str, float]:
+    """Return SSIM and, where the networks are here, LPIPS, identity, keypoints and jitter; (S, S, 3) in [0, 1]."""
+    values = {"ssim": float(np.mean([ssim(face, original) for face, original in zip(faces, originals, strict=True)]))}
+    if judges.perceptual is not None:
+        pair = [torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() for crops in (faces, originals)]
+        values["lpips"] = float(judges.perceptual(pair[0] * 2 - 1, pair[1] * 2 - 1).mean())
+    if judges.identity is not None:
+        alike, off = [], []
+        for face, original in zip(faces, originals, strict=True):
+            place = judges.identity.place(original)
+            alike.append(cosine(*(judges.identity.describe(crop, place) for crop in (face, original))))
+            off.append(_points(judges.identity.place(face)) - _points(place))
+        offsets = np.stack(off) * (512 / faces[0].shape[0])  # (frames, landmarks, 2)
+        values["identity"] = float(np.mean(alike))
+        values["keypoints"] = float(np.linalg.norm(offsets, axis=-1).mean())
+        values["jitter"] = float(np.linalg.norm(np.diff(offsets, axis=0), axis=-1).mean()) if len(offsets) > 1 else 0.0
+    return values
+
+
+def _points(place: Any) -> np.ndarray:
+    return np.array([(part.x, part.y) for part in place.parts()], np.float64)
+
+
 def measure(faces: Sequence[np.ndarray], originals: Sequence[np.ndarray], mask: np.ndarray) -> dict[str, float]:
     """Flicker and PSNR of faces in face coordinates."""
     weight = mask[..., None] / (mask.sum() * 3)
@@ -165,6 +219,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--strength", nargs="+", default=["strong"], choices=list(STRENGTHS))
     parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--perceptual", metavar="FILE|auto", help="also measure LPIPS")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--strip", type=Path, help="also write a picture: original, input and modes of one frame")
     args = parser.parse_args()
@@ -190,8 +245,10 @@ def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, An
     mask = geometric_mask(landmarks @ np.eye(2) @ face_transform(landmarks, FACE)[:, :2].T
                           + face_transform(landmarks, FACE)[:, 2], FACE)  # fmt: skip
     rows = []
+    judges = open_judges(args.perceptual)
     print(f"w = {w:g}, {engine.model.path.name}, {args.frames} frames")
-    print(f"{'clip':>6} {'strength':>8} {'mode':>10} {'flicker':>8} {'less':>6} {'PSNR':>6} {'gain':>6} {'s/frame':>8}")
+    head = f"{'clip':>6} {'strength':>8} {'mode':>10} {'flicker':>8} {'less':>6} {'PSNR':>6} {'gain':>6} {'s/frame':>8}"
+    print(f"{head}  further")
     for strength in args.strength:
         for name in args.clips:
             clip = make_clip(name, picture, landmarks, args.frames, strength)
@@ -200,13 +257,14 @@ def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, An
             strip = []
             for mode in args.modes:
                 faces, seconds = run_mode(clip, seen, engine, mode)
-                values = measure(faces, clip.originals, mask)
+                values = measure(faces, clip.originals, mask) | judge(faces, clip.originals, judges)
                 base = base or values
                 less = 1 - values["flicker"] / base["flicker"]
                 gain = values["psnr"] - base["psnr"]
+                further = " ".join(f"{key} {values[key]:.3f}" for key in _FURTHER if key in values)
                 print(
                     f"{name:>6} {strength:>8} {mode:>10} {values['flicker']:8.3f} {less:6.1%} {values['psnr']:6.2f} "
-                    f"{gain:+6.2f} {seconds:8.2f}",
+                    f"{gain:+6.2f} {seconds:8.2f}  {further}",
                     flush=True,
                 )
                 rows.append(

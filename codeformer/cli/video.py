@@ -73,7 +73,7 @@ def _add_film_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--end", metavar="TIME", help="up to where")
     group.add_argument(
         "--codec",
-        help="h264 (default), hevc, av1, vp9 (default for .webm), prores_ks, ffv1, or a card's: hevc_nvenc...",
+        help="h264 (default; HDR: hevc), hevc, av1, vp9 (default for .webm), prores_ks, ffv1, or a card's: hevc_nvenc",
     )
     group.add_argument("--crf", type=int, metavar="N", help="quality, smaller is better (default for h264: 16)")
     group.add_argument("--preset", help="speed of the encoder (default for h264: medium)")
