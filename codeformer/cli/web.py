@@ -47,7 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> ExitCode:
     """Serve until Ctrl-C. Raises UsageError if the extra is missing, or the address is taken."""
     if any(find_spec(name) is None for name in _NEEDED):
-        raise UsageError("web needs an extra; install it with: pip install 'codeformer[web]'")
+        packages = "gradio fastapi uvicorn python-multipart"
+        raise UsageError(f"web needs packages that are not installed: pip install {packages}")
     from codeformer.web.options import ServerOptions
 
     server = ServerOptions(
