@@ -22,7 +22,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from codeformer import __version__
 from codeformer.cli.models import rows as model_rows
 from codeformer.errors import CodeFormerError, InputError, OutputError
 from codeformer.images.picture import Picture, picture_file
@@ -32,6 +31,7 @@ from codeformer.tasks.base import Task
 from codeformer.tasks.colorize import Colorize
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.tasks.table import TASKS
+from codeformer.version import __version__
 from codeformer.video.reader import open_film
 from codeformer.web.describe import as_html
 from codeformer.web.fields import (
