@@ -58,11 +58,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": {
         *("api", "arrays", "device", "environment", "errors", "extras", "faces", "files", "hub", "images", "models"),
         *("options", "pipeline", "run", "tasks", "upsampling", "video", "version", "cli"),
+        "",
     },
     "cli": {
         *("api", "arrays", "device", "environment", "errors", "extras", "faces", "files", "hub", "images", "memory"),
-        *("models", "options", "pipeline", "run", "tasks", "train", "upsampling", "video", "version", "web", ""),
+        *(
+            "models",
+            "options",
+            "pipeline",
+            "run",
+            "tasks",
+            "train",
+            "upsampling",
+            "video",
+            "version",
+            "web",
+            "export",
+            "",
+        ),
     },
+    "export": {"environment", "errors", "extras", "files", "models", "tasks"},
     "__main__": {"cli"},
     "": {"api", "images", "version"},
 }

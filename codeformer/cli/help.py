@@ -57,6 +57,10 @@ EXAMPLES = {
         ("faces for training", "codeformer align photographs faces"),
         ("smaller ones too", "codeformer align photographs faces --min_size 128 --recursive"),
     ),
+    "export": (
+        ("one ONNX file with w as an input", "codeformer export -o codeformer.onnx"),
+        ("encoder and decoder apart, half as large", "codeformer export -o face.onnx --split --precision fp16"),
+    ),
     "doctor": (
         ("everything that a bug report needs", "codeformer doctor"),
         ("for programs", "codeformer doctor --json"),

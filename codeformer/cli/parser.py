@@ -16,6 +16,7 @@ from codeformer.cli import (
     doctor,
     download,
     evaluate,
+    export,
     inpaint,
     models,
     restore,
@@ -34,7 +35,7 @@ from codeformer.version import __version__
 
 #: Each adds its subcommand, in the order of ``codeformer --help``.
 _MODULES = (
-    *(restore, colorize, inpaint, video, upscale, web, download, models, train, evaluate, align),
+    *(restore, colorize, inpaint, video, upscale, web, download, models, train, evaluate, align, export),
     *(doctor, topics, completion),
 )
 
