@@ -61,6 +61,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"codeformer: error: {line} (see: {self.prog} --help)\n")
 
 
+_OUTPUT = ("-o", "--output_path", "--save_frames")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every subcommand. Cheap: PyTorch and OpenCV are not imported."""
     parser = Parser(
@@ -131,10 +134,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if words:
             parser.parse_args(words)  # --version, --help, or an option before the command
         parser.error("no command: begin with codeformer restore photo.jpg")
-    args, whole = _parse(name, rest, commands)
-    if name == "restore" and _is_video(args.input_path):
+    if name == "restore" and _names_film(rest):
         args, whole = _parse("video", rest, commands)
-    return args, whole
+        _refuse_a_mixture(args.input_path)
+        return args, whole
+    return _parse(name, rest, commands)
 
 
 def _parse(
@@ -184,11 +188,21 @@ def _check_command(
     parser.error(f"no command {words[0]}; there are {', '.join(commands)}")
 
 
-def _is_video(paths: Sequence[Path]) -> bool:
-    """Whether ``codeformer restore`` was given a film, by its ending."""
+def _names_film(words: Sequence[str]) -> bool:
+    """Return whether the words after ``codeformer restore`` name a film to read, by its ending."""
+    from codeformer.options import VIDEO_SUFFIXES
+
+    before = ["", *words]
+    return any(
+        Path(word).suffix.lower() in VIDEO_SUFFIXES and not word.startswith("-") and last not in _OUTPUT
+        for last, word in zip(before, words, strict=False)
+    )
+
+
+def _refuse_a_mixture(paths: Sequence[Path]) -> None:
+    """Raise UsageError where pictures stand among the films."""
     from codeformer.options import VIDEO_SUFFIXES
 
     films = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
     if films and len(films) < len(paths):
         raise UsageError(f"--input_path mixes films and pictures: {films[0]} is a film; run it by itself")
-    return bool(films)
