@@ -244,7 +244,7 @@ def test_a_film_goes_to_the_video_command(monkeypatch: pytest.MonkeyPatch, capsy
         ("video", [Path("A.MP4")], 0.25)
     ]
     assert command_line.main(["restore", "-i", "a.mp4", "--only_final"]) == 2  # what films do not have is refused
-    assert "--compare" in capsys.readouterr().err
+    assert "--only_final" in capsys.readouterr().err
     assert command_line.main(["restore", "-i", "a.mp4", "b.png"]) == 2
     assert "a.mp4 is a film" in capsys.readouterr().err
 
