@@ -61,8 +61,9 @@ def application(service: Service) -> Guard:
     os.environ["GRADIO_TEMP_DIR"] = str(service.root / "page")  # removed with everything else
     from codeformer.web.app import create_app
     from codeformer.web.guard import Guard
+    from codeformer.web.page import mount
 
-    return Guard(create_app(service), service.server)
+    return Guard(mount(create_app(service), service), service.server)
 
 
 def listen(server: ServerOptions) -> socket.socket:
