@@ -35,6 +35,7 @@ def serve(server: ServerOptions, console: Messages, *, show: bool = False) -> Ex
 
     service = Service(server)
     try:
+        os.environ["GRADIO_TEMP_DIR"] = str(service.root / "page")  # removed with everything else
         app = application(service)
         name = f"[{server.host}]" if ":" in server.host else server.host
         address = f"http://{name}:{door.getsockname()[1]}"
@@ -58,7 +59,6 @@ def application(service: Service) -> Guard:
     # Gradio asks its makers' servers for news otherwise
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ["GRADIO_TEMP_DIR"] = str(service.root / "page")  # removed with everything else
     from codeformer.web.app import create_app
     from codeformer.web.guard import Guard
     from codeformer.web.page import mount

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import pytest
 
@@ -25,7 +24,7 @@ from codeformer.api import Restorer
 from codeformer.errors import OutOfMemoryError, UsageError
 from codeformer.web.options import ServerOptions
 from codeformer.web.service import safe_name
-from tests.web.conftest import FIELDS, LANDMARKS, Running, pixels, png, served, until
+from tests.web.serving import FIELDS, LANDMARKS, Running, httpx, pixels, png, served, until
 
 
 def points() -> list[list[list[float]]]:

@@ -13,7 +13,7 @@ import pytest
 
 from codeformer.cli.parser import build_parser
 from codeformer.images.picture import Picture, read_picture, write_picture
-from tests.web.conftest import Running
+from tests.web.serving import Running
 
 _PAGE = Path(__file__).parents[2] / "docs" / "web.md"
 

@@ -6,10 +6,9 @@ import io
 from pathlib import Path
 
 import av
-import httpx
 import pytest
 
-from tests.web.conftest import FIELDS, Running, until
+from tests.web.serving import FIELDS, Running, httpx, until
 
 _FIELDS = {"parsing": "none", "upscale": "1", "stretch": "6"}
 

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from codeformer.images.picture import Picture, write_picture
-from tests.web.conftest import Running, pixels
+from tests.web.serving import Running, httpx, pixels
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
