@@ -3,7 +3,7 @@
     python scripts/page_pictures.py OUT
 
 Starts ``codeformer web`` on a free port, uploads a picture of ``inputs/`` and drives a Chromium with Playwright
-(``pip install 'codeformer[web-test]'``; Debian's ``chromium`` is found by itself).
+(``pip install '.[web-test]'``; Debian's ``chromium`` is found by itself).
 """
 
 from __future__ import annotations
