@@ -146,7 +146,13 @@ def _parse(
 ) -> tuple[argparse.Namespace, list[str]]:
     command = commands[name]
     whole = [*_settings(name, words, commands), *words]
-    args, unknown = command.parse_known_args(whole)
+    last: list[str] = []
+    if "--" in whole and any(action.dest == "paths" for action in command._actions):
+        cut = whole.index("--")  # what follows are inputs, whatever they look like
+        args, unknown = command.parse_known_args(whole[:cut])
+        last = whole[cut + 1 :]
+    else:
+        args, unknown = command.parse_known_args(whole)
     args.command = name
     stray = [word for word in unknown if word.startswith("-") and word != "-"]
     if stray:
@@ -158,7 +164,7 @@ def _parse(
             command.error(f"unrecognized arguments: {' '.join(unknown)}")
         return args, whole
     # argparse looks for inputs in one place: before the first option, or after the last
-    args.input_path = [*args.input_path, *args.paths, *map(Path, unknown)]
+    args.input_path = [*args.input_path, *args.paths, *map(Path, [*unknown, *last])]
     if not args.input_path and not args.save_config:
         example = "film.mp4" if name == "video" else "photo.jpg"
         command.error(f"no input: name pictures or folders, as in codeformer {name} {example}")

@@ -127,12 +127,14 @@ def _raw(parser: argparse.ArgumentParser, words: Iterable[str]) -> argparse.Name
     try:
         for action in parser._actions:
             action.type, action.choices, action.required = None, None, False
-        raw, unknown = parser.parse_known_args(list(words))
+        given = list(words)
+        cut = given.index("--") if "--" in given else len(given)
+        raw, unknown = parser.parse_known_args(given[:cut])
     finally:
         for action, kind, choices, required in before:
             action.type, action.choices, action.required = kind, choices, required
     if hasattr(raw, "paths"):
-        raw.input_path = [*raw.input_path, *raw.paths, *unknown]
+        raw.input_path = [*raw.input_path, *raw.paths, *unknown, *given[cut + 1 :]]
     return raw
 
 

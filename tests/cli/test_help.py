@@ -83,6 +83,8 @@ def test_inputs_may_stand_anywhere(parts: list[list[str]]) -> None:
 
 def test_a_name_that_begins_with_a_dash() -> None:
     assert parse(["restore", "-w", "1", "--", "-a.png", "--b.png"])[0].input_path == [Path("-a.png"), Path("--b.png")]
+    mixed = ["restore", "-w", "1", "a.png", "--only_final", "b.png", "--", "-c.png"]
+    assert parse(mixed)[0].input_path == [Path("a.png"), Path("b.png"), Path("-c.png")]
 
 
 @pytest.mark.parametrize(("text", "value"), [("0,7", 0.7), ("0.7", 0.7), ("1", 1.0), (",5", 0.5), ("1e-1", 0.1)])

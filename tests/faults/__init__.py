@@ -1,0 +1,1 @@
+"""Faults on purpose, over the command line: ``python -m tests.faults`` tries them and prints what held."""
