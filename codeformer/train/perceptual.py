@@ -88,7 +88,7 @@ class PerceptualDistance(nn.Module):
             raise UsageError("perceptual_layers: LPIPS has all five layers; leave them out, or take the kind vgg")
         self.layers = sorted(layers, key=lambda name: LAYERS[name])
         self.vgg = VggFeatures(self.layers)
-        state = _read(weights)
+        state = read_features(weights)
         own = self.vgg.features.state_dict()
         if any(name not in state or state[name].shape != t.shape for name, t in own.items()):
             raise WeightsError(f"{weights}: not the features of VGG16 (torchvision's names features.N.weight)")
@@ -133,7 +133,8 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.pow(2).sum(1, keepdim=True) + 1e-8)
 
 
-def _read(weights: Path | None) -> dict[str, Tensor]:
+def read_features(weights: Path | None) -> dict[str, Tensor]:
+    """Return VGG16's features by torchvision's names, from a file or, without one, from torchvision."""
     if weights is not None:
         from codeformer.models.state import read_state
 

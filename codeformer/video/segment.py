@@ -119,7 +119,7 @@ def restore_stretch(
         end = item.repeats[-1].index if item.repeats else item.seen.frame.index
         return end >= first - margin and item.seen.frame.index < last + margin
 
-    items = _tracked(_distinct(frames), steady)
+    items = with_tracks(distinct(frames), steady)
     items = (_aligned(item, engine, clock) if wanted(item, steady.crops + steady.codes) else item for item in items)
     if steady.crops:
         items = _with_neighbours(items, steady.crops, _with_steady_crops)
@@ -137,7 +137,7 @@ def restore_stretch(
                 shown = True
 
 
-def _distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
+def distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
     """Yield an item for each run of equal frames."""
     item: _Item | None = None
     for seen in frames:
@@ -151,8 +151,8 @@ def _distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
         yield item
 
 
-def _tracked(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
-    """Faces get their tracks, gaps are bridged, landmarks smoothed: ``bridge + landmarks`` items later."""
+def with_tracks(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
+    """Yield items whose faces have tracks, gaps bridged and landmarks smoothed: some items later, by ``steady``."""
     window: deque[_Item] = deque()
     trails: list[Trail] = []
     scene: Scene | None = None

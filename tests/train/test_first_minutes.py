@@ -34,7 +34,7 @@ def test_tiny_runs_through_all_stages_without_vgg(
     def forbidden(weights: Path | None) -> Any:
         raise AssertionError("VGG16 is opened")
 
-    monkeypatch.setattr(perceptual, "_read", forbidden)
+    monkeypatch.setattr(perceptual, "read_features", forbidden)
     init: list[str] = []
     for stage in ("1", "2", "3"):
         words = ["train", "--stage", stage, "--config", "tiny", "--data", str(faces), "--validation", str(faces)]

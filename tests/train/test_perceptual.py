@@ -91,7 +91,7 @@ def test_heads_come_from_the_package_where_no_file_is_given(
     spec.submodule_search_locations = [str(package)]
     monkeypatch.setattr(perceptual, "find_spec", lambda name: spec)
     features = {n.removeprefix("features."): t for n, t in state.items() if n.startswith("features")}
-    monkeypatch.setattr(perceptual, "_read", lambda weights: features)
+    monkeypatch.setattr(perceptual, "read_features", lambda weights: features)
     with torch.inference_mode():
         found = float(PerceptualDistance(None, kind="lpips")(blob(1), blob(2)))
     assert found == pytest.approx(0.460317, abs=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from codeformer.faces.align import TEMPLATE_512
 from codeformer.faces.find import Face
-from codeformer.video.segment import MODES, Seen, _distinct, _tracked
+from codeformer.video.segment import MODES, Seen, distinct, with_tracks
 from codeformer.video.source import Frame
 from codeformer.video.summary import join_tracks
 from codeformer.video.temporal import alikeness, average_logits, steady_crop
@@ -33,7 +33,7 @@ def test_two_faces_that_move_keep_their_tracks() -> None:
     frames = [
         seen(i, sorted([face(100 + 6 * i, 100), face(500 - 5 * i, 120)], key=lambda f: f.centre)) for i in range(30)
     ]
-    items = list(_tracked(_distinct(frames), MODES["auto"]))
+    items = list(with_tracks(distinct(frames), MODES["auto"]))
     by_side = {(t.track, bool(t.face.centre[1] < 110)) for item in items for t in item.tracked}
     assert by_side == {(1, True), (2, False)}
     assert all(len(item.tracked) == 2 for item in items)
@@ -42,7 +42,7 @@ def test_two_faces_that_move_keep_their_tracks() -> None:
 def test_short_gaps_are_bridged_on_the_way_and_long_ones_are_not() -> None:
     missing = {10, 11, 12, *range(20, 28)}
     frames = [seen(i, [] if i in missing else [face(100 + 4 * i, 100)]) for i in range(36)]
-    items = list(_tracked(_distinct(frames), MODES["auto"]))
+    items = list(with_tracks(distinct(frames), MODES["auto"]))
     assert [bool(item.tracked) for item in items] == [i not in range(20, 28) for i in range(36)]
     for i in (10, 11, 12):
         assert items[i].tracked[0].found is None
@@ -52,14 +52,14 @@ def test_short_gaps_are_bridged_on_the_way_and_long_ones_are_not() -> None:
 
 def test_a_cut_ends_a_track_also_where_the_next_face_has_the_same_place() -> None:
     frames = [seen(i, [face(200, 100)], shade=60 if i < 12 else 200) for i in range(24)]
-    items = list(_tracked(_distinct(frames), MODES["auto"]))
+    items = list(with_tracks(distinct(frames), MODES["auto"]))
     assert [item.tracked[0].track for item in items] == [1] * 12 + [2] * 12
 
 
 def test_off_leaves_what_was_detected() -> None:
     rng = np.random.default_rng(0)
     faces = [face(200, 100, rng.normal(0, 2, (5, 2))) for _ in range(10)]
-    items = list(_tracked(_distinct([seen(i, [f]) for i, f in enumerate(faces)]), MODES["off"]))
+    items = list(with_tracks(distinct([seen(i, [f]) for i, f in enumerate(faces)]), MODES["off"]))
     assert all(
         np.array_equal(item.tracked[0].face.landmarks, f.landmarks) for item, f in zip(items, faces, strict=True)
     )
@@ -70,7 +70,7 @@ def test_equal_frames_become_one() -> None:
     doubled = [
         Seen(Frame(s.frame.index, s.frame.pts, 1, s.frame.rgb, same=i % 2 == 1), ()) for i, s in enumerate(frames)
     ]
-    items = list(_distinct(doubled))
+    items = list(distinct(doubled))
     assert [len(item.repeats) for item in items] == [1, 1, 1]
 
 
