@@ -14,12 +14,12 @@ from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_picture
 from codeformer.images.reading import format_of
 from codeformer.options import UpscaleOptions
-from codeformer.run.inputs import assign_names, find_inputs
+from codeformer.run.inputs import NamedInput, assign_names, find_inputs
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, final_ending
 from codeformer.run.plan import Plan, beside, plan_input
 from codeformer.run.record import error_entry, now, stamp_of
-from codeformer.run.report import Report, look
+from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
     Pending,
     State,
@@ -51,21 +51,9 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
         CodeFormerError: nothing can be done (no input, no network), or nothing can be written any more.
     """
     with open_report(options.output_path, REPORT, console) as report:
-        made = [report.name, report.journal, *(name for known in report.known.values() for name, _ in known.outputs)]
-        listing = find_inputs(
-            options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=report.root, results=made
-        )
-        mention_ignored(listing.ignored, console)
-        named = assign_names(listing.inputs, report.names())
+        named = _named_inputs(options, report, console)
         network = network_of(options)
-        upsampler = make_upsampler(
-            network,
-            scale=options.upscale,
-            device=options.device,
-            precision=options.precision,
-            tile=options.tile,
-            weights_dir=options.weights_dir,
-        )
+        upsampler = _upsampler(options, network)
         console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
         settings, digest = _settled(options, network)
         stamp = stamp_of(settings, digest)
@@ -100,6 +88,27 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
     )
 
 
+def _named_inputs(options: UpscaleOptions, earlier: Earlier, console: Messages) -> list[NamedInput]:
+    """Return the inputs with the names of their results; what earlier runs made is not an input."""
+    made = [earlier.name, earlier.journal, *(name for known in earlier.known.values() for name, _ in known.outputs)]
+    listing = find_inputs(
+        options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=earlier.root, results=made
+    )
+    mention_ignored(listing.ignored, console)
+    return assign_names(listing.inputs, earlier.names())
+
+
+def _upsampler(options: UpscaleOptions, network: Path) -> Upsampler:
+    return make_upsampler(
+        network,
+        scale=options.upscale,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        weights_dir=options.weights_dir,
+    )
+
+
 def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None = None) -> Plan:
     """Return what :func:`run_upscale` would do, after its checks; nothing is written.
 
@@ -112,20 +121,10 @@ def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None =
         CodeFormerError: as the run does before its first picture.
     """
     earlier = look(options.output_path, REPORT) if file is None else beside(file, REPORT)
-    made = [earlier.name, earlier.journal, *(name for known in earlier.known.values() for name, _ in known.outputs)]
     root = earlier.root
-    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, results=made)
-    mention_ignored(listing.ignored, console)
-    named = assign_names(listing.inputs, earlier.names())
+    named = _named_inputs(options, earlier, console)
     network = network_of(options)
-    upsampler = make_upsampler(
-        network,
-        scale=options.upscale,
-        device=options.device,
-        precision=options.precision,
-        tile=options.tile,
-        weights_dir=options.weights_dir,
-    )
+    upsampler = _upsampler(options, network)
     stamp = stamp_of(*_settled(options, network))
     sources = {identity for item in named if (identity := file_id(item.path)) is not None}
 
