@@ -13,6 +13,7 @@ from codeformer.tasks.table import TASKS
 from codeformer.web.app import film_job
 from codeformer.web.films import FilmJob
 from codeformer.web.service import Service
+from codeformer.web.view import told
 
 _PAUSE = 0.7  # seconds between two looks at a job
 
@@ -48,8 +49,6 @@ def film_tab(service: Service, words: Any) -> None:
     outputs = [job_state, timer, state, previewed]
 
     def begin(path: str | None, w: float, scale: float, count: int, old: FilmJob | None) -> list[Any]:
-        from codeformer.web.page import told
-
         if not path:
             raise gr.Error("no film yet: drop one here", title="codeformer", print_exception=False)
         if old is not None:

@@ -15,14 +15,13 @@ from codeformer.images.picture import Picture, write_picture
 from codeformer.tasks.base import Task
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.web.desk import Desk, Desks, shown
+from codeformer.web.view import links_of, parts, told
 
 _SIDE = 900  # pixels: what is painted on is not larger, so that a brush fits
 
 
 def inpaint_tab(desks: Desks, lay: Callable[[Task | None, list[str], gr.Request], Desk], words: Any) -> None:
     """Lay out the tab."""
-    from codeformer.web.page import links_of, parts, told
-
     desk_state = gr.State(None)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):

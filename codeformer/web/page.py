@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,17 @@ import cv2
 import gradio as gr
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
-from gradio import Error as PageError
 
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
 from codeformer.upsampling.networks import find_realesrgan
-from codeformer.web.desk import Desk, Desks, shown
+from codeformer.web.desk import Desk, Desks
 from codeformer.web.film_tab import film_tab
 from codeformer.web.inpaint_tab import inpaint_tab
-from codeformer.web.service import Service, words_of
+from codeformer.web.service import Service
+from codeformer.web.view import links_of, parts, told
 from codeformer.web.words import WORDS
 
 #: w and scale by what a visitor wants; None leaves the scale.
@@ -215,36 +214,6 @@ def _picture_tab(task: Task | None, service: Service, desks: Desks, lay: Lay, wo
     preset.input(lambda name: PRESETS[name], [preset], [w, scale], **quiet)
 
 
-def told(do: Callable[..., Any], *words: Any) -> Any:
-    """Call something; what goes wrong is said on the page, in the words of the command line."""
-    try:
-        return do(*words)
-    except CodeFormerError as error:
-        raise PageError(
-            html.escape(words_of(error)), title="codeformer", duration=None, print_exception=False
-        ) from error
-
-
-def parts(desk: Desk, desks: Desks, *, wait: bool = False) -> list[Any]:
-    """Return both sides of the slider, the notes and the report of the picture in view.
-
-    Args:
-        desk: the visitor's.
-        desks: all.
-        wait: show the picture as it came on both sides; the work takes long and wants a button.
-    """
-    sheet = desk.sheet
-    told(desks.open, desk, sheet)
-    assert sheet.picture is not None
-    if wait:
-        before = shown(sheet.picture)
-        return [(before, before), "", desks.report(desk, sheet)]
-    picture, notes = told(desks.render, desk, sheet)
-    size = (picture.rgb.shape[1], picture.rgb.shape[0])
-    said = "\n\n".join(html.escape(note) for note in notes)
-    return [(shown(sheet.picture, size), shown(picture)), said, desks.report(desk, sheet)]
-
-
 def gallery(desk: Desk, desks: Desks) -> list[tuple[Rgb, str]]:
     """Return the faces of the picture in view: those that are off are pale."""
     told(desks.open, desk, desk.sheet)
@@ -258,17 +227,6 @@ def gallery(desk: Desk, desks: Desks) -> list[tuple[Rgb, str]]:
         pixels = np.rint(np.clip(small if on else 0.75 + 0.2 * small, 0, 1) * 255).astype(np.uint8)
         result.append((pixels, f"{number} {'on' if on else 'off'}"))
     return result
-
-
-def links_of(desk: Desk) -> str:
-    """Return what can be downloaded."""
-    one = f"./desks/{desk.key}/{desk.at}"
-    name = html.escape(f"{desk.sheet.stem}.png")
-    links = [f'<a href="{one}" download>{name}</a>']
-    if len(desk.sheets) > 1:
-        links.append(f'<a href="./desks/{desk.key}/all.zip" download>{len(desk.sheets)} pictures (ZIP)</a>')
-    links.append(f'<a class="plain" href="{one}?inline=1" target="_blank">100 %</a>')
-    return "".join(links)
 
 
 def _has_realesrgan(service: Service) -> bool:
