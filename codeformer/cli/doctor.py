@@ -19,7 +19,7 @@ from codeformer import environment
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_message_options, add_weights_folder_option
 from codeformer.cli.streams import emit
-from codeformer.errors import CodeFormerError, ExitCode, WeightsError
+from codeformer.errors import CodeFormerError, ExitCode
 from codeformer.hub import store as hub
 from codeformer.version import __version__
 
@@ -100,19 +100,14 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _weights(folder: Path | None) -> Iterator[dict[str, Any]]:
-    """Yield the files that are here; a bundled one is checked by opening it, a published one by its hash."""
-    for name in ("compact", *hub.SPECIAL):
-        path, digest, problem = None, None, ""
-        try:
-            path = hub.bundled(name)
-            digest = hub.sha256_of(path)
-        except (WeightsError, OSError) as error:
-            problem = str(error)
+    """Yield the files that are here, each checked by the hash that the package knows of it."""
+    for file in hub.BUNDLED:
+        path, problem = hub.packaged(file), hub.bundled_problem(file)
         yield {
-            "name": name,
+            "name": Path(file).stem,
             "path": str(path) if path else None,
-            "sha256": digest,
-            "state": "bundled",
+            "sha256": None if problem else hub.BUNDLED[file],
+            "state": "missing" if path is None else "wrong" if problem else "bundled",
             "problem": problem,
         }
     for presence in hub.inventory(folder):

@@ -12,7 +12,6 @@ import pytest
 
 from codeformer import __version__
 from codeformer import cli as command_line
-from codeformer.errors import WeightsError
 from codeformer.hub import store
 from codeformer.pipeline.restorer import FaceRestorer
 
@@ -53,9 +52,19 @@ def test_a_device_that_computes_wrongly(capsys: pytest.CaptureFixture[str], monk
 
 
 def test_weights_that_are_gone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(name: str = "compact") -> Path:
-        raise WeightsError(f"this installation carries no {name}.safetensors")
-
-    monkeypatch.setattr(store, "bundled", gone)
+    monkeypatch.setattr(store, "packaged", lambda file: None)
     problems = report(capsys, 1)["problems"]
     assert any(line.startswith("weights compact: this installation") for line in problems)
+
+
+def test_a_flipped_bit(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a tensor, where safetensors looks at nothing."""
+    right = store.packaged
+    content = bytearray(store.bundled("compact").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "compact.safetensors").write_bytes(content)
+    own = tmp_path / "compact.safetensors"
+    monkeypatch.setattr(store, "packaged", lambda file: own if file == own.name else right(file))
+    found = report(capsys, 1)
+    assert any(f"{own}: is damaged, by its SHA-256" in line for line in found["problems"])
+    assert {one["name"]: one["state"] for one in found["weights"]}["compact"] == "wrong"
