@@ -220,10 +220,9 @@ class MobileNetDetector(RetinaFace):
 
     name = "retinaface_mobile0.25"
     file = "retinaface_mobile0.25.onnx"
-    sha256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 
     def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        network = _packaged(self.file, self.sha256)
+        network = _packaged(self.file)
         onnxruntime = environment.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(8, environment.threads())
@@ -239,15 +238,16 @@ class MobileNetDetector(RetinaFace):
         return loc, conf, points
 
 
-def _packaged(file: str, sha256: str) -> bytes:
-    """Return the bytes of a file that the package carries."""
+def _packaged(file: str) -> bytes:
+    """Return the bytes of a file that the package carries. Raises WeightsError if they are not the published ones."""
+    from codeformer.hub.catalogue import BUNDLED
     from codeformer.hub.store import packaged
 
     path = packaged(file)
     if path is None:
         raise WeightsError(f"this installation carries no {file}: reinstall codeformer-toolkit")
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != BUNDLED[file]:
         raise WeightsError(f"{path} is damaged (another SHA-256 than published): reinstall codeformer-toolkit")
     return content
 
