@@ -2,10 +2,12 @@
 
     python scripts/benchmark.py --quick
     python scripts/benchmark.py --json benchmark.json --reference ../CodeFormer
+    python scripts/benchmark.py --against v0.1.0 --case start pictures
 
 Networks have random weights where only speed counts (a network's speed does not depend on its weights); the upsampler
 has real ones, because its seams are measured too. ``--reference`` is a checkout of github.com/sczhou/CodeFormer, whose
 network runs in a process of its own in the same run. Close other programs: each number is the best of its repeats.
+``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from against import CASES, Compared, compare, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "inputs" / "whole_imgs" / "00_astronaut.jpg"
@@ -382,6 +385,24 @@ def measure(stage: str, settings: Settings) -> Iterator[Row]:
         yield Row(stage, "", None, note=f"did not run: {type(error).__name__}: {error}")
 
 
+def against(args: argparse.Namespace) -> int:
+    """Compare this tree with a revision."""
+    print(f"load {os.getloadavg()[0]:.2f}, cores {len(os.sched_getaffinity(0))}\n", flush=True)
+    rows: list[Compared] = []
+
+    def measured(folder: Path) -> Iterator[Compared]:
+        for row in compare(args.against, args.case, 1 if args.quick else 3, args.device, folder):
+            rows.append(row)
+            yield row
+
+    with tempfile.TemporaryDirectory() as folder:
+        for line in table(measured(Path(folder)), args.against):
+            print(line, flush=True)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
 def main() -> int:
     """Time what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -394,8 +415,14 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of PyTorch and ncnn on the CPU")
     parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of the published repository")
+    parser.add_argument("--against", metavar="REV", help="whole programs, of this tree and of a git revision by turns")
+    parser.add_argument(
+        "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"with --against: {', '.join(CASES)}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers and the machine")
     args = parser.parse_args()
+    if args.against:
+        return against(args)
 
     import torch
 

@@ -1,0 +1,43 @@
+"""What scripts/benchmark.py does beside timing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def load(name: str) -> Any:
+    """Import a script as a module."""
+    spec = importlib.util.spec_from_file_location(name, _SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(not (_SCRIPTS.parent / ".git").exists(), reason="not a checkout")
+def test_a_revision_and_this_tree_run_by_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    against = load("against")
+    log = tmp_path / "log"
+    code = f"import codeformer; print(codeformer.__file__, file=open({str(log)!r}, 'a'))"
+    monkeypatch.setattr(against, "commands", lambda *_: lambda out: [sys.executable, "-c", code])
+    (row,) = against.compare("HEAD", ["any"], 2, "cpu", tmp_path)
+    ran = [Path(line).parents[1] for line in log.read_text().splitlines()]
+    before, here = tmp_path / "before", _SCRIPTS.parent
+    assert ran == [before, here, here, before]
+    assert not before.exists(), "the worktree is left"
+    assert row.before.seconds > 0 and row.after.cpu_seconds > 0
+    assert len(list(against.table(iter([row]), "HEAD"))) == 3
+
+
+def test_a_revision_that_git_does_not_know_is_named(tmp_path: Path) -> None:
+    against = load("against")
+    with pytest.raises(SystemExit, match="no-such-revision"), against.worktree("no-such-revision", tmp_path):
+        pass
