@@ -161,7 +161,8 @@ def compare(revision: str, cases: Sequence[str], repeats: int, device: str, fold
 
 def table(rows: Iterator[Compared], revision: str) -> Iterator[str]:
     """Yield the lines of a table."""
-    yield f"| case | {revision}, s | this tree, s | ratio | {revision}, CPU s | this tree, CPU s | ratio | network's share |"
+    heads = [f"{what} {unit}" for unit in ("s", "CPU s") for what in (f"{revision},", "this tree,")]
+    yield f"| case | {' | '.join([*heads[:2], 'ratio', *heads[2:], 'ratio'])} | network's share |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         runs = (row.before, row.after)
