@@ -244,7 +244,7 @@ class Restorer:
         """
         engine = self._with(w, choices, landmarks)
         result = next(process([Job(None, partial(_picture, picture, alpha))], engine))
-        return _restoration(result)
+        return _restoration(result, engine)
 
     def restore_many(
         self,
@@ -348,10 +348,10 @@ def _results(
         for done, result in enumerate(results, 1):
             if progress is not None:
                 progress(done, count)
-            yield result.key, result.error or _restoration(result)
+            yield result.key, result.error or _restoration(result, engine)
 
 
-def _restoration(result: Result[Any]) -> Restoration:
+def _restoration(result: Result[Any], engine: Engine) -> Restoration:
     if result.error is not None:
         raise result.error
     assert result.output is not None  # there is an output or an error
@@ -368,7 +368,9 @@ def _restoration(result: Result[Any]) -> Restoration:
         )
         for one in result.faces
     )
-    return Restoration(result.output.rgb, faces, result.notes, dict(result.seconds), output=result.output)
+    doubts = engine.model.doubts(engine.task, engine.work.w) if result.done else ()
+    notes = (*result.notes, *doubts)
+    return Restoration(result.output.rgb, faces, notes, dict(result.seconds), output=result.output)
 
 
 def _picture(source: Source, alpha: np.ndarray | None = None) -> Picture:

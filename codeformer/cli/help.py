@@ -78,10 +78,14 @@ EXAMPLES = {
 TOPICS = {
     "w": """The fidelity weight, -w, is the one choice to make.
 
-0 gives the most beautiful face, which may be another person's; 1 stays closest to the picture, with its flaws. Begin
-with the default. Take more (0.7, 0.9) where the face changes too much, less (0.3) where it stays blurred. Large and
-sharp faces bear a high w, small and damaged ones need a low one. `codeformer restore photo.jpg -w 0.3` and `-w 0.7`
-write into two folders, so they can be compared. A model may know a default of its own, which then holds.
+0 gives a clean face that may be another person's; 1 stays closest to the picture, with its flaws. Begin with the
+default. Take more (0.7, 0.9) where the face changes too much, less (0.3) where it stays blurred. Large and sharp faces
+bear a high w, small and damaged ones need a low one. `codeformer restore photo.jpg -w 0.3` and `-w 0.7` write into two
+folders, so they can be compared.
+
+How much w changes depends on the model. The published one changes from 0 to 1 throughout; a small one may hardly change
+between 0.5 and 1. A model may know its own default, the least w that it was trained for (less is refused), and the
+least w that keeps the person (less gives a warning): `codeformer models` shows them.
 
 --strength is another thing: it says how much of the restored face is shown. --strength 0.7 blends 7 parts of it with 3
 of the picture as it was, which keeps some of its grain, and of its blur.""",

@@ -11,6 +11,8 @@ from codeformer.cli.options import add_weights_folder_option
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode, WeightsError
 from codeformer.hub import store as hub
+from codeformer.models.file import open_model
+from codeformer.tasks.table import TASKS
 
 #: Ours, but of faces whose own licences allow no other use; the card says which.
 _BUNDLED_LICENCE = "non-commercial research: see weights/README.md"
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     for line in cells:
         emit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in found:
+        if row["w"]:
+            emit(f"{row['name']}: {row['w']}")
         if row["problem"]:
             emit(row["problem"])
     emit(f"weights folder: {hub.weights_dir(args.weights_dir)}")
@@ -68,6 +72,7 @@ def _row(presence: hub.Presence) -> dict[str, Any]:
         "url": weights.url,
         "licence": weights.licence,
         "note": weights.note,
+        "w": None,
     }
 
 
@@ -89,7 +94,15 @@ def _bundled_row(name: str, group: str) -> dict[str, Any]:
         "url": None,
         "licence": _BUNDLED_LICENCE,
         "note": "",
+        "w": _about_w(path, group) if path and not problem else None,
     }
+
+
+def _about_w(path: Path, group: str) -> str:
+    """Return what a bundled file does with the fidelity weight."""
+    model = open_model(path)
+    names = [name for name, task in TASKS.items() if task.weights_group == group or name in (model.tasks or ())]
+    return "; ".join(f"{name} with {model.describe_w(TASKS[name])}" for name in names)
 
 
 def _way_to(row: dict[str, Any]) -> str:

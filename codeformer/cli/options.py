@@ -292,14 +292,15 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 
 def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
     """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
-    or_by_model = ", unless the model wants another" if by_model else ""
+    or_by_model = ", unless the model wants another: see codeformer models" if by_model else ""
     group_of(parser, "quality").add_argument(
         "-w",
         "--fidelity_weight",
         type=decimal,
         default=None if by_model else default_w,
         metavar="0-1",
-        help=f"0: the most beautiful face, 1: the most faithful (default: {default_w:g}{or_by_model})",
+        help="0: a clean face that may be another person's, 1: the face closest to the picture, with its flaws "
+        f"(default: {default_w:g}{or_by_model})",
     )
 
 

@@ -68,6 +68,17 @@ class ModelFile:
         """
         return self._weight("w_least", 0.0)
 
+    @property
+    def w_keeps(self) -> float:
+        """The smallest fidelity weight at which a restored face is still the same person's, in [0, 1].
+
+        0 where the file does not say.
+
+        Raises:
+            WeightsError: the metadata names another number.
+        """
+        return self._weight("w_keeps", 0.0)
+
     def adain(self, task: Task) -> bool:
         """Return whether the decoder was trained behind AdaIN: as the file says, else as the task's published one."""
         return {"true": True, "false": False}.get(self.metadata.get("adain", ""), task.adain)
@@ -95,6 +106,35 @@ class ModelFile:
                 f"use -w {self.w_least:g} or more, or run: codeformer download {task.weights_group}"
             )
         return asked
+
+    def doubts(self, task: Task, w: float) -> tuple[str, ...]:
+        """Return warnings about a fidelity weight that the file can work with, but not well.
+
+        Args:
+            task: what is done to the faces.
+            w: in [0, 1], as :meth:`choose_w` gives it.
+
+        Raises:
+            WeightsError: the metadata names a weight outside of [0, 1].
+        """
+        if task.name != "restore" or w >= self.w_keeps:
+            return ()
+        return (
+            f"-w {w:g} may give another person's face: {self.path.name} keeps the person from -w {self.w_keeps:g} on",
+        )
+
+    def describe_w(self, task: Task) -> str:
+        """Return what the file does with w, in a few words, such as ``w 0.5 by default, keeps the person from 0.3 on``.
+
+        Raises:
+            WeightsError: the metadata names a weight outside of [0, 1].
+        """
+        words = [f"w {self.default_w(task):g} by default"]
+        if self.w_least > 0:
+            words.append(f"at least {self.w_least:g}")
+        if task.name == "restore" and self.w_keeps > 0:
+            words.append(f"keeps the person from {self.w_keeps:g} on")
+        return ", ".join(words)
 
     def require_task(self, task: Task) -> None:
         """Refuse a task that the file was not trained for: the faces would look like results and be wrong.

@@ -191,7 +191,7 @@ def _doubts(item: _Waiting[K], engine: Engine) -> list[str]:
             "without --has_aligned it is found and aligned"
         )
     if item.aligned and engine.task.name == "restore" and (dots := halftone_of(item.picture.rgb)) is not None:
-        w, least = engine.work.w, max(0.2, engine.model.w_least)
+        w, least = engine.work.w, max(0.2, engine.model.w_least, engine.model.w_keeps)
         lower = f"-w {least:g} takes fewer of them for skin" if w > least + 0.05 else "shrink it until they vanish"
         notes.append(f"looks like a halftone print with dots every {dots:.1f} pixels: {lower}")
     return notes

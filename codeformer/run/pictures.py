@@ -74,6 +74,8 @@ def run_pictures(
         named = assign_names(listing.inputs, report.names())
         for note in model.notes:
             console.note(note)
+        for line in model.doubts(task, options.work.w):
+            console.warning(line)
         settings = describe(task, options.work, options.output)
         stamp = stamp_of(settings, model.sha256)
         header = header_of(task, settings, model, engine)

@@ -37,6 +37,8 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
     w = model.choose_w(task, None if options.w_by_model else options.work.w)
     for note in model.notes:
         console.note(note)
+    for line in model.doubts(task, w):
+        console.warning(line)
     work = replace(options.work, w=w)
     most = options.max_pixels or most_pixels(work.canvas.upscale)
     result = next(process([Job(None, lambda: _read(source, most))], open_engine(task, work, model)))

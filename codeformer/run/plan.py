@@ -134,6 +134,8 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     named = assign_names(listing.inputs, earlier.names())
     for note in model.notes:
         console.note(note)
+    for line in model.doubts(task, work.w):
+        console.warning(line)
     stamp = stamp_of(describe(task, work, output), model.sha256)
 
     def results(job: Pending) -> list[Path]:

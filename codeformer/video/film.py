@@ -143,6 +143,9 @@ def plan_film(options: FilmOptions, model: ModelFile, console: Messages) -> Film
     task = TASKS["restore"]
     for note in model.notes:
         console.note(note)
+    for w in options.preview_w or (options.work.w,):
+        for line in model.doubts(task, w):
+            console.warning(line)
     steady = MODES[options.temporal]
     settings = describe(task, options.work, OutputOptions())
     del settings["output"]

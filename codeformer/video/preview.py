@@ -37,11 +37,12 @@ def write_preview(
 
     Raises:
         InputError: no frame can be read.
+        UsageError: the weights file was not trained for one of the fidelity weights.
     """
     folder = output.with_name(f"{output.stem}_preview")
     if duration is None:
         duration = measured_duration(options.source, options.start or Fraction(0), options.stream)
-    weights = options.preview_w or (engine.work.w,)
+    weights = tuple(engine.model.choose_w(engine.task, w) for w in options.preview_w) or (engine.work.w,)
     written = 0
     with console.progress(options.preview, unit="frame") as bar:
         for number in range(options.preview):

@@ -170,6 +170,8 @@ async def _faces(
     result = await _awaited(future, request, service.server.timeout)
     if result.error is None and result.done == 0 and form.no_face == "error":
         raise InputError(f"{name}: no face found; lower --det_threshold, give --landmarks, or see --no_face")
+    if result.error is None and result.done:
+        result = replace(result, notes=(*result.notes, *model.doubts(task, work.w)))
     return await _answer(request, result, name, form.ext, form.quality, task.past, hidden or {})
 
 

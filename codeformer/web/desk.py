@@ -150,12 +150,16 @@ class Desks:
                 return upsample_picture(sheet.picture, upsampler, desk.upscale), list(sheet.picture.warnings)
         assert sheet.opened is not None
         try:
-            picture, notes = sheet.opened.render(self._engine(desk), desk.w, sheet.chosen)
+            engine = self._engine(desk)
+            w = engine.model.choose_w(desk.task, desk.w)
+            picture, notes = sheet.opened.render(engine, w, sheet.chosen)
         except Exception as error:
             ours = as_our_error(error, "restore")
             raise type(ours)(f"{sheet.name}: {ours}") from error
         if not sheet.opened.aligned:
             notes.insert(0, "no face found; only resized")
+        else:
+            notes += engine.model.doubts(desk.task, desk.w)
         return picture, [*sheet.picture.warnings, *sheet.opened.study.notes, *notes]
 
     def _engine(self, desk: Desk) -> Engine:

@@ -48,6 +48,40 @@ def test_what_the_file_says_wins_over_the_task() -> None:
         spoken.choose_w(restore, 0.2)
 
 
+def test_a_small_weight_that_changes_the_person_gets_a_warning_and_no_refusal() -> None:
+    restore, colorize = TASKS["restore"], TASKS["colorize"]
+    model = file(w_keeps="0.3", w_least="0.1")
+    assert (model.w_keeps, file().w_keeps, model.choose_w(restore, 0.2)) == (0.3, 0.0, 0.2)
+    (line,) = model.doubts(restore, 0.2)
+    assert line == "-w 0.2 may give another person's face: my.safetensors keeps the person from -w 0.3 on"
+    assert model.doubts(restore, 0.3) == model.doubts(colorize, 0.0) == file().doubts(restore, 0.0) == ()
+    assert model.describe_w(restore) == "w 0.5 by default, at least 0.1, keeps the person from 0.3 on"
+    assert file().describe_w(colorize) == "w 0 by default"
+    with pytest.raises(UsageError, match=r"use -w 0\.1 or more"):
+        model.choose_w(restore, 0.05)
+    with pytest.raises(WeightsError, match="w_keeps"):
+        file(w_keeps="some").doubts(restore, 0.5)
+
+
+def test_the_warning_about_w_reaches_every_reader(tiny_model_path: Path, tmp_path: Path, capsys: Any) -> None:
+    from codeformer.cli import main
+
+    path = tmp_path / "own.safetensors"
+    save_network(load_network(tiny_model_path), path, {"w_keeps": "0.3"})
+    rng = np.random.default_rng(1)
+    write_picture(Picture(rng.integers(0, 256, (64, 64, 3), np.uint8)), tmp_path / "a.png")
+    warning = "-w 0.1 may give another person's face: own.safetensors keeps the person from -w 0.3 on"
+    restorer = Restorer(path, device="cpu")
+    picture = rng.integers(0, 256, (512, 512, 3), np.uint8)
+    assert restorer.restore(picture, 0.1, aligned=True).notes == (warning,)
+    assert restorer.restore(picture, 0.3, aligned=True).notes == ()
+    command = ["restore", str(tmp_path / "a.png"), "--aligned", "--model", str(path), "--device", "cpu"]
+    for more in (["-o", str(tmp_path / "out")], ["-o", str(tmp_path / "b.png")], ["-o", str(tmp_path), "--dry_run"]):
+        for w, said in (("0.1", 1), ("0.3", 0)):
+            assert main([*command, *more, "-w", w, "--overwrite"]) == ExitCode.OK
+            assert capsys.readouterr().err.count(warning) == said, more
+
+
 @pytest.mark.parametrize("said", ["lots", "1.5", "-0.1", "nan", ""])
 def test_a_weight_that_is_none_is_refused(said: str) -> None:
     with pytest.raises(WeightsError, match=r"my\.safetensors: its metadata says w_restore = "):
