@@ -126,12 +126,13 @@ class Restoration:
         faces = f"{done} of {count} face{'s' if count > 1 else ''} done" if count else "no face"
         return f"<Restoration {width} x {height}, {faces}>"
 
-    def save(self, path: str | Path, *, quality: int = 95) -> Path:
+    def save(self, path: str | Path, *, quality: int = 95, png_level: int = 2) -> Path:
         """Write the picture in the format of the path's suffix, with what its input's file carried.
 
         Args:
             path: the file; folders on the way are made, and a file that is there is replaced in one step.
             quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+            png_level: 0 to 9, for PNG: how hard it is compressed, always without loss.
 
         Returns:
             The path.
@@ -140,7 +141,7 @@ class Restoration:
             OutputError: it cannot be written.
         """
         path = Path(path)
-        write_picture(self.output, path, quality=quality)
+        write_picture(self.output, path, quality=quality, png_level=png_level)
         return path
 
     def to_pil(self) -> Image.Image:

@@ -11,6 +11,7 @@ from codeformer.cli.options import (
     add_device_options,
     add_dry_run_option,
     add_message_options,
+    add_png_level_option,
     add_recursive_option,
     add_resume_options,
 )
@@ -56,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_device_options(parser, precision=False)
     parser.add_argument("--ext", default="png", choices=("png", "webp"), help="format (default: %(default)s)")
     parser.add_argument("--quality", type=int, default=95, metavar="1-100", help="of WebP; 100 is lossless")
+    add_png_level_option(parser)
     add_resume_options(parser)
     add_dry_run_option(parser)
     add_message_options(parser)
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         detection_model=args.detection_model,
         weights_dir=args.weights_dir,
         device=args.device,
+        png_level=args.png_level,
         resume=args.resume,
     )
     from codeformer.train.align import REPORT, plan_align, run_align

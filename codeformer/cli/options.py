@@ -12,6 +12,7 @@ from pathlib import Path
 from codeformer.errors import UsageError
 from codeformer.options import (
     DEFAULT_DETECTOR,
+    DEFAULT_PNG_LEVEL,
     DEFAULT_THRESHOLD,
     EXTENSIONS,
     NO_FACE,
@@ -135,9 +136,21 @@ def add_detector_option(group: argparse._ActionsContainer) -> None:
 
 
 def add_format_options(group: argparse._ActionsContainer) -> None:
-    """Add --ext and --quality."""
+    """Add --ext, --quality and --png_level."""
     group.add_argument("--ext", default="png", choices=EXTENSIONS, help="format of the final picture (default: png)")
     group.add_argument("--quality", type=int, default=95, metavar="1-100", help="of JPEG and WebP (default: 95)")
+    add_png_level_option(group)
+
+
+def add_png_level_option(group: argparse._ActionsContainer) -> None:
+    """Add --png_level."""
+    group.add_argument(
+        "--png_level",
+        type=int,
+        default=DEFAULT_PNG_LEVEL,
+        metavar="0-9",
+        help="compression of PNG files, all lossless: 0 is the largest file, 9 the slowest (default: %(default)s)",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -383,6 +396,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         suffix=args.suffix or None,
         ext=args.ext,
         quality=args.quality,
+        png_level=args.png_level,
         compare=args.compare,
         only_final=args.only_final,
         no_face=args.no_face,

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         precision=args.precision,
         ext=args.ext,
         quality=args.quality,
+        png_level=args.png_level,
         resume=args.resume,
         max_pixels=args.max_pixels,
     )

@@ -17,6 +17,7 @@ from codeformer.cli.options import (
     add_input_options,
     add_message_options,
     add_model_options,
+    add_png_level_option,
     add_resume_options,
     add_strength_option,
     face_work,
@@ -96,6 +97,7 @@ def _add_film_options(parser: argparse.ArgumentParser) -> None:
         help="make frames of an interlaced film's fields (auto: where flags or combs show them), or undo telecine",
     )
     group.add_argument("--save_frames", type=Path, metavar="DIR", help="also write every frame as PNG")
+    add_png_level_option(group)
     group.add_argument(
         "--preview",
         type=int,
@@ -147,6 +149,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         audio=not args.no_audio,
         suffix=args.suffix or None,
         save_frames=args.save_frames,
+        png_level=args.png_level,
         preview=args.preview,
         preview_w=tuple(args.preview_w),
         compare=args.compare,

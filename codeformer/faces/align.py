@@ -209,7 +209,8 @@ def _enlarged(region: Samples, zoom: int, cubic: bool) -> Samples:
         return cv2.resize(region, size, interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     planes = region.reshape(*region.shape[:2], -1)
     large = [Image.fromarray(planes[..., k]).resize(size, Image.Resampling.BICUBIC) for k in range(planes.shape[2])]
-    return np.stack([np.asarray(plane) for plane in large], axis=-1).reshape(size[1], size[0], *region.shape[2:])
+    merged = cv2.merge([np.asarray(plane) for plane in large])
+    return np.asarray(merged, np.float32).reshape(size[1], size[0], *region.shape[2:])
 
 
 def _unit(dtype: np.dtype[Any]) -> np.float32:

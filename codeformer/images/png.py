@@ -121,8 +121,8 @@ def unpacked(data: bytes, most: int) -> bytes:
     return b"".join(out)
 
 
-def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
-    """``pixels`` (H, W, 1 to 4) uint16: grey, grey and alpha, RGB, or RGBA."""
+def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None, level: int) -> bytes:
+    """``pixels`` (H, W, 1 to 4) uint16: grey, grey and alpha, RGB, or RGBA; ``level`` of compression, 0 to 9."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     parts = [SIGNATURE, chunk(b"IHDR", header)]
@@ -130,16 +130,16 @@ def encode_png(pixels: np.ndarray, icc: bytes | None, exif: bytes | None) -> byt
         parts.append(chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
     if exif:
         parts.append(chunk(b"eXIf", exif))
-    parts.append(chunk(b"IDAT", _png_rows(pixels)))
+    parts.append(chunk(b"IDAT", _png_rows(pixels, level)))
     parts.append(chunk(b"IEND", b""))
     return b"".join(parts)
 
 
-def _png_rows(pixels: np.ndarray) -> bytes:
+def _png_rows(pixels: np.ndarray, level: int) -> bytes:
     """Return the compressed rows, each by the filter, Sub or Up, with the smaller sum of differences."""
     height, width, channels = pixels.shape
     step = 2 * channels
-    squeeze = zlib.compressobj(4)
+    squeeze = zlib.compressobj(level)
     above = np.zeros(width * step, np.uint8)
     out = []
     for top in range(0, height, _ROWS):

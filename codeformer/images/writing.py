@@ -29,7 +29,9 @@ _BITS_KEPT = ("PNG", "TIFF")
 _NO_ALPHA = ("JPEG", "BMP")
 
 
-def write_picture(picture: Picture, path: Path, *, quality: int = 95, below: Path | None = None) -> None:
+def write_picture(
+    picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2, below: Path | None = None
+) -> None:
     """Write ``picture`` to ``path`` in the format of its suffix, atomically; folders on the way are made.
 
     A grey picture whose three channels are still equal is written with one channel. What the format cannot hold is
@@ -39,28 +41,29 @@ def write_picture(picture: Picture, path: Path, *, quality: int = 95, below: Pat
         picture: the picture.
         path: the file; it may be there.
         quality: 1 to 100, for JPEG, WebP (100 is lossless), AVIF and HEIC.
+        png_level: 0 to 9, for PNG: how hard it is compressed, always without loss.
         below: a folder that ``path`` lies in, and that no link on the way may lead out of; see `write_atomic`.
 
     Raises:
         OutputError: it cannot be written, naming the path; the file is then as it was before.
         OutOfMemoryError: there is not enough memory.
     """
-    data, lost = _file_of(picture, Path(path), quality)
+    data, lost = _file_of(picture, Path(path), quality, png_level)
     write_atomic(Path(path), data, below=below)
     _tell(lost, Path(path))
 
 
-def picture_file(picture: Picture, path: Path, *, quality: int = 95) -> bytes:
+def picture_file(picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2) -> bytes:
     """Return the bytes that :func:`write_picture` would put at ``path``, where nothing is written.
 
     What the format cannot hold is logged in one line. Raises OutputError and OutOfMemoryError as it does.
     """
-    data, lost = _file_of(picture, path, quality)
+    data, lost = _file_of(picture, path, quality, png_level)
     _tell(lost, path)
     return data
 
 
-def _file_of(picture: Picture, path: Path, quality: int) -> tuple[bytes, list[str]]:
+def _file_of(picture: Picture, path: Path, quality: int, png_level: int) -> tuple[bytes, list[str]]:
     """Return the file, and what it does not hold of the picture."""
     name = shown(path)
     kind = formats.FORMAT_OF_SUFFIX.get(path.suffix.lower())
@@ -69,7 +72,7 @@ def _file_of(picture: Picture, path: Path, quality: int) -> tuple[bytes, list[st
             f"{name}: cannot write {path.suffix or 'a file without suffix'}; use .png, .jpg, .webp or .tif"
         )
     try:
-        return _encoded(picture, kind, quality)
+        return _encoded(picture, kind, quality, png_level)
     except MemoryError as error:
         raise OutOfMemoryError(f"{name}: not enough memory to write a picture of this size") from error
     except Exception as error:  # encoders raise anything at all
@@ -82,20 +85,20 @@ def _tell(lost: list[str], path: Path) -> None:
         _log.warning("%s: %s cannot hold %s; PNG can", shown(path), kind, _listed(lost))
 
 
-def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
+def encode_picture(picture: Picture, kind: str, *, quality: int = 95, png_level: int = 2) -> bytes:
     """Return the bytes of a file of format ``kind`` (Pillow's name).
 
     Raises:
         ValueError: the format cannot hold the picture; encoders raise others, too.
     """
-    return _encoded(picture, kind, quality)[0]
+    return _encoded(picture, kind, quality, png_level)[0]
 
 
 def _listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str]]:
+def _encoded(picture: Picture, kind: str, quality: int, png_level: int) -> tuple[bytes, list[str]]:
     """Return the file, and what it does not hold of the picture."""
     lost: list[str] = []
     one_channel = picture.grey and bool((picture.rgb[..., :1] == picture.rgb).all())
@@ -126,9 +129,9 @@ def _encoded(picture: Picture, kind: str, quality: int) -> tuple[bytes, list[str
     if kind == "TIFF":
         return encode_tiff(pixels, icc, exif, tiff_extras(said)), lost
     if pixels.dtype == np.uint16:
-        return into_png(encode_png(pixels, icc, exif), said, picture.cicp), lost
+        return into_png(encode_png(pixels, icc, exif, png_level), said, picture.cicp), lost
     _check_size(kind, *pixels.shape[:2])
-    data = _encode_with_pillow(pixels, kind, quality, icc, exif, said)
+    data = _encode_with_pillow(pixels, kind, png_level if kind == "PNG" else quality, icc, exif, said)
     if kind == "PNG":
         data = into_png(data, said, picture.cicp)
     elif kind == "JPEG":
@@ -168,6 +171,7 @@ def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
 def _encode_with_pillow(
     pixels: np.ndarray, kind: str, quality: int, icc: bytes | None, exif: bytes | None, said: Said
 ) -> bytes:
+    """Return the file; ``quality`` is the format's own measure of it, for PNG the level of compression."""
     if not formats.available(kind):
         raise ValueError(f"it needs a package that is not installed: {formats.install_command(kind)}")
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
@@ -178,7 +182,7 @@ def _encode_with_pillow(
     if said.xmp and kind in ("WEBP", "AVIF", "HEIF"):
         options["xmp"] = said.xmp
     if kind == "PNG":
-        options["compress_level"] = 4
+        options["compress_level"] = quality
     elif kind == "JPEG":
         options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2}
     elif kind == "WEBP":

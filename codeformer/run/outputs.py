@@ -43,7 +43,7 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
     files.append((f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}", lambda: output))
     written = []
     for name, make in files:
-        write_picture(make(), root / name, quality=options.quality, below=root)
+        write_picture(make(), root / name, quality=options.quality, png_level=options.png_level, below=root)
         written.append((name, (root / name).stat().st_size))
     return written
 

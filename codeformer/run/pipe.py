@@ -13,7 +13,7 @@ from codeformer.errors import CodeFormerError, ExitCode, InputError, UsageError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import Picture, picture_file, read_opened, read_picture
 from codeformer.models.file import find_model
-from codeformer.options import RunOptions, UpscaleOptions
+from codeformer.options import OutputOptions, RunOptions, UpscaleOptions
 from codeformer.pipeline.engine import open_engine
 from codeformer.pipeline.pictures import Job, process
 from codeformer.run.messages import Messages
@@ -53,7 +53,7 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
         console.warning(f"{source}: no face found; {'nothing is written' if leave else 'only resized'}")
         if leave:
             return ExitCode.OK
-    _hand_on(write, result.output, result.picture or result.output, source, options.output.ext, options.output.quality)
+    _hand_on(write, result.output, result.picture or result.output, source, options.output)
     return ExitCode.OK
 
 
@@ -77,7 +77,7 @@ def upscale_to(write: Write, options: UpscaleOptions, console: Messages) -> Exit
     except CodeFormerError as error:
         return _failed(error, source, console)
     _tell(picture.warnings, source, console)
-    _hand_on(write, enlarged, picture, source, options.ext, options.quality)
+    _hand_on(write, enlarged, picture, source, options)
     return ExitCode.OK
 
 
@@ -98,10 +98,13 @@ def _read(source: Path, most: int) -> Picture:
         return read_opened(file, source, max_pixels=most)
 
 
-def _hand_on(write: Write, result: Picture, picture: Picture, source: Path, ext: str, quality: int) -> None:
+def _hand_on(
+    write: Write, result: Picture, picture: Picture, source: Path, how: OutputOptions | UpscaleOptions
+) -> None:
     if source is _STDIN:  # it has no ending, but its bytes say the format
         picture = replace(picture, path=Path(f"x.{picture.format.lower()}") if picture.format else None)
-    write(picture_file(result, source.with_suffix(final_ending(ext, picture)), quality=quality))
+    path = source.with_suffix(final_ending(how.ext, picture))
+    write(picture_file(result, path, quality=how.quality, png_level=how.png_level))
 
 
 def _tell(notes: tuple[str, ...], source: Path, console: Messages) -> None:

@@ -33,7 +33,7 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
         del model[name]
     out = asdict(output)
-    for name in ("output_path", "resume"):
+    for name in ("output_path", "resume", "png_level"):  # nor does another compression without loss
         del out[name]
     canvas = asdict(work.canvas)
     del canvas["bg_tile"]

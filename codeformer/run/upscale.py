@@ -174,7 +174,7 @@ def _enlarge(
     enlarged = upsample_picture(picture, upsampler, options.upscale)
     # Before it is written, so that a file that a kill leaves is known as ours
     report.append(_record(job, "failed", [*others, (name, -1)]))
-    write_picture(enlarged, path, quality=options.quality, below=report.root)
+    write_picture(enlarged, path, quality=options.quality, png_level=options.png_level, below=report.root)
     record = _record(job, "enlarged", [*others, (name, path.stat().st_size)])
     return Outcome(item.path, record, warnings=picture.warnings)
 

@@ -119,7 +119,7 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
             opened = detector or _open_detector(options)
             tally.start_work()
             do: Do[Pending] = one_by_one(
-                lambda job: _align(job, report, earlier.get(job.item.key, []), opened, demands),
+                lambda job: _align(job, report, earlier.get(job.item.key, []), opened, options),
                 lambda job, error: _failed(job, error, report, earlier.get(job.item.key, [])),
                 "align",
             )
@@ -196,9 +196,9 @@ def _open_detector(options: AlignOptions) -> Detector:
     return make_detector(options.detection_model, device=device, weights_dir=options.weights_dir)
 
 
-def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector, demands: Demands) -> Outcome:
+def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector, options: AlignOptions) -> Outcome:
     """Write the faces of one photograph."""
-    item = job.item
+    item, demands = job.item, options.demands
     picture = as_srgb(read_picture(item.path))  # what trains a network is what it gets
     known = report.known.get(item.key)
     # Before its faces are written, so that those that a kill leaves are known as ours
@@ -211,7 +211,9 @@ def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector,
             entry["file"] = f"{item.stem}_{number:02d}.{demands.ext}"
             pixels = (crop * 255).round().astype(np.uint8)
             path = report.root / entry["file"]
-            write_picture(Picture(pixels), path, quality=demands.quality, below=report.root)
+            write_picture(
+                Picture(pixels), path, quality=demands.quality, png_level=options.png_level, below=report.root
+            )
             outputs.append((entry["file"], path.stat().st_size))
         faces.append(entry)
     record = _record(job, "done", faces, outputs, warnings=picture.warnings)

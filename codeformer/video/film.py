@@ -309,7 +309,7 @@ def _restore_rest(
                 last_duration, until = frame.duration, frame.pts + frame.duration
                 notes.add(step.done)
                 if plan.options.save_frames is not None:
-                    _save_frame(plan.options.save_frames, frame.index, step.picture)
+                    _save_frame(plan.options.save_frames, frame.index, step.picture, plan.options.png_level)
                 faces += len(step.done.restored)
                 bar.update()
                 _tell(bar, faces, time.monotonic() - began)
@@ -387,12 +387,12 @@ def _leave_partial(plan: FilmPlan, work: WorkFolder, records: list[dict[str, Any
     console.note(f"interrupted: {frames} frames are in {plan.partial}; the same command goes on after the first {kept}")
 
 
-def _save_frame(folder: Path, index: int, picture: Picture | None) -> None:
+def _save_frame(folder: Path, index: int, picture: Picture | None, png_level: int) -> None:
     target = folder / f"{index + 1:08}.png"
     if picture is None:
         write_atomic(target, (folder / f"{index:08}.png").read_bytes(), below=folder)
     else:
-        write_picture(picture, target, below=folder)
+        write_picture(picture, target, png_level=png_level, below=folder)
 
 
 def _write_report(

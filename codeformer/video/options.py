@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from codeformer.errors import UsageError
 from codeformer.files.paths import file_id, is_file, is_folder, same_file, shortened
-from codeformer.options import VIDEO_SUFFIXES, FaceWork
+from codeformer.options import DEFAULT_PNG_LEVEL, VIDEO_SUFFIXES, FaceWork
 
 Temporal = Literal["auto", "off", "landmarks", "codes"]
 TEMPORALS: tuple[str, ...] = get_args(Temporal)
@@ -56,6 +56,7 @@ class FilmOptions:
     audio: bool = True
     suffix: str | None = None
     save_frames: Path | None = None
+    png_level: int = DEFAULT_PNG_LEVEL  # of saved frames and previews
     preview: int = 0
     preview_w: tuple[float, ...] = ()
     compare: str | None = None
@@ -76,6 +77,8 @@ class FilmOptions:
             raise UsageError(f"--stream counts from 1, not {self.stream}")
         if self.deinterlace not in DEINTERLACE:
             raise UsageError(f"--deinterlace must be one of {', '.join(DEINTERLACE)}, not {self.deinterlace!r}")
+        if not 0 <= self.png_level <= 9:
+            raise UsageError(f"--png_level must lie in [0, 9], not {self.png_level}")
         if self.preview < 0:
             raise UsageError("--preview must be 0 or more")
         if self.preview_w and not self.preview:

@@ -51,7 +51,8 @@ def write_preview(
             bar.update()
             if frame is not None:
                 both = _before_and_after(frame, engine, weights)
-                write_picture(both, folder / f"{number + 1:04}_{float(at):.2f}s.png", below=folder)
+                name = f"{number + 1:04}_{float(at):.2f}s.png"
+                write_picture(both, folder / name, png_level=options.png_level, below=folder)
                 written += 1
     if not written:
         raise InputError(f"{options.source}: no frame could be read for the preview")

@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeformer.cli import parser
-from codeformer.cli.options import face_work, run_options
+from codeformer.cli.options import commands_of, face_work, run_options
 from codeformer.cli.parser import normalise
 from codeformer.errors import UsageError
-from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions, OutputOptions, RunOptions
+from codeformer.options import (
+    AlignOptions,
+    CanvasOptions,
+    FaceOptions,
+    FaceWork,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    UpscaleOptions,
+)
+from codeformer.video.options import FilmOptions
 
 NAN = float("nan")
 
@@ -42,6 +52,10 @@ NAN = float("nan")
         (CanvasOptions, {"upscale": 4.5}, "--upscale"),
         (CanvasOptions, {"bg_tile": 7}, "--bg_tile"),
         (OutputOptions, {"quality": 0}, "--quality"),
+        (OutputOptions, {"png_level": 10}, "--png_level"),
+        (UpscaleOptions, {"inputs": (Path("a"),), "output_path": Path("b"), "png_level": -1}, "--png_level"),
+        (AlignOptions, {"inputs": (Path("a"),), "output_path": Path("b"), "png_level": -1}, "--png_level"),
+        (FilmOptions, {"source": Path("a"), "png_level": 10}, "--png_level"),
         (OutputOptions, {"ext": "gif"}, "--ext"),
         (OutputOptions, {"no_face": "cry"}, "--no_face"),
         (OutputOptions, {"suffix": "../up"}, "--suffix"),
@@ -127,3 +141,9 @@ def test_argparse_refuses(words: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_each_task_has_its_own_defaults(task: str, w: float, upscale: float) -> None:
     work = face_work(parse(task, "-i", "x"))
     assert (work.w, work.canvas.upscale) == (w, upscale)
+
+
+def test_every_command_that_writes_png_takes_its_level() -> None:
+    commands = commands_of(parser.build_parser())
+    takes = {name for name, one in commands.items() if "--png_level" in one.format_help()}
+    assert takes >= {"restore", "colorize", "inpaint", "upscale", "align", "video"}

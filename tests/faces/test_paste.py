@@ -206,6 +206,17 @@ def test_the_mask_covers_the_face_and_ends_before_the_border(size: int) -> None:
     assert mask[chin, size // 2] > 0.5
 
 
+@pytest.mark.parametrize(("x", "y"), [(256, 280), (60, 200), (420, 390), (256, 470), (100, 450), (300, 45)])
+def test_the_mask_is_an_egg_around_the_template(x: int, y: int) -> None:
+    """Its formula in float64, at single places: what float32 makes of it is nearer than 2e-6."""
+    across, along = (x - 256) / 214, (y - 280) / (250 if y < 280 else 238)
+    across *= 1 + 0.6 * max(along, 0) ** 2
+    t = min(max((1 - float(np.hypot(across, along))) / 0.42, 0), 1)
+    ramp = [min(min(at, 511 - at) / 32, 1) for at in (x, y)]
+    step = [v**3 * (v * (v * 6 - 15) + 10) for v in (t, *ramp)]
+    assert geometric_mask(TEMPLATE_512, 512)[y, x] == pytest.approx(step[0] * step[1] * step[2], abs=2e-6)
+
+
 def test_the_mask_follows_the_landmarks() -> None:
     turned = transform_points(TEMPLATE_512, similarity(0.2, 0.8, 90, -10))
     plain, moved = geometric_mask(TEMPLATE_512, 512), geometric_mask(turned, 512)

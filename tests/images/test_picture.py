@@ -298,6 +298,17 @@ def test_long_exif_is_left_out_of_jpeg_but_not_of_png(tmp_path: Path, caplog: py
     assert "EXIF" in caplog.text
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_png_of_any_level_has_the_same_pixels(tmp_path: Path, deep: bool) -> None:
+    rgb = to_uint16(smooth()) if deep else smooth()
+    sizes = []
+    for level in (0, 2, 9):
+        write_picture(Picture(rgb), tmp_path / "x.png", png_level=level)
+        np.testing.assert_array_equal(read_picture(tmp_path / "x.png").rgb, rgb)
+        sizes.append((tmp_path / "x.png").stat().st_size)
+    assert sizes[0] > sizes[1] >= sizes[2]
+
+
 def test_grey_stays_one_channel_with_its_profile(tmp_path: Path) -> None:
     grey = np.repeat(smooth()[..., :1], 3, axis=2)
     for suffix in (".jpg", ".png", ".tif"):

@@ -371,6 +371,11 @@ def test_another_strength_is_another_result() -> None:
     assert stamp_of(one, "x") != stamp_of(other, "x")
 
 
+def test_another_level_of_png_is_the_same_result() -> None:
+    one, other = (describe(TASKS["restore"], FaceWork(), OutputOptions(png_level=level)) for level in (2, 9))
+    assert one == other
+
+
 def test_pictures_of_the_same_name_from_different_places(engine: Engine, folder: Path, tmp_path: Path) -> None:
     for name in ("more/a.png", "more/A.jpg", "more/deep/a.png"):
         write_picture(Picture(scene((60, 50), seed=len(name))), tmp_path / name)
