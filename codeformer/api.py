@@ -31,6 +31,7 @@ from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_pic
 from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
+    PERSON_DISTANCE,
     CanvasOptions,
     FaceOptions,
     FaceWork,
@@ -85,6 +86,7 @@ class RestoredFace:
         before: the aligned crop, (S, S, 3) float32 RGB in [0, 1]; None where ``chosen`` is False.
         after: the same, restored.
         matrix: (2, 3), maps the input to the crop.
+        distance: from the person that the restorer was made for; up to ``person_distance`` it is that person.
     """
 
     number: int
@@ -95,6 +97,7 @@ class RestoredFace:
     before: np.ndarray | None = None
     after: np.ndarray | None = None
     matrix: np.ndarray | None = None
+    distance: float | None = None
 
     def __repr__(self) -> str:
         place = "" if self.box is None else " at " + ", ".join(str(round(value)) for value in self.box)
@@ -165,8 +168,11 @@ class Restorer:
         parsing: as the command line's option.
         bg_upsampler: as the command line's option.
         face_upsample: as the command line's option.
+        person: photographs of the one person whose faces are worked on; others stay as they are.
+        person_distance: as the command line's option.
 
     Raises:
+        InputError: a photograph of the person cannot be read, or shows no face or several.
         WeightsError: a weights file is missing, damaged, or of another network.
         UsageError: a value that is out of range, a device that is not there, or a package that is not installed.
     """
@@ -184,12 +190,17 @@ class Restorer:
         parsing: Parsing = "auto",
         bg_upsampler: str | None = None,
         face_upsample: bool = False,
+        person: str | Path | Sequence[str | Path] = (),
+        person_distance: float = PERSON_DISTANCE,
     ) -> None:
         chosen = TASKS[task] if isinstance(task, str) else task
+        photos = tuple(Path(one) for one in ([person] if isinstance(person, str | Path) else person))
         work = FaceWork(
             w=chosen.default_w,
             model=ModelOptions(str(model), weights_dir, device, precision, batch_size),
-            faces=FaceOptions(detection_model=detection_model, parsing=parsing),
+            faces=FaceOptions(
+                detection_model=detection_model, parsing=parsing, person=photos, person_distance=person_distance
+            ),
             canvas=CanvasOptions(4.0 if face_upsample else 1.0, bg_upsampler, face_upsample),
         )
         self._engine = open_engine(chosen, work)
@@ -366,6 +377,7 @@ def _restoration(result: Result[Any], engine: Engine) -> Restoration:
             before=one.before,
             after=one.after,
             matrix=one.matrix,
+            distance=one.distance,
         )
         for one in result.faces
     )

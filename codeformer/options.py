@@ -31,6 +31,8 @@ DEFAULT_PNG_LEVEL = 2
 DEFAULT_DETECTOR = "retinaface_mobile0.25"
 #: Low enough for small and turned faces, high enough to leave badges and statues on clothes alone.
 DEFAULT_THRESHOLD = 0.7
+#: How far the descriptions of two faces of one person may be apart, by dlib's authors.
+PERSON_DISTANCE = 0.6
 #: Endings by which ``codeformer restore`` hands an input over to ``codeformer video``.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
@@ -100,6 +102,8 @@ class FaceOptions:
     landmarks: tuple[tuple[tuple[float, float], ...], ...] = ()  # by hand: faces of five points each, picture pixels
     aligned: bool = False  # the pictures are aligned crops: nothing is detected
     parsing: Parsing = "auto"
+    person: tuple[Path, ...] = ()  # photographs of the one person whose faces are wanted
+    person_distance: float = PERSON_DISTANCE  # how far a face may be from them, see codeformer.faces.person
 
     def __post_init__(self) -> None:
         _require(0 <= self.det_threshold <= 1, "--det_threshold", f"must lie in [0, 1], not {self.det_threshold}")
@@ -126,6 +130,21 @@ class FaceOptions:
             "takes each picture as one face, so --face and --only_center_face have no meaning",
         )
         _choice(self.parsing, PARSINGS, "--parsing")
+        _require(
+            not (self.person and self.numbers),
+            "--person",
+            "and --face contradict each other: one chooses faces by who they are, the other by their place",
+        )
+        _require(
+            not (self.person and self.aligned),
+            "--person",
+            "needs whole pictures, in which it chooses faces; with --aligned give it the crops of that person alone",
+        )
+        _require(
+            0 < self.person_distance <= 2,
+            "--person_distance",
+            f"must lie above 0 and up to 2, not {self.person_distance:g}; 0.6 is usual",
+        )
 
 
 @dataclass(frozen=True)

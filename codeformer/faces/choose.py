@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from codeformer.arrays import Landmarks
 from codeformer.errors import InputError
@@ -11,7 +11,9 @@ from codeformer.faces.face import Face
 from codeformer.options import FaceOptions
 
 
-def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int) -> set[int]:
+def choose(
+    faces: Sequence[Face], options: FaceOptions, width: int, height: int, among: Collection[int] | None = None
+) -> set[int]:
     """Return the numbers (from 1, left to right) of the faces that the options leave.
 
     Args:
@@ -19,11 +21,14 @@ def choose(faces: Sequence[Face], options: FaceOptions, width: int, height: int)
         options: which of them are wanted.
         width: of the picture, pixels.
         height: of the picture, pixels.
+        among: numbers of the faces that may be chosen; None for all.
 
     Raises:
         InputError: the options name a number that does not exist.
     """
     numbers = set(range(1, len(faces) + 1))
+    if among is not None:
+        numbers &= set(among)
     if options.numbers:
         if missing := sorted(set(options.numbers) - numbers):
             found = f"only {len(faces)} face{'s' if len(faces) != 1 else ''}" if faces else "no face"

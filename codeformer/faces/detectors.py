@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from codeformer import environment
 from codeformer.arrays import Floats, Landmarks, Matrix, Pixels, Points, Rgb
-from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.errors import InputError, WeightsError
 from codeformer.extras import require
 from codeformer.faces.align import crop_scaled, face_transform, inverse, transform_points, warp
 from codeformer.faces.face import Face, groups, merged, roll_of
+from codeformer.faces.identity import dlib_models
 
 # ------------------------------------------------------------------------------- RetinaFace's input and output
 
@@ -302,7 +303,7 @@ class DlibDetector:
     name = "dlib"
 
     def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        folder = _dlib_models()
+        folder = dlib_models("--detection_model dlib", library=True)
         import dlib
 
         self._detect: Any = dlib.cnn_face_detection_model_v1(str(folder / "mmod_human_face_detector.dat"))
@@ -327,15 +328,3 @@ def five_of_68(points: Points) -> Landmarks:
     """Return five of the (68, 2) of iBUG 300-W: each eye's middle, the nose's tip, the mouth's corners."""
     eyes = [points[36:42].mean(axis=0), points[42:48].mean(axis=0)]
     return np.stack([*eyes, points[30], points[48], points[54]]).astype(np.float32)
-
-
-def _dlib_models() -> Path:
-    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources."""
-    from importlib.util import find_spec
-
-    spec = find_spec("face_recognition_models")
-    if find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
-        raise UsageError(
-            "--detection_model dlib needs packages that are not installed: pip install dlib-bin face-recognition-models"
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "models"

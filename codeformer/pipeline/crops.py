@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,13 +15,18 @@ from codeformer.errors import InputError
 from codeformer.faces.align import crop_face, face_transform, scaled
 from codeformer.faces.choose import face_by_hand
 from codeformer.faces.find import Detector, Face, find_faces
+from codeformer.faces.person import describe_faces
 from codeformer.images.alpha import visible
 from codeformer.images.colour import is_grey, to_grey
+from codeformer.images.picture import Picture
 from codeformer.images.space import glance, in_srgb
 from codeformer.images.tone import tone_in
 from codeformer.options import FaceOptions, TonePolicy
 from codeformer.tasks.base import CropMasks, FaceCrop, Study, Task
 from codeformer.tasks.inpainting.steps import masks_of_crops, uncovered, without_hole
+
+if TYPE_CHECKING:
+    from codeformer.pipeline.engine import Engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +87,18 @@ def find(study: Study, detector: Detector | None, options: FaceOptions, *, turne
         guess = uncovered(study.picture.rgb, study.mask)
         faces = search(guess if space is None else in_srgb(guess, space, np.uint8))
     return faces
+
+
+def recognised(picture: Picture, faces: Sequence[Face], engine: Engine) -> tuple[list[float], set[int] | None]:
+    """Return how far each face is from the wanted person, and the numbers of those that are near enough.
+
+    Without a wanted person that is nothing, and None for every face.
+    """
+    person, recogniser = engine.person, engine.recogniser
+    if person is None or recogniser is None:
+        return [], None
+    distances = [person.distance(one) for one in describe_faces(picture, faces, recogniser)]
+    return distances, {number for number, far in enumerate(distances, 1) if far <= person.limit}
 
 
 def toned(study: Study, policy: TonePolicy) -> Study:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from codeformer.errors import WeightsError
+from codeformer.errors import UsageError, WeightsError
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import FaceWork, ModelOptions
 from codeformer.pipeline.compose import Composition
@@ -15,6 +15,7 @@ from codeformer.tasks.base import Task
 if TYPE_CHECKING:
     from codeformer.faces.find import Detector
     from codeformer.faces.parsing import Parser
+    from codeformer.faces.person import Person, Recogniser
     from codeformer.images.tone import Tone
     from codeformer.pipeline.restorer import FaceRestorer
     from codeformer.upsampling.upsampler import Upsampler
@@ -33,6 +34,8 @@ class Engine:
     background: Upsampler | None = None
     face_upsampler: Upsampler | None = None
     extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
+    recogniser: Recogniser | None = None  # says who a face is
+    person: Person | None = None  # whose faces alone are worked on; None: everybody's
     film_tone: Tone | None = None  # of all frames of a film, which is judged as a whole
 
     @property
@@ -59,8 +62,11 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
     """Load everything that ``work`` asks for.
 
     ``model``: the weights file, where it is open already; None opens the one that ``work`` names. Raises WeightsError
-    (a file is missing or refused), UsageError (no such device), OutOfMemoryError.
+    (a file is missing or refused), UsageError (no such device), InputError (a photograph of ``--person`` shows no face,
+    or several), OutOfMemoryError.
     """
+    if work.faces.person and not task.recognises:
+        raise UsageError(f"--person: {task.name} works where the mask is, whoever's face that is; leave --person out")
     model = model or find_model(work.model.model, task, work.model.weights_dir)
     model.require_task(task)
     restorer = open_restorer(model, work.model)
@@ -68,13 +74,21 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
     faces, canvas, weights_dir = work.faces, work.canvas, work.model.weights_dir
     extras: dict[str, str] = {}
 
-    detector = parser = background = face_upsampler = None
+    detector = parser = background = face_upsampler = recogniser = person = None
     if not faces.aligned:
         if not faces.landmarks:
             from codeformer.faces.find import make_detector
 
             detector = make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
             extras["detection"] = faces.detection_model
+        if faces.person:
+            from codeformer.faces.find import make_detector
+            from codeformer.faces.person import Recogniser, open_person
+
+            recogniser = Recogniser(device)
+            finder = detector or make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
+            person = open_person(faces.person, faces.person_distance, recogniser, finder, faces.det_threshold)
+            extras["recognition"] = "dlib"
         if faces.parsing != "none":
             from codeformer.faces.parsing import make_parser
 
@@ -104,6 +118,8 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
         parser=parser,
         background=background,
         face_upsampler=face_upsampler,
+        recogniser=recogniser,
+        person=person,
         extras=extras,
     )
 

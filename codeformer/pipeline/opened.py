@@ -13,7 +13,7 @@ from codeformer.faces.face import Face
 from codeformer.images.picture import Picture
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
-from codeformer.pipeline.crops import AlignedFace, align, find, toned
+from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.restorer import EncodedFaces
 from codeformer.tasks.base import Study
@@ -86,7 +86,8 @@ def open_picture(picture: Picture, engine: Engine) -> OpenPicture:
     if not options.aligned:
         faces = find(study, engine.detector, options)
         height, width = study.picture.rgb.shape[:2]
-        numbers = choose(faces, options, width, height)
+        _, among = recognised(study.picture, faces, engine)
+        numbers = choose(faces, options, width, height, among)
     every = set(range(1, len(faces) + 1))
     found = align(study, faces, every, task, engine.restorer.size, aligned=options.aligned)
     aligned = {one.number: one for one in found}

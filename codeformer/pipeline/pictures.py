@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
-from codeformer.pipeline.crops import AlignedFace, align, find, toned
+from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import calls_ahead
 from codeformer.tasks.base import Study
@@ -58,6 +58,7 @@ class FaceResult:
     before: Crop | None = None
     after: Crop | None = None
     matrix: Matrix | None = None
+    distance: float | None = None  # from the person of --person; None: nobody asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,15 @@ class Result(Generic[K]):
         """How many faces were worked on."""
         return sum(face.chosen for face in self.faces)
 
+    @property
+    def nothing(self) -> str:
+        """Why no face was worked on, for the user."""
+        if not self.faces:
+            return "no face found"
+        far = min((one.distance for one in self.faces if one.distance is not None), default=float("inf"))
+        none = "its face is not" if len(self.faces) == 1 else f"none of its {len(self.faces)} faces is"
+        return f"{none} the person's (nearest distance {far:.2f})"
+
 
 @dataclass(eq=False)
 class _Waiting(Generic[K]):
@@ -93,6 +103,7 @@ class _Waiting(Generic[K]):
     faces: list[Face] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
     restored: list[Crop] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)  # of the faces from the person, where one is asked for
     notes: list[str] = field(default_factory=list)
     error: CodeFormerError | None = None
 
@@ -169,14 +180,24 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
                         f"was searched at {close_scale(width, height):.0%} of its size; faces below about {least:.0f} "
                         "pixels may be missed: cut the picture into pieces to find them"
                     )
-                numbers = choose(item.faces, options, width, height)
+                item.distances, among = recognised(item.study.picture, item.faces, engine)
+                numbers = choose(item.faces, options, width, height, among)
         with item.clock.timed("align"):
             size = engine.restorer.size
             item.aligned = align(item.study, item.faces, numbers, task, size, aligned=options.aligned)
-        if not item.aligned and (item.faces or options.aligned or task.needs_face):
+        if not item.aligned and (numbers or options.aligned or task.needs_face):
             raise RestorationError(task.untouched(len(numbers)))
+        if item.distances and 0 < len(numbers) < len(item.faces):
+            item.notes.append(_others(item.distances, numbers))
         item.notes += _doubts(item, engine)
     return item
+
+
+def _others(distances: Sequence[float], numbers: Collection[int]) -> str:
+    """Return which faces are the person's, where a picture has others too."""
+    chosen = ", ".join(f"{number} (distance {distances[number - 1]:.2f})" for number in sorted(numbers))
+    only = f"face {chosen} is" if len(numbers) == 1 else f"faces {chosen} are"
+    return f"of {len(distances)} faces only {only} taken for the person's; the others stay as they are"
 
 
 def _doubts(item: _Waiting[K], engine: Engine) -> list[str]:
@@ -248,9 +269,10 @@ def _face_results(item: _Waiting[K]) -> tuple[FaceResult, ...]:
     results = []
     for number in numbers:
         face = item.faces[number - 1] if item.faces else None
+        far = item.distances[number - 1] if item.distances else None
         if number in worked:
             one, after = worked[number]
-            results.append(FaceResult(number, face, True, one.crop.pixels, after, one.matrix))
+            results.append(FaceResult(number, face, True, one.crop.pixels, after, one.matrix, far))
         else:
-            results.append(FaceResult(number, face))
+            results.append(FaceResult(number, face, distance=far))
     return tuple(results)

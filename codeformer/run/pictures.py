@@ -141,6 +141,13 @@ def _beside_earlier(
     return outcome, replaces
 
 
+def no_face_error(result: Result[Any]) -> InputError:
+    """Return the error for a picture without a face to work on, where ``--no_face`` makes it one."""
+    if result.faces:
+        return InputError(f"{result.nothing}; raise --person_distance, give another photograph, or see --no_face")
+    return InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
+
+
 @dataclass(frozen=True)
 class _Written:
     """The files of a result with their sizes, or why they could not be written."""
@@ -204,11 +211,11 @@ def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, 
     job = result.key
     error, status, warnings = result.error or written.error, "failed", result.notes
     if error is None and result.done == 0 and output.no_face == "error":
-        error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
+        error = no_face_error(result)
     without_face = error is None and result.done == 0
     if without_face:
         status = "no_face"
-        warnings = (f"no face found; {'only resized' if output.no_face == 'copy' else 'left out'}", *warnings)
+        warnings = (f"{result.nothing}; {'only resized' if output.no_face == 'copy' else 'left out'}", *warnings)
     elif error is None:
         status = task.past
     seconds = {**result.seconds, "write": written.seconds}

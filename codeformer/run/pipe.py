@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from codeformer.errors import CodeFormerError, ExitCode, InputError, UsageError
+from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import Picture, picture_file, read_opened, read_picture
 from codeformer.models.file import find_model
@@ -18,6 +18,7 @@ from codeformer.pipeline.engine import open_engine
 from codeformer.pipeline.pictures import Job, process
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import final_ending
+from codeformer.run.pictures import no_face_error
 from codeformer.run.record import naming
 from codeformer.tasks.base import Task
 
@@ -44,13 +45,13 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
     result = next(process([Job(None, lambda: _read(source, most))], open_engine(task, work, model)))
     error = result.error
     if error is None and result.done == 0 and options.output.no_face == "error":
-        error = InputError("no face found; lower --det_threshold, give --landmarks, or see --no_face")
+        error = no_face_error(result)
     _tell(result.notes, source, console)
     if error is not None or result.output is None:
         return _failed(error, source, console)
     if result.done == 0:
         leave = options.output.no_face == "skip"
-        console.warning(f"{source}: no face found; {'nothing is written' if leave else 'only resized'}")
+        console.warning(f"{source}: {result.nothing}; {'nothing is written' if leave else 'only resized'}")
         if leave:
             return ExitCode.OK
     _hand_on(write, result.output, result.picture or result.output, source, options.output)

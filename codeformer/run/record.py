@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codeformer.errors import CodeFormerError
+from codeformer.errors import CodeFormerError, InputError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
 from codeformer.models.file import ModelFile
@@ -39,13 +39,22 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     del canvas["bg_tile"]
     if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
         canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
-    settings = {"w": work.w, "model": model, "faces": asdict(work.faces), "canvas": canvas, "output": out}
+    faces = asdict(work.faces) | {"person": sorted(_photo(path) for path in work.faces.person)}
+    settings = {"w": work.w, "model": model, "faces": faces, "canvas": canvas, "output": out}
     settings["tone"] = work.tone
     settings["strength"] = work.strength
     if networks := _networks(work):
         settings["networks"] = networks
     own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
     return json.loads(json.dumps({"task": task.name, "task_settings": own, **settings}, default=str))
+
+
+def _photo(path: Path) -> str:
+    """Return the SHA-256 of a photograph of the wanted person, which stands for it. Raises InputError."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise InputError(f"--person {path}: cannot be read ({error.strerror})") from error
 
 
 def _networks(work: FaceWork) -> dict[str, str]:
@@ -132,6 +141,7 @@ def record_of(
                 "chosen": one.chosen,
                 "box": None if one.face is None else [round(v, 2) for v in one.face.box],
                 "score": None if one.face is None else round(float(one.face.score), 4),
+                "distance": None if one.distance is None else round(one.distance, 3),
                 "landmarks": None
                 if one.face is None
                 else [[round(float(v), 2) for v in p] for p in one.face.landmarks],

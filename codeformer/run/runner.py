@@ -178,7 +178,7 @@ def conclude(
         if tally.done_before:
             parts.append(f"{tally.done_before} were done already (--overwrite does them again)")
     if tally.without_face:
-        parts.append(f"{tally.without_face} without a face")
+        parts.append(f"{tally.without_face} without a face to work on")
     if tally.failed:
         parts.append(f"{len(tally.failed)} failed")
     console.note(", ".join(parts) + (f"; results in {where}" if where else ""))

@@ -99,6 +99,8 @@ class Task:
     keeps_tone: ClassVar[bool] = True
     #: Whether a result may be a blend with the input (``--strength``).
     blends: ClassVar[bool] = False
+    #: Whether ``--person`` may choose the faces: they are seen, not covered.
+    recognises: ClassVar[bool] = True
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
 

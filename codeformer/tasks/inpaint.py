@@ -39,6 +39,7 @@ class Inpaint(Task):
     default_upscale: ClassVar[float] = 1.0
     adain: ClassVar[bool] = False
     in_place: ClassVar[bool] = True
+    recognises: ClassVar[bool] = False
     needs_face: ClassVar[bool] = True
 
     mask: Path | None = None

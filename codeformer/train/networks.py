@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from codeformer.errors import UsageError, WeightsError
+from codeformer.faces.identity import dlib_models
+from codeformer.faces.recognition import FILE
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.discriminator import PatchDiscriminator
@@ -17,7 +19,6 @@ from codeformer.models.state import load_into, read_state
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.adversarial import FeatureDiscriminator
 from codeformer.train.identity import IdentityDistance
-from codeformer.train.metrics import dlib_models
 from codeformer.train.muon import Muon
 from codeformer.train.perceptual import PerceptualDistance
 from codeformer.train.settings import Settings
@@ -126,10 +127,10 @@ def make_identity() -> IdentityDistance:
         UsageError: the extra that brings its network is missing.
     """
     try:
-        folder = dlib_models()
+        folder = dlib_models("the identity loss")
     except UsageError as error:
-        raise UsageError(f"the identity loss: {error}; or go without it: --set identity=0.0") from error
-    return IdentityDistance(folder / "dlib_face_recognition_resnet_model_v1.dat")
+        raise UsageError(f"{error}; or go without it: --set identity=0.0") from error
+    return IdentityDistance(folder / FILE)
 
 
 def check_network(config: Config) -> None:

@@ -11,11 +11,12 @@ import torch
 
 from codeformer.errors import WeightsError
 from codeformer.faces.align import crop_face, face_transform
+from codeformer.faces.recognition import RecognitionNetwork, chip
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.load import save_network
 from codeformer.train import loop, networks
 from codeformer.train.data import Folder, to_tensor
-from codeformer.train.identity import IdentityDistance, RecognitionNetwork, chip
+from codeformer.train.identity import IdentityDistance
 from codeformer.train.settings import load_settings
 
 WIDTHS = [32] * 7 + [64] * 8 + [128] * 6 + [256] * 8
@@ -101,9 +102,9 @@ def test_the_distance_is_0_for_the_same_face_and_draws_towards_it(dat: Path, ast
 
 def test_it_computes_what_dlib_computes(astronaut: np.ndarray) -> None:
     dlib = pytest.importorskip("dlib")
-    from codeformer.train.metrics import dlib_models
+    from codeformer.faces.identity import dlib_models
 
-    path = dlib_models() / "dlib_face_recognition_resnet_model_v1.dat"
+    path = dlib_models("the test") / "dlib_face_recognition_resnet_model_v1.dat"
     part = (chip(to_tensor(astronaut)[None]) * 255).round()
     with torch.no_grad():
         ours = RecognitionNetwork(path)(part / 255)[0].numpy()
@@ -123,7 +124,7 @@ def test_stage_three_takes_it_up(dat: Path, tmp_path: Path, monkeypatch: pytest.
     init = tmp_path / "two.safetensors"
     save_network(CodeFormer.from_config(settings.network), init, {})
     (tmp_path / "dlib_face_recognition_resnet_model_v1.dat").write_bytes(dat.read_bytes())
-    monkeypatch.setattr(networks, "dlib_models", lambda: tmp_path)
+    monkeypatch.setattr(networks, "dlib_models", lambda what: tmp_path)
     out = tmp_path / "run"
     loop.train(settings, [Folder(tmp_path / "faces")], out, files=networks.Files(init=init), device="cpu", quiet=True)
     (scalars,) = (json.loads(line) for line in (out / "scalars.jsonl").read_text().splitlines())
