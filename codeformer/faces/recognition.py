@@ -52,12 +52,12 @@ class RecognitionNetwork(nn.Module):
                 raise ValueError(f"{len(kernels)} convolutions")
             for i, (kernel, scale) in enumerate(zip(kernels, scales, strict=True)):
                 width, side = len(scale) // 2, 7 if i == 0 else 3
-                layer = nn.Conv2d(channels, width, side)
+                layer = nn.utils.skip_init(nn.Conv2d, channels, width, side)
                 gain, shift = torch.from_numpy(scale[:width].copy()), torch.from_numpy(scale[width:].copy())
                 weight = torch.from_numpy(kernel[:-width].copy()).view(width, channels, side, side)
                 with torch.no_grad():  # the scale and shift that follow are taken into the convolution
                     layer.weight.copy_(weight * gain.view(-1, 1, 1, 1))
-                    layer.bias.copy_(torch.from_numpy(kernel[-width:].copy()) * gain + shift)  # type: ignore[union-attr]
+                    layer.bias.copy_(torch.from_numpy(kernel[-width:].copy()) * gain + shift)
                 self.convolutions.append(layer)
                 channels = width
             self.register_buffer("last", torch.from_numpy(last.copy()).view(channels, 128))

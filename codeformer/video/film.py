@@ -40,12 +40,13 @@ from codeformer.video.encoding import (
 from codeformer.video.mux import Clip, mux, silenced
 from codeformer.video.options import FilmOptions, output_file, partial_file
 from codeformer.video.packets import SegmentWriter
+from codeformer.video.people import entries_of, with_recogniser
 from codeformer.video.preview import write_preview
 from codeformer.video.reader import open_film
 from codeformer.video.segment import MODES, Steadiness
 from codeformer.video.source import Film, FilmInfo
 from codeformer.video.stretches import restored_frames
-from codeformer.video.summary import StretchNotes, join_tracks, total
+from codeformer.video.summary import StretchNotes, Track, join_tracks, told_of_person, total
 from codeformer.video.toning import film_tone
 from codeformer.video.work import WorkFolder, fingerprint, work_folder
 
@@ -247,14 +248,16 @@ def _work(plan: FilmPlan, work: WorkFolder, console: Messages, engine: Engine | 
             f"the film is cut off: it ends after {early:.2f} s, of {_seconds(plan.film)} s; the rest is missing"
         )
     faces = total(records, "faces")
-    if not faces:
+    tracks = join_tracks(records)
+    notes += told_of_person(tracks, plan.options.work.faces)
+    if not tracks:
         notes.append("no face was found in the whole film")
     failed = early is not None or any("broken packets" in line for line in damage)
     code = ExitCode.SOME_FAILED if failed else ExitCode.OK
     for line in (*damage, *notes):
         (console.error if failed and line in damage else console.warning)(f"{plan.options.source}: {line}")
     seconds = time.monotonic() - started
-    _write_report(plan, records, clock, seconds, [*damage, *notes], code)
+    _write_report(plan, records, tracks, clock, seconds, [*damage, *notes], code)
     work.remove()
     with suppress(OSError):
         plan.partial.unlink()
@@ -275,12 +278,14 @@ def _restore_rest(
     for note in engine.model.notes:
         console.detail(note)
     engine = replace(engine, film_tone=film_tone(plan.film, plan.options.work.tone))
+    engine = with_recogniser(engine)
     if engine.film_tone is not None and plan.options.work.tone == "auto":
         console.note(f"{plan.options.source}: is toned: faces keep that; --tone free gives them colours")
     faces, began, last_duration, until = 0, time.monotonic(), 0, 0
     notes, writer = StretchNotes(), None
     shown: Any = None  # the last frame as the encoder takes it
-    steps = restored_frames(plan.film, engine, plan.steady, plan.options.stretch, len(records), clock)
+    known = entries_of(records[-1]) if records else []
+    steps = restored_frames(plan.film, engine, plan.steady, plan.options.stretch, len(records), clock, known)
     with console.progress(plan.film.info.frames or 0, unit="frame") as bar, closing(steps):
         bar.update(total(records, "frames"))
         try:
@@ -398,6 +403,7 @@ def _save_frame(folder: Path, index: int, picture: Picture | None, png_level: in
 def _write_report(
     plan: FilmPlan,
     records: list[Mapping[str, Any]] | list[dict[str, Any]],
+    tracks: list[Track],
     clock: Clock,
     seconds: float,
     warnings: list[str],
@@ -417,7 +423,7 @@ def _write_report(
         "repeated_frames": total(records, "repeated"),
         "faces": total(records, "faces"),
         "bridged_faces": total(records, "bridged"),
-        "tracks": join_tracks(records),
+        "tracks": tracks,
         "film": {
             "size": [info.width, info.height],
             "rate": str(info.rate),

@@ -18,6 +18,7 @@ from codeformer.video.alpha import on_black
 from codeformer.video.compare import sheet
 from codeformer.video.container import measured_duration
 from codeformer.video.options import FilmOptions
+from codeformer.video.people import people_of
 from codeformer.video.reader import open_film
 from codeformer.video.segment import MODES, Done, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Frame
@@ -81,7 +82,8 @@ def _before_and_after(frame: Frame, engine: Engine, weights: Sequence[float]) ->
     pictures = [paste(Done(frame), engine, Clock())]
     for w in weights:
         own = replace(engine, work=replace(engine.work, w=w))
-        done = next(restore_stretch([seen], frame.index, frame.index + 1, own, MODES["off"], Clock()))
+        people = people_of(own, (), frame.index, frame.index + 1)
+        done = next(restore_stretch([seen], frame.index, frame.index + 1, own, MODES["off"], Clock(), people))
         pictures.append(paste(done, own, Clock()))
     shown = [on_black(one.rgb, one.alpha) for one in map(as_srgb, pictures)]
     if len(weights) == 1:

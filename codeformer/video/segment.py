@@ -26,6 +26,7 @@ from codeformer.pipeline.crops import AlignedFace, align, find
 from codeformer.pipeline.engine import Engine
 from codeformer.tasks.base import Study
 from codeformer.video import temporal
+from codeformer.video.people import People
 from codeformer.video.source import Frame
 from codeformer.video.tracking import (
     Scene,
@@ -101,7 +102,13 @@ class Done:
 
 
 def restore_stretch(
-    frames: Iterable[Seen], first: int, last: int, engine: Engine, steady: Steadiness, clock: Clock
+    frames: Iterable[Seen],
+    first: int,
+    last: int,
+    engine: Engine,
+    steady: Steadiness,
+    clock: Clock,
+    people: People | None = None,
 ) -> Iterator[Done]:
     """Yield the frames ``first`` to ``last - 1`` with their faces restored, in order.
 
@@ -112,6 +119,7 @@ def restore_stretch(
         engine: the networks and options.
         steady: how far each frame looks around.
         clock: gets the time of aligning.
+        people: says who the tracks are; None where nobody asks.
     """
 
     def wanted(item: _Item, margin: int) -> bool:
@@ -119,8 +127,10 @@ def restore_stretch(
         end = item.repeats[-1].index if item.repeats else item.seen.frame.index
         return end >= first - margin and item.seen.frame.index < last + margin
 
-    items = with_tracks(distinct(frames), steady)
-    items = (_aligned(item, engine, clock) if wanted(item, steady.crops + steady.codes) else item for item in items)
+    items = with_tracks(distinct(frames), steady, people)
+    items = (
+        _aligned(item, engine, clock, people) if wanted(item, steady.crops + steady.codes) else item for item in items
+    )
     if steady.crops:
         items = _with_neighbours(items, steady.crops, _with_steady_crops)
     items = _encoded(items, engine, lambda item: wanted(item, steady.codes))
@@ -151,7 +161,7 @@ def distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
         yield item
 
 
-def with_tracks(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
+def with_tracks(items: Iterable[_Item], steady: Steadiness, people: People | None = None) -> Iterator[_Item]:
     """Yield items whose faces have tracks, gaps bridged and landmarks smoothed: some items later, by ``steady``."""
     window: deque[_Item] = deque()
     trails: list[Trail] = []
@@ -159,9 +169,12 @@ def with_tracks(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
     count = 0
     ready = 0  # items at the window's beginning that were handed out; they stay as neighbours
     for item in items:
+        scene_before = scene
         scene, new = next_scene(scene, item.seen.frame.rgb)
         if new:
             trails = []
+            if people is not None and scene_before is not None:
+                people.new_scene(item.seen.frame.index)
         window.append(item)
         by_position = {other.position: other for other in window}
         matches = associate(trails, item.seen.faces, item.position)
@@ -178,6 +191,9 @@ def with_tracks(items: Iterable[_Item], steady: Steadiness) -> Iterator[_Item]:
                 trails[matches[j]] = follow(trail, track, face, item.position)
             else:
                 trails.append(follow(None, track, face, item.position))
+        if people is not None:
+            frame, until = item.seen.frame, item.repeats[-1].index if item.repeats else item.seen.frame.index
+            people.look(frame, until, [one for one in item.tracked if one.found is not None])
         trails = [trail for trail in trails if item.position - trail.position <= steady.bridge]
         if len(window) > ready + steady.bridge + steady.landmarks:
             yield _smoothed(window, ready, steady.landmarks)
@@ -208,13 +224,16 @@ def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
     return replace(item, tracked=result)
 
 
-def _aligned(item: _Item, engine: Engine, clock: Clock) -> _Item:
+def _aligned(item: _Item, engine: Engine, clock: Clock, people: People | None) -> _Item:
     """Return the item with the crops of its chosen faces."""
     with clock.timed("align"):
         study = Study(item.seen.frame.picture(), tone=engine.film_tone)
         faces = [one.face for one in item.tracked]
         height, width = study.picture.rgb.shape[:2]
-        numbers = choose(faces, engine.work.faces, width, height)
+        among = None
+        if people is not None:
+            among = {number for number, one in enumerate(item.tracked, 1) if people.wanted(one.track)}
+        numbers = choose(faces, engine.work.faces, width, height, among)
         return replace(item, aligned=align(study, faces, numbers, engine.task, engine.restorer.size))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +13,7 @@ from codeformer.images.picture import Picture
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import items_ahead
+from codeformer.video.people import Entry, people_of
 from codeformer.video.segment import Done, Seen, Steadiness, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Film, Frame
 
@@ -24,7 +25,7 @@ class Step:
     """A frame that is done, or, with ``done`` None, the end of a stretch.
 
     ``picture``: its pixels at the output's size, None if they are those of the frame before. ``closing``: at the end of
-    the film's last stretch, how the reading ended.
+    a stretch, what its record gets: who its people are, and after the film's last stretch, how the reading ended.
     """
 
     stretch: int
@@ -34,20 +35,33 @@ class Step:
 
 
 def restored_frames(
-    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+    film: Film,
+    engine: Engine,
+    steady: Steadiness,
+    length: int,
+    first_stretch: int,
+    clock: Clock,
+    people: Sequence[Entry] = (),
 ) -> Generator[Step, None, None]:
     """Yield the film from the stretch ``first_stretch`` on, each of ``length`` frames.
 
-    What a step raises is raised here. Close the generator to stop the threads.
+    ``people``: what the stretch before it knew of its tracks. What a step raises is raised here. Close the generator to
+    stop the threads.
     """
-    return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock), _QUEUE)
+    return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock, people), _QUEUE)
 
 
 def _pasted(
-    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+    film: Film,
+    engine: Engine,
+    steady: Steadiness,
+    length: int,
+    first_stretch: int,
+    clock: Clock,
+    people: Sequence[Entry],
 ) -> Iterator[Step]:
     fresh = True  # the first frame of a stretch is always given: its encoder has seen none
-    with closing(items_ahead(_restored(film, engine, steady, length, first_stretch, clock), _QUEUE)) as steps:
+    with closing(items_ahead(_restored(film, engine, steady, length, first_stretch, clock, people), _QUEUE)) as steps:
         for step in steps:
             if step.done is None:
                 fresh = True
@@ -60,7 +74,13 @@ def _pasted(
 
 
 def _restored(
-    film: Film, engine: Engine, steady: Steadiness, length: int, first_stretch: int, clock: Clock
+    film: Film,
+    engine: Engine,
+    steady: Steadiness,
+    length: int,
+    first_stretch: int,
+    clock: Clock,
+    carried: Sequence[Entry],
 ) -> Iterator[Step]:
     begin = max(0, first_stretch * length - steady.reach)
     with (
@@ -70,14 +90,17 @@ def _restored(
         window = _Window(clock.over("wait for frames", seen), steady.reach)
         for number in count(first_stretch):
             first, last = number * length, (number + 1) * length
-            stretch = restore_stretch(window.around(first, last), first, last, engine, steady, clock)
+            people = people_of(engine, carried, first, last)
+            stretch = restore_stretch(window.around(first, last), first, last, engine, steady, clock, people)
             for done in clock.over("restore", stretch):
                 yield Step(number, done)
+            carried = people.at_end() if people is not None else ()
+            record: dict[str, Any] = {"people": carried} if people is not None else {}
             if not window.more(last):
                 end = {"problems": list(film.problems), "ended_early": film.ended_early}
-                yield Step(number, None, closing={"end": end})
+                yield Step(number, None, closing={**record, "end": end})
                 return
-            yield Step(number, None)
+            yield Step(number, None, closing=record)
 
 
 class _Window:

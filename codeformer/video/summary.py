@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from codeformer.options import FaceOptions
+from codeformer.video.people import entries_of, numbered
 from codeformer.video.segment import Done
 
 Track = dict[str, Any]
@@ -62,6 +64,7 @@ def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
     start = 0
     for stretch in stretches:
         fresh: list[Track] = []
+        people = {entry["track"]: entry for entry in entries_of(stretch)}
         for entry in stretch["tracks"]:
             before = _continued(entry, open_tracks) if entry["first"] == start else None
             if before is None:
@@ -72,20 +75,41 @@ def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
             before["frames"] += entry["frames"]
             before["score"] += entry["score"]
             before.update({k: entry[k] for k in ("last", "end", "size")})
+            known = people.get(entry["track"])
+            if known is not None:  # it holds what the stretches before knew of this track
+                before.update({k: known[k] for k in ("mean", "count", "wanted", "distance")})
             fresh.append(before)
         start += stretch["frames"]
         open_tracks = [entry for entry in fresh if entry["last"] == start - 1]
+    result.sort(key=lambda e: (e["first"], e["box"]))
     return [
         {
             "track": number,
+            "person": who,
+            "distance": entry.get("distance"),
+            "restored": entry.get("wanted", True),
             "first_frame": entry["first"],
             "last_frame": entry["last"],
             "frames": entry["frames"],
             "mean_score": round(entry["score"] / entry["frames"], 3),
             "first_box": entry["box"],
         }
-        for number, entry in enumerate(sorted(result, key=lambda e: (e["first"], e["box"])), 1)
+        for number, (entry, who) in enumerate(zip(result, numbered(result), strict=True), 1)
     ]
+
+
+def told_of_person(tracks: Sequence[Track], faces: FaceOptions) -> list[str]:
+    """Return what to say of a film in which one person's faces are wanted."""
+    if not faces.person or not tracks:
+        return []
+    near = [track["distance"] for track in tracks if track["distance"] is not None]
+    if not any(track["restored"] for track in tracks):
+        nearest = f" (nearest distance {min(near):.2f}; --person_distance {faces.person_distance:g})" if near else ""
+        return [f"none of the {len(tracks)} faces that were followed is the person's{nearest}: no face was restored"]
+    left = sum(not track["restored"] for track in tracks)
+    return (
+        [f"{left} of {len(tracks)} faces that were followed are other people's, and stay as they are"] if left else []
+    )
 
 
 def _continued(entry: Track, candidates: Iterable[Track]) -> Track | None:
