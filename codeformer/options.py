@@ -177,10 +177,19 @@ class FaceWork:
     canvas: CanvasOptions = field(default_factory=CanvasOptions)
     tone: TonePolicy = "auto"  # keep: faces get the picture's one colour for each brightness; free: the network's
     strength: float = 1.0  # share of the restored faces in the result; the rest is the picture as it was
+    more_w: tuple[float, ...] = ()  # further fidelity weights, each with results of its own
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """All fidelity weights, ``w`` first."""
+        return (self.w, *self.more_w)
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 1, "--strength", f"must lie in [0, 1], not {self.strength}")
-        _require(0 <= self.w <= 1, "--fidelity_weight", f"must lie in [0, 1], not {self.w}")
+        for w in self.weights:
+            _require(0 <= w <= 1, "--fidelity_weight", f"must lie in [0, 1], not {w}")
+        names = [f"{w:g}" for w in self.weights]  # results are named so
+        _require(len({*names}) == len(names), "--fidelity_weight", f"has a weight twice: {' '.join(names)}")
         _choice(self.tone, TONES, "--tone")
 
 

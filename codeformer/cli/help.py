@@ -80,8 +80,8 @@ TOPICS = {
 
 0 gives a clean face that may be another person's; 1 stays closest to the picture, with its flaws. Begin with the
 default. Take more (0.7, 0.9) where the face changes too much, less (0.3) where it stays blurred. Large and sharp faces
-bear a high w, small and damaged ones need a low one. `codeformer restore photo.jpg -w 0.3` and `-w 0.7` write into two
-folders, so they can be compared.
+bear a high w, small and damaged ones need a low one. `codeformer restore photo.jpg -w 0.3 0.5 0.7 --compare` makes a
+result with each, named photo_w0.3 and so on, and one picture that shows them beside each other.
 
 How much w changes depends on the model. The published one changes from 0 to 1 throughout; a small one may hardly change
 between 0.5 and 1. A model may know its own default, the least w that it was trained for (less is refused), and the

@@ -40,6 +40,8 @@ def take_file(file: Path, args: argparse.Namespace) -> None:
     for flag in ("compare", "suffix", "watch"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs a folder: --output_path {file} is the only file that is written")
+    if isinstance(weights := getattr(args, "fidelity_weight", None), list) and len(weights) > 1:
+        raise UsageError(f"-w with {len(weights)} weights makes as many pictures: give a folder as -o, not {file}")
     if same_file(file, args.input_path[0]):
         raise UsageError(f"--output_path {file}: is the input; choose another name")
     if os.path.lexists(file) and args.resume:

@@ -322,17 +322,27 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--verbose", action="store_true", help="more on stderr; a traceback with unexpected errors")
 
 
-def add_fidelity_option(parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False) -> None:
-    """-w/--fidelity_weight. ``by_model``: not given, it is None, and the weights file may know a better default."""
+def add_fidelity_option(
+    parser: argparse.ArgumentParser, default_w: float, *, by_model: bool = False, several: bool = False
+) -> None:
+    """Add -w/--fidelity_weight.
+
+    Args:
+        parser: gets the option.
+        default_w: its default.
+        by_model: not given, it is None, and the weights file may know a better default.
+        several: it takes several weights, and is a list of them.
+    """
     or_by_model = ", unless the model wants another: see codeformer models" if by_model else ""
     group_of(parser, "quality").add_argument(
         "-w",
         "--fidelity_weight",
         type=decimal,
+        nargs="+" if several else None,
         default=None if by_model else default_w,
         metavar="0-1",
-        help="0: a clean face that may be another person's, 1: the face closest to the picture, with its flaws "
-        f"(default: {default_w:g}{or_by_model})",
+        help="0: a clean face that may be another person's, 1: the face closest to the picture, with its flaws; "
+        f"{'several give a result each, as -w 0.3 0.5 0.7; ' if several else ''}default: {default_w:g}{or_by_model}",
     )
 
 
@@ -373,7 +383,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_resume_options(parser)
     add_dry_run_option(group_of(parser, "output"))
     add_face_options(parser, person=task.recognises)
-    add_fidelity_option(parser, task.default_w, by_model=True)
+    add_fidelity_option(parser, task.default_w, by_model=True, several=task.name == "restore")
     if task.blends:
         add_strength_option(parser)
     add_model_options(parser)
@@ -388,8 +398,11 @@ def face_work(args: argparse.Namespace) -> FaceWork:
     upscale = args.upscale
     if upscale is None:
         upscale = 2.0 if bg_upsampler or args.face_upsample else 1.0
+    given = args.fidelity_weight
+    weights = given if isinstance(given, list) else [TASKS[args.task].default_w if given is None else given]
     return FaceWork(
-        w=TASKS[args.task].default_w if args.fidelity_weight is None else args.fidelity_weight,
+        w=weights[0],
+        more_w=tuple(weights[1:]),
         model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
         faces=FaceOptions(
             detection_model=args.detection_model,

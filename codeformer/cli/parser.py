@@ -26,7 +26,7 @@ from codeformer.cli import (
     web,
 )
 from codeformer.cli import help as topics
-from codeformer.cli.options import commands_of, group_of
+from codeformer.cli.options import commands_of, decimal, group_of
 from codeformer.cli.settings import words_of
 from codeformer.errors import UsageError
 from codeformer.files.atomic import shown
@@ -116,6 +116,35 @@ def normalise(argv: Sequence[str]) -> list[str]:
     return result
 
 
+def weights_last(words: Sequence[str]) -> tuple[list[str], int]:
+    """Return restore's words with ``-w`` and its weights behind the others, and the number of weights.
+
+    argparse would take ``photo.jpg`` in ``-w 0.3 0.5 photo.jpg`` for a weight too. The first word after ``-w`` is a
+    weight, and so are numbers behind it, but for a file or folder whose name is a number that no weight can be.
+    """
+    others: list[str] = []
+    weights: list[str] = []
+    cut = words.index("--") if "--" in words else len(words)
+    behind: int | None = None  # how many weights have come after the last -w; None behind other words
+    for word in words[:cut]:
+        if word in ("-w", "--fidelity_weight"):
+            weights, behind = [word], 0
+        elif behind is not None and (behind == 0 or _is_weight(word)):
+            weights.append(word)
+            behind += 1
+        else:
+            others.append(word)
+            behind = None
+    return [*others, *weights, *words[cut:]], max(0, len(weights) - 1)
+
+
+def _is_weight(word: str) -> bool:
+    try:
+        return 0 <= decimal(word) <= 1 or not os.path.lexists(word)
+    except argparse.ArgumentTypeError:
+        return False
+
+
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of the command that the words ask for, and its words with those of ``--config``.
 
@@ -130,11 +159,17 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     commands = commands_of(parser)
     _check_command(parser, commands, words)
     name, rest = (words[0], words[1:]) if words else ("", [])
+    if name == "restore":
+        rest, count = weights_last(rest)
     if name not in commands:
         if words:
             parser.parse_args(words)  # --version, --help, or an option before the command
         parser.error("no command: begin with codeformer restore photo.jpg")
     if name == "restore" and _names_film(rest):
+        if count > 1:
+            raise UsageError(
+                "-w takes one weight for films; --preview 4 --preview_w 0.3 0.5 0.7 shows several of a film"
+            )
         args, whole = _parse("video", rest, commands)
         _refuse_a_mixture(args.input_path)
         return args, whole
@@ -146,6 +181,8 @@ def _parse(
 ) -> tuple[argparse.Namespace, list[str]]:
     command = commands[name]
     whole = [*_settings(name, words, commands), *words]
+    if name == "restore":
+        whole, _ = weights_last(whole)
     last: list[str] = []
     if "--" in whole and any(action.dest == "paths" for action in command._actions):
         cut = whole.index("--")  # what follows are inputs, whatever they look like

@@ -58,6 +58,7 @@ def compose(
     restored: Sequence[Crop],
     how: Composition,
     clock: Clock,
+    ground: Picture | None = None,
 ) -> tuple[Picture, list[str]]:
     """Return the finished picture, and notes for the user.
 
@@ -68,6 +69,7 @@ def compose(
         restored: what the task made of the network's output for them, in sRGB.
         how: the networks and numbers.
         clock: gets the time of each step.
+        ground: what :func:`ground_of` gives for the study's picture, where the caller needs it more than once.
     """
     before = study.picture
     if how.aligned and not how.task.in_place:
@@ -82,7 +84,7 @@ def compose(
         masks = _masks(aligned, restored, how)
     with clock.timed("upsample"):
         if not how.aligned:
-            before = _background(before, how)
+            before = ground_of(before, how) if ground is None else ground
         height, width = before.rgb.shape[:2]
         scale = (width / size[0], height / size[1])
         matrices = [scaled(one.matrix, scale) for one in aligned]
@@ -144,7 +146,7 @@ def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Compos
     return result
 
 
-def _background(picture: Picture, how: Composition) -> Picture:
+def ground_of(picture: Picture, how: Composition) -> Picture:
     """Return the picture at the result's scale, its alpha too."""
     if how.background is not None:
         from codeformer.upsampling.upsampler import upsample_picture  # imports torch

@@ -22,7 +22,7 @@ from codeformer.images.halftone import halftone_of
 from codeformer.images.picture import Picture
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
-from codeformer.pipeline.compose import compose
+from codeformer.pipeline.compose import compose, ground_of
 from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import calls_ahead
@@ -62,11 +62,21 @@ class FaceResult:
 
 
 @dataclass(frozen=True, eq=False)
+class Rendering:
+    """A picture with one fidelity weight; ``output`` and ``faces`` as :class:`Result` has them."""
+
+    output: Picture
+    faces: tuple[FaceResult, ...]
+    w: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Result(Generic[K]):
     """What became of a picture: ``output`` or ``error``, never both.
 
     Without any face that the task worked on, ``output`` is the resized input and ``done`` is 0. ``seconds`` by step;
-    the time of a shared batch is divided among its faces.
+    the time of a shared batch is divided among its faces. ``by_weight`` has a rendering for each fidelity weight, where
+    there are several; ``output`` and ``faces`` are the first one's.
     """
 
     key: K
@@ -76,6 +86,7 @@ class Result(Generic[K]):
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     error: CodeFormerError | None = None
+    by_weight: tuple[Rendering, ...] = ()
 
     @property
     def done(self) -> int:
@@ -102,7 +113,7 @@ class _Waiting(Generic[K]):
     study: Study | None = None
     faces: list[Face] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
-    restored: list[Crop] = field(default_factory=list)
+    restored: list[tuple[Crop, ...]] = field(default_factory=list)  # of each face, by fidelity weight
     distances: list[float] = field(default_factory=list)  # of the faces from the person, where one is asked for
     notes: list[str] = field(default_factory=list)
     error: CodeFormerError | None = None
@@ -212,7 +223,7 @@ def _doubts(item: _Waiting[K], engine: Engine) -> list[str]:
             "without --has_aligned it is found and aligned"
         )
     if item.aligned and engine.task.name == "restore" and (dots := halftone_of(item.picture.rgb)) is not None:
-        w, least = engine.work.w, max(0.2, engine.model.w_least, engine.model.w_keeps)
+        w, least = max(engine.work.weights), max(0.2, engine.model.w_least, engine.model.w_keeps)
         lower = f"-w {least:g} takes fewer of them for skin" if w > least + 0.05 else "shrink it until they vanish"
         notes.append(f"looks like a halftone print with dots every {dots:.1f} pixels: {lower}")
     return notes
@@ -238,33 +249,49 @@ def _restore(window: Sequence[_Waiting[K]], engine: Engine) -> None:
             item.restored = _restored(item.aligned, engine)
 
 
-def _restored(aligned: Sequence[AlignedFace], engine: Engine) -> list[Crop]:
-    outputs = engine.restorer.restore([one.source for one in aligned], w=engine.work.w, adain=engine.adain)
-    return [engine.task.finish(one.crop, output) for one, output in zip(aligned, outputs, strict=True)]
+def _restored(aligned: Sequence[AlignedFace], engine: Engine) -> list[tuple[Crop, ...]]:
+    """Return each face by fidelity weight."""
+    crops, work, finish = [one.source for one in aligned], engine.work, engine.task.finish
+    outputs: list[tuple[Crop, ...]]
+    if work.more_w:
+        outputs = engine.restorer.restore_at(crops, work.weights, adain=engine.adain)
+    else:
+        outputs = [(one,) for one in engine.restorer.restore(crops, w=work.w, adain=engine.adain)]
+    return [tuple(finish(one.crop, out) for out in outs) for one, outs in zip(aligned, outputs, strict=True)]
 
 
 def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
     """Parse, upsample and paste."""
     picture, study = item.picture, item.study
-    output: Picture | None = None
-    notes: list[str] = []
+    renderings: list[Rendering] = []
+    notes: dict[str, None] = {}  # in order; several weights often give the same
     if item.error is None and study is not None:
         with item.guarded():
-            how = engine.composition
-            output, notes = compose(study, item.faces, item.aligned, item.restored, how, item.clock)
+            how, weights = engine.composition, engine.work.weights
+            ground = None
+            if len(weights) > 1 and not how.aligned:
+                with item.clock.timed("upsample"):
+                    ground = ground_of(study.picture, how)
+            for index, w in enumerate(weights):
+                crops = [crops[index] for crops in item.restored]
+                output, more = compose(study, item.faces, item.aligned, crops, how, item.clock, ground)
+                renderings.append(Rendering(output, _face_results(item, crops), w))
+                notes.update(dict.fromkeys(more))
+    first = renderings[0] if renderings and item.error is None else None
     return Result(
         key=item.key,
         picture=picture,
-        output=None if item.error else output,
-        faces=() if item.error else _face_results(item),
+        output=first.output if first else None,
+        faces=first.faces if first else (),
         notes=(*(picture.warnings if picture else ()), *(study.notes if study else ()), *item.notes, *notes),
         seconds=item.clock.seconds,
         error=item.error,
+        by_weight=tuple(renderings) if first and len(renderings) > 1 else (),
     )
 
 
-def _face_results(item: _Waiting[K]) -> tuple[FaceResult, ...]:
-    worked = {one.number: (one, face) for one, face in zip(item.aligned, item.restored, strict=True)}
+def _face_results(item: _Waiting[K], restored: Sequence[Crop]) -> tuple[FaceResult, ...]:
+    worked = {one.number: (one, face) for one, face in zip(item.aligned, restored, strict=True)}
     numbers = range(1, max(len(item.faces), len(worked)) + 1)
     results = []
     for number in numbers:

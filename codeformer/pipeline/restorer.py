@@ -101,12 +101,21 @@ class FaceRestorer:
         Raises RestorationError when a face comes out with NaN or infinity even in fp32, OutOfMemoryError when even
         one face does not fit.
         """
+        return [one for (one,) in self.restore_at(crops, (w,), adain=adain)]
 
-        def run(part: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def restore_at(
+        self, crops: Sequence[np.ndarray], weights: Sequence[float], *, adain: bool
+    ) -> list[tuple[np.ndarray, ...]]:
+        """Return what :meth:`restore` gives of each face with each of the weights. Encoder and Transformer run once."""
+
+        def run(part: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
             encoded = self._encode(part)
-            return self._decode(
-                encoded, encoded.logits.argmax(2), w, adain, lambda i: self._encode([part[i]], exact=True)
-            )
+            codes = encoded.logits.argmax(2)
+
+            def again(i: int) -> EncodedFaces:
+                return self._encode([part[i]], exact=True)
+
+            return list(zip(*(self._decode(encoded, codes, w, adain, again) for w in weights), strict=True))
 
         return self._batched(run, crops)
 

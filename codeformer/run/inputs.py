@@ -119,7 +119,7 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             yield top / entry.name, folder
 
 
-def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None) -> Path:
+def output_root(inputs: Sequence[Path], task: Task, weights: Sequence[float], given: Path | None) -> Path:
     """``results/<input name>_<w>`` as the original names it; other tasks than restore add theirs."""
     if given is not None:
         return given
@@ -132,7 +132,7 @@ def output_root(inputs: Sequence[Path], task: Task, w: float, given: Path | None
         except ValueError:  # on different drives
             name = ""
     middle = "" if task.name == "restore" else f"_{task.name}"
-    return Path("results") / f"{name or 'inputs'}{middle}_{float(w)}"
+    return Path("results") / f"{name or 'inputs'}{middle}_{'_'.join(str(float(w)) for w in weights)}"
 
 
 def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[NamedInput]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,41 +14,72 @@ import numpy as np
 from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_uint16, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.compose import as_picture
-from codeformer.pipeline.pictures import Result
+from codeformer.pipeline.pictures import Rendering, Result
 from codeformer.run.inputs import COMPARE, CROPPED, FINAL, OUR_FOLDERS, RESTORED
 
 
-def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOptions) -> list[tuple[str, int]]:
-    """Write everything that the options ask for; the paths, relative to ``root``, with their sizes in bytes.
+class Written(NamedTuple):
+    """A file of a result: its path below the output folder, bytes, and its fidelity weight where there are several."""
+
+    name: str
+    size: int
+    w: float | None = None
+
+
+def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOptions) -> list[Written]:
+    """Write everything that the options ask for, and return the files.
 
     ``final_results/NAME`` is the whole picture (for aligned crops ``restored_faces/NAME``), ``restored_faces/NAME_00``
-    and ``cropped_faces/NAME_00`` are its faces, ``compare/NAME`` is before and after. The final picture is written
-    last, so that it stands for all of them. Raises OutputError.
+    and ``cropped_faces/NAME_00`` are its faces, ``compare/NAME`` is before and after. With several fidelity weights
+    names end in ``_w0.3``, and one comparison has them all. The final picture is written last, so that it stands for
+    all of them. Raises OutputError.
     """
     picture, output = result.picture, result.output
     if picture is None or output is None:
         raise ValueError("a result with an error has nothing to write")
-    tail = f"_{options.suffix}" if options.suffix else ""
+    renderings = result.by_weight or (Rendering(output, result.faces),)
     ending = final_ending(options.ext, picture)
     aligned = any(one.chosen and one.face is None for one in result.faces)
-    files: list[tuple[str, Callable[[], Picture]]] = []  # made one at a time: memory holds one copy, not all
+    # Pictures are made one at a time: memory holds one copy, not all
+    files: list[tuple[str, float | None, Callable[[], Picture]]] = []
     if not aligned and not options.only_final:
-        for one in result.faces:
-            if one.before is not None and one.after is not None:
-                number = f"{one.number - 1:02d}"
-                files.append((f"{CROPPED}/{stem}_{number}.png", partial(as_picture, picture, one.before)))
-                files.append((f"{RESTORED}/{stem}_{number}{tail}.png", partial(as_picture, picture, one.after)))
+        for rendering in renderings:
+            for one in rendering.faces:
+                if one.before is not None and one.after is not None:
+                    crop = f"{stem}_{one.number - 1:02d}"
+                    if rendering is renderings[0]:
+                        files.append((f"{CROPPED}/{crop}.png", None, partial(as_picture, picture, one.before)))
+                    name = f"{RESTORED}/{crop}{tail_of(options, rendering.w)}.png"
+                    files.append((name, rendering.w, partial(as_picture, picture, one.after)))
     if options.compare:
-        files.append((f"{COMPARE}/{stem}{tail}{ending}", partial(side_by_side, picture, output)))
-    files.append((f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}", lambda: output))
+        shown = [rendering.output for rendering in renderings]
+        files.append((f"{COMPARE}/{stem}{tail_of(options)}{ending}", None, partial(side_by_side, picture, *shown)))
+    for rendering in renderings:
+        name = f"{RESTORED if aligned else FINAL}/{stem}{tail_of(options, rendering.w)}{ending}"
+        files.append((name, rendering.w, partial(_itself, rendering.output)))
     written = []
-    for name, make in files:
+    for name, w, make in files:
         write_picture(make(), root / name, quality=options.quality, png_level=options.png_level, below=root)
-        written.append((name, (root / name).stat().st_size))
+        written.append(Written(name, (root / name).stat().st_size, w))
     return written
 
 
-def is_stale(name: str, stem: str, options: OutputOptions, ending: str, kept: Collection[str]) -> bool:
+def tail_of(options: OutputOptions, w: float | None = None) -> str:
+    """Return what stands behind the input's name in a result's; ``w`` is its weight, where there are several."""
+    return ("" if w is None else f"_w{w:g}") + (f"_{options.suffix}" if options.suffix else "")
+
+
+def _itself(picture: Picture) -> Picture:
+    return picture
+
+
+def _tails(options: OutputOptions, weights: Sequence[float]) -> list[str]:
+    return [tail_of(options, w) for w in weights] if len(weights) > 1 else [tail_of(options)]
+
+
+def is_stale(
+    name: str, stem: str, options: OutputOptions, ending: str, kept: Collection[str], weights: Sequence[float] = ()
+) -> bool:
     """Whether an earlier result is one that a run with these options would write, under this very name.
 
     Results with another suffix or ending are not, and a face's crop as it was before is not as long as an earlier
@@ -60,30 +91,37 @@ def is_stale(name: str, stem: str, options: OutputOptions, ending: str, kept: Co
         options: the run's.
         ending: of the final picture.
         kept: the names of all earlier results of the input.
+        weights: the run's fidelity weights.
     """
     folder, _, rest = name.partition("/")
     if folder not in OUR_FOLDERS or not rest.startswith(stem):
         return False
     rest = rest[len(stem) :]
-    tail = f"_{options.suffix}" if options.suffix else ""
+    tails = _tails(options, weights)
     if folder == CROPPED:
         found = re.fullmatch(r"(_\d{2,})\.png", rest)
         own = re.compile(re.escape(f"{RESTORED}/{stem}{found[1]}") + r"(_.*)?\.png") if found else None
-        others = [one for one in kept if own and own.fullmatch(one) and not is_stale(one, stem, options, ending, ())]
+        others = [
+            one for one in kept if own and own.fullmatch(one) and not is_stale(one, stem, options, ending, (), weights)
+        ]
         return found is not None and not others
-    if folder == RESTORED and re.fullmatch(r"_\d{2,}" + re.escape(tail) + r"\.png", rest):
+    if folder == COMPARE:
+        return rest == tail_of(options) + ending
+    if folder == RESTORED and any(re.fullmatch(r"_\d{2,}" + re.escape(tail) + r"\.png", rest) for tail in tails):
         return True
-    return rest == tail + ending
+    return rest in [tail + ending for tail in tails]
 
 
-def expected_names(stem: str, ending: str, options: OutputOptions, *, aligned: bool) -> list[str]:
-    """Return the names that :func:`write_outputs` will use, the final picture's first; ``NN`` is a face's number."""
-    tail = f"_{options.suffix}" if options.suffix else ""
-    names = [f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}"]
+def expected_names(
+    stem: str, ending: str, options: OutputOptions, weights: Sequence[float] = (), *, aligned: bool
+) -> list[str]:
+    """Return the names that :func:`write_outputs` will use, the final pictures' first; ``NN`` is a face's number."""
+    tails = _tails(options, weights)
+    names = [f"{RESTORED if aligned else FINAL}/{stem}{tail}{ending}" for tail in tails]
     if options.compare:
-        names.append(f"{COMPARE}/{stem}{tail}{ending}")
+        names.append(f"{COMPARE}/{stem}{tail_of(options)}{ending}")
     if not aligned and not options.only_final:
-        names += [f"{RESTORED}/{stem}_NN{tail}.png", f"{CROPPED}/{stem}_NN.png"]
+        names += [*(f"{RESTORED}/{stem}_NN{tail}.png" for tail in tails), f"{CROPPED}/{stem}_NN.png"]
     return names
 
 
@@ -107,8 +145,9 @@ def ending_of(ext: str, path: Path | None, kind: str | None) -> str:
     return ".jpg" if kind == "JPEG" else ".png"
 
 
-def side_by_side(before: Picture, after: Picture) -> Picture:
-    """Return the input, at the output's size, left of the output."""
+def side_by_side(before: Picture, *outputs: Picture) -> Picture:
+    """Return the input, at the outputs' size, left of the outputs, which have one size and colours."""
+    after = outputs[0]
     height, width = after.rgb.shape[:2]
     if (before.icc, before.cicp) != (after.icc, after.cicp):
         before = as_srgb(before)
@@ -121,6 +160,9 @@ def side_by_side(before: Picture, after: Picture) -> Picture:
     if after.alpha is not None:
         old = after.alpha if before.alpha is None else before.alpha
         old = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
-        alpha = np.concatenate([old.astype(after.alpha.dtype), after.alpha], axis=1)
-    both = np.concatenate([left, after.rgb], axis=1)  # without what the file says of one of them, such as its size
+        alphas = [one.alpha for one in outputs if one.alpha is not None]
+        alpha = np.concatenate([old.astype(after.alpha.dtype), *alphas], axis=1)
+    both = np.concatenate(
+        [left, *(one.rgb for one in outputs)], axis=1
+    )  # without what the file says of one of them, such as its size
     return Picture(both, alpha, icc=after.icc, cicp=after.cicp, grey=after.grey, format=after.format)

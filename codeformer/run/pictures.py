@@ -15,14 +15,14 @@ from typing import Any
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
-from codeformer.models.file import find_model
-from codeformer.options import OutputOptions, RunOptions
+from codeformer.models.file import ModelFile, find_model
+from codeformer.options import FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.run.inputs import CROPPED, Listing, assign_names, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
-from codeformer.run.outputs import final_ending, is_stale, write_outputs
+from codeformer.run.outputs import Written, final_ending, is_stale, write_outputs
 from codeformer.run.record import RAN_ON, describe, header_of, now, record_of, stamp_of
 from codeformer.run.report import NAME, Report
 from codeformer.run.runner import (
@@ -62,11 +62,10 @@ def run_pictures(
     asked = options.work.model
     model = engine.model if engine else find_model(asked.model, task, asked.weights_dir)
     if engine is None:
-        w = model.choose_w(task, None if options.w_by_model else options.work.w)
-        options = replace(options, work=replace(options.work, w=w))
+        options = replace(options, work=with_weights(options, model, task))
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
-    root = output_root(options.inputs, task, options.work.w, options.output.output_path)
+    root = output_root(options.inputs, task, options.work.weights, options.output.output_path)
     if listing is None:
         listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     mention_ignored(listing.ignored, console)
@@ -74,7 +73,7 @@ def run_pictures(
         named = assign_names(listing.inputs, report.names())
         for note in model.notes:
             console.note(note)
-        for line in model.doubts(task, options.work.w):
+        for line in (line for w in options.work.weights for line in model.doubts(task, w)):
             console.warning(line)
         settings = describe(task, options.work, options.output)
         stamp = stamp_of(settings, model.sha256)
@@ -91,12 +90,12 @@ def run_pictures(
             opened = engine or open_engine(task, options.work, model)
             header.update(header_of(task, settings, model, opened) | {"started": header["started"]})
             tally.start_work()
-            most = options.max_pixels or most_pixels(options.work.canvas.upscale)
+            most = options.max_pixels or most_pixels(options.work.canvas.upscale * len(options.work.weights) ** 0.5)
             read = partial(read_picture, max_pixels=most)
             pictures = (Job(job, partial(read, job.item.path)) for job in chain([first], jobs))
             for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
                 outcome = _outcome(result, written, options.output, task)
-                outcome, replaces = _beside_earlier(outcome, result, report, options.output)
+                outcome, replaces = _beside_earlier(outcome, result, report, options)
                 replaced.extend([result.key.item.path] if replaces else [])
                 yield outcome
 
@@ -119,20 +118,28 @@ def run_pictures(
     return conclude(tally, state, console, did=task.past, where=where or root, report=root / NAME)
 
 
+def with_weights(options: RunOptions, model: ModelFile, task: Task) -> FaceWork:
+    """Return the work with the fidelity weights that the weights file takes. Raises UsageError, WeightsError."""
+    work = options.work
+    w = model.choose_w(task, None if options.w_by_model else work.w)
+    return replace(work, w=w, more_w=tuple(model.choose_w(task, one) for one in work.more_w))
+
+
 def _beside_earlier(
-    outcome: Outcome, result: Result[Pending], report: Report, output: OutputOptions
+    outcome: Outcome, result: Result[Pending], report: Report, options: RunOptions
 ) -> tuple[Outcome, bool]:
     """Remove what earlier runs made of this input under the names of this one, and is wrong now.
 
     Returns the outcome, with a line about what was removed, and whether results of other settings were replaced.
     """
-    record, picture = outcome.record, result.picture
+    record, picture, output, weights = outcome.record, result.picture, options.output, options.work.weights
     known = report.known.get(result.key.item.key)
     if record is None or known is None:
         return outcome, False
     earlier = [name for name, _ in (*known.kept, *known.outputs)]
     ending = final_ending(output.ext, picture) if picture is not None else ".png"
-    removed = report.remove_stale(record, lambda name: is_stale(name, result.key.item.stem, output, ending, earlier))
+    stem = result.key.item.stem
+    removed = report.remove_stale(record, lambda name: is_stale(name, stem, output, ending, earlier, weights))
     same = {one["path"] for one in record["outputs"]} & {name for name, _ in known.outputs}
     replaces = known.fingerprint not in ("", result.key.fingerprint) and any(not n.startswith(CROPPED) for n in same)
     if removed:
@@ -152,7 +159,7 @@ def no_face_error(result: Result[Any]) -> InputError:
 class _Written:
     """The files of a result with their sizes, or why they could not be written."""
 
-    files: tuple[tuple[str, int], ...] = ()
+    files: tuple[Written, ...] = ()
     seconds: float = 0.0
     error: CodeFormerError | None = None
 
@@ -203,7 +210,8 @@ def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Writt
 
 
 def _bytes(result: Result[Any]) -> int:
-    return sum(picture.rgb.nbytes for picture in (result.picture, result.output) if picture is not None)
+    outputs = [one.output for one in result.by_weight] if result.by_weight else [result.output]
+    return sum(picture.rgb.nbytes for picture in (result.picture, *outputs) if picture is not None)
 
 
 def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, task: Task) -> Outcome:

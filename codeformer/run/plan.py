@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.run.inputs import NamedInput, assign_names, find_inputs, output_root
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, expected_names
+from codeformer.run.pictures import with_weights
 from codeformer.run.record import describe, error_entry, stamp_of
 from codeformer.run.report import NAME, Earlier, look
 from codeformer.run.runner import Pending, mention_ignored, pending
@@ -126,15 +127,15 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     """
     asked, output = options.work.model, options.output
     model = find_model(asked.model, task, asked.weights_dir)
-    work = replace(options.work, w=model.choose_w(task, None if options.w_by_model else options.work.w))
-    root = output_root(options.inputs, task, work.w, output.output_path)
+    work = with_weights(options, model, task)
+    root = output_root(options.inputs, task, work.weights, output.output_path)
     listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     mention_ignored(listing.ignored, console)
     earlier = look(root) if file is None else beside(file)
     named = assign_names(listing.inputs, earlier.names())
     for note in model.notes:
         console.note(note)
-    for line in model.doubts(task, work.w):
+    for line in (line for w in work.weights for line in model.doubts(task, w)):
         console.warning(line)
     stamp = stamp_of(describe(task, work, output), model.sha256)
 
@@ -142,14 +143,14 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
         kind = format_of(job.item.path)
         task.companion(job.item.path)
         ending = ending_of(output.ext, job.item.path, kind)
-        names = expected_names(job.item.stem, ending, output, aligned=work.faces.aligned)
+        names = expected_names(job.item.stem, ending, output, work.weights, aligned=work.faces.aligned)
         return [root / name for name in names] if file is None else [file]
 
     planned = [
         plan_input(item, pending(item, stamp, earlier, resume=output.resume, task=task), earlier, results)
         for item in named
     ]
-    facts = [("model", f"{model.path}, w {work.w:g}")]
+    facts = [("model", f"{model.path}, w {', '.join(f'{w:g}' for w in work.weights)}")]
     if any(not one.done for one in planned):
         facts += facts_of(open_engine(task, work, model))
     return Plan(task.past, tuple(planned), tuple(facts))

@@ -19,6 +19,7 @@ from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
 from codeformer.run.inputs import NamedInput
+from codeformer.run.outputs import Written
 from codeformer.run.stored import Record
 from codeformer.tasks.base import Task
 from codeformer.version import __version__
@@ -40,7 +41,8 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     if work.canvas.bg_upsampler and Path(work.canvas.bg_upsampler).is_file():
         canvas["bg_upsampler_sha256"] = sha256_of(Path(work.canvas.bg_upsampler))
     faces = asdict(work.faces) | {"person": sorted(_photo(path) for path in work.faces.person)}
-    settings = {"w": work.w, "model": model, "faces": faces, "canvas": canvas, "output": out}
+    w: Any = list(work.weights) if work.more_w else work.w
+    settings: dict[str, Any] = {"w": w, "model": model, "faces": faces, "canvas": canvas, "output": out}
     settings["tone"] = work.tone
     settings["strength"] = work.strength
     if networks := _networks(work):
@@ -122,7 +124,7 @@ def record_of(
     fingerprint: str,
     status: str,
     result: Result[Any],
-    files: Sequence[tuple[str, int]],
+    files: Sequence[Written],
     seconds: Mapping[str, float],
     error: CodeFormerError | None,
     mask: Path | None,
@@ -150,7 +152,7 @@ def record_of(
         ],
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
         "mask": None if mask is None else os.path.abspath(mask),  # noqa: PTH100  (links stay as they are named)
-        "outputs": [{"path": name, "bytes": size} for name, size in files],
+        "outputs": [{"path": name, "bytes": size} | ({} if w is None else {"w": w}) for name, size, w in files],
         "notes": list(result.notes),
         "error": None if error is None else error_entry(item.path, error),
     }

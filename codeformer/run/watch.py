@@ -15,7 +15,7 @@ from codeformer.options import RunOptions
 from codeformer.pipeline.engine import open_engine
 from codeformer.run.inputs import Listing, find_inputs, output_root
 from codeformer.run.messages import Messages
-from codeformer.run.pictures import run_pictures
+from codeformer.run.pictures import run_pictures, with_weights
 from codeformer.run.tally import counted
 from codeformer.tasks.base import Task
 
@@ -44,8 +44,8 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
             raise UsageError(f"--watch needs folders: {path} is none; give the folder that the pictures arrive in")
     asked = options.work.model
     model = find_model(asked.model, task, asked.weights_dir)
-    work = replace(options.work, w=model.choose_w(task, None if options.w_by_model else options.work.w))
-    root = output_root(options.inputs, task, work.w, options.output.output_path)
+    work = with_weights(options, model, task)
+    root = output_root(options.inputs, task, work.weights, options.output.output_path)
     options = replace(options, work=work, output=replace(options.output, output_path=root), w_by_model=False)
     engine = open_engine(task, work, model)
     seen: dict[Path, _Stamp] = {}

@@ -78,7 +78,58 @@ def test_inputs_may_stand_anywhere(parts: list[list[str]]) -> None:
     words = [word for part in parts for word in part]
     args, _ = parse(["restore", *words])
     assert sorted(args.input_path) == [Path("a.png"), Path("b.png")]
-    assert (args.fidelity_weight, args.only_final) == (0.7, True)
+    assert (args.fidelity_weight, args.only_final) == ([0.7], True)
+
+
+@pytest.mark.parametrize(
+    ("words", "weights", "inputs"),
+    [
+        ("-w 0.3 0.5 1 a.png b.png", [0.3, 0.5, 1], ["a.png", "b.png"]),
+        ("a.png -w 0,3 0.5 b.png --quiet c.png", [0.3, 0.5], ["a.png", "b.png", "c.png"]),
+        ("-w 0.3 0.5 --only_final a.png", [0.3, 0.5], ["a.png"]),
+        ("--fidelity-weight 0.3 1 -i a.png", [0.3, 1], ["a.png"]),
+        ("-w 0.5 - -o -", [0.5], ["-"]),
+        ("-w 0.5 2024", [0.5], ["2024"]),  # a folder's name
+        ("-w 0.5 0.2 -- 0.3", [0.5, 0.2], ["0.3"]),
+        ("-w0.5 a.png", [0.5], ["a.png"]),
+    ],
+)
+def test_several_weights_end_where_inputs_begin(
+    words: str, weights: list[float], inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    args, whole = parse(["restore", *words.split()])
+    assert (args.fidelity_weight, args.input_path) == (weights, [Path(one) for one in inputs])
+    again, _ = parse(["restore", *whole])
+    assert again == args
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("restore a.png -w 0.3 0.3", "has a weight twice: 0.3 0.3"),
+        ("restore a.png -w 0.3 1.5", "must lie in [0, 1], not 1.5"),
+        ("restore a.png -w 0.3 0.5 -o b.png", "give a folder as -o, not b.png"),
+        ("restore -i - -w 0.3 0.5 -o -", "give a folder as -o, not -"),
+        ("restore film.mp4 -w 0.3 0.5", "-w takes one weight for films"),
+        ("restore -w", "expected at least one argument"),
+    ],
+)
+def test_what_several_weights_cannot_be_is_said(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_weights_in_a_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("fidelity_weight = [0.3, 0.5]\n")
+    args, _ = parse(["restore", "a.png", "--config", str(file)])
+    assert (args.fidelity_weight, args.input_path) == ([0.3, 0.5], [Path("a.png")])
+    saved = tmp_path / "saved.toml"
+    assert command_line.main(["restore", "a.png", "-w", "0.3", "1", "--save_config", str(saved)]) == 0
+    assert parse(["restore", "--config", str(saved)])[0].fidelity_weight == [0.3, 1]
 
 
 def test_a_name_that_begins_with_a_dash() -> None:

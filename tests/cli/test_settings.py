@@ -44,7 +44,7 @@ def test_the_command_line_wins(file: Path, given: list[str]) -> None:
         '[restore]\ninput_path = "a.png"\nfidelity_weight = 0.1\nface = [1, 2]\nquiet = true\noverwrite = true\n'
     )
     args = parse(["restore", "b.png", "--config", str(file), *given, "--face", "3", "--verbose", "--resume"])[0]
-    assert (args.fidelity_weight, args.face, args.input_path) == (0.9, [3], [Path("b.png")])
+    assert (args.fidelity_weight, args.face, args.input_path) == ([0.9], [3], [Path("b.png")])
     assert (args.quiet, args.verbose, args.resume) == (False, True, True)
 
 

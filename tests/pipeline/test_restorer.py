@@ -51,6 +51,30 @@ def test_the_batch_does_not_matter(net: CodeFormer, crops: list[np.ndarray], pre
     np.testing.assert_allclose(np.stack(together), np.stack(alone), atol=2e-5 if precision == "fp32" else 2e-2)
 
 
+def test_several_weights_share_the_encoder(
+    net: CodeFormer, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (0.0, 0.3, 1.0)
+    expected = [make(net).restore(crops, w=w, adain=True) for w in weights]
+    counts = {"encode_features": 0, "predict_logits": 0, "decode_codes": 0}
+
+    def counted(name: str) -> None:
+        real = getattr(net, name)
+
+        def call(*args: object, **options: object) -> object:
+            counts[name] += 1
+            return real(*args, **options)
+
+        monkeypatch.setattr(net, name, call)
+
+    for name in counts:
+        counted(name)
+    each = make(net).restore_at(crops, weights, adain=True)
+    assert counts == {"encode_features": 2, "predict_logits": 2, "decode_codes": 6}, "batches of 2 and 1, 3 weights"
+    for index in range(3):
+        np.testing.assert_array_equal(np.stack([face[index] for face in each]), np.stack(expected[index]))
+
+
 def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) -> None:
     restorer = make(net, batch_size=2)
     encoded = restorer.encode(crops)

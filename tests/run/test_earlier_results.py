@@ -16,7 +16,7 @@ from codeformer.errors import ExitCode
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.engine import Engine
-from codeformer.run.outputs import is_stale
+from codeformer.run.outputs import expected_names, is_stale
 from codeformer.run.report import NAME, Report
 from tests.pipeline.test_pictures import scene
 from tests.run.log import Log
@@ -111,6 +111,17 @@ def test_a_results_file_of_before_is_understood(tmp_path: Path) -> None:
     with Report(tmp_path) as report:
         assert report.known["/a.png"].kept == ()
         report.finish({})
+
+
+def test_names_with_weights_are_told_apart() -> None:
+    options, weights = OutputOptions(suffix="x"), (0.3, 1.0)
+    ours = ["final_results/a_w0.3_x.png", "final_results/a_w1_x.png", "restored_faces/a_00_w1_x.png", "compare/a_x.png"]
+    theirs = ["final_results/a_x.png", "final_results/a_w0.5_x.png", "restored_faces/a_00_x.png", "compare/a_w1_x.png"]
+    assert [name for name in ours + theirs if is_stale(name, "a", options, ".png", (), weights)] == ours
+    assert set(expected_names("a", ".png", options, weights, aligned=False)) == {
+        *("final_results/a_w0.3_x.png", "final_results/a_w1_x.png", "cropped_faces/a_NN.png"),
+        *("restored_faces/a_NN_w0.3_x.png", "restored_faces/a_NN_w1_x.png"),
+    }
 
 
 @given(

@@ -72,7 +72,11 @@ def test_the_output_folder_is_named_as_the_original_does(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("whole_imgs").mkdir()
-    assert output_root([Path(p) for p in inputs], TASKS[task], w, None) == Path("results") / name
+    assert output_root([Path(p) for p in inputs], TASKS[task], [w], None) == Path("results") / name
+
+
+def test_the_output_folder_of_several_weights_names_them_all() -> None:
+    assert output_root([Path("a.png")], TASKS["restore"], [0.3, 1], None) == Path("results/a_0.3_1.0")
 
 
 def test_what_a_folder_holds(tmp_path: Path) -> None:
@@ -304,6 +308,55 @@ def test_the_files_have_the_original_names(engine: Engine, folder: Path, tmp_pat
     assert [face["number"] for face in b["faces"]] == [1, 2]
     assert b["faces"][1]["landmarks"][0] == [112.0, 60.0]
     assert all((tmp_path / "o" / out["path"]).stat().st_size == out["bytes"] for out in b["outputs"])
+
+
+def test_several_weights_are_several_results(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    both = replace(engine, work=replace(engine.work, w=0.2, more_w=(0.9,)))
+    assert go(both, folder, out=tmp_path / "o", compare=True, suffix="x") == ExitCode.OK
+    files = tree(tmp_path / "o")
+    for w in (0.2, 0.9):
+        alone = replace(engine, work=replace(engine.work, w=w))
+        assert go(alone, folder, out=tmp_path / f"{w}", suffix="x") == ExitCode.OK
+        for name, data in tree(tmp_path / f"{w}").items():
+            named = name if name.startswith("cropped") else name.replace("_x.png", f"_w{w}_x.png")
+            assert files[named] == data, named
+    assert [name for name in files if name.startswith("compare")] == [
+        "compare/a_x.png",
+        "compare/b_x.png",
+        "compare/c_x.png",
+    ]
+    shown = read_picture(tmp_path / "o/compare/b_x.png").rgb
+    pictures = [read_picture(tmp_path / f"o/final_results/b_w{w}_x.png").rgb for w in (0.2, 0.9)]
+    np.testing.assert_array_equal(shown, np.hstack([read_picture(folder / "b.png").rgb, *pictures]))
+    report = json.loads((tmp_path / "o" / NAME).read_text())
+    assert report["settings"]["w"] == [0.2, 0.9]
+    (record,) = [one for one in report["inputs"] if one["name"] == "a"]
+    assert {one["path"]: one.get("w") for one in record["outputs"]} == {
+        "cropped_faces/a_00.png": None,
+        "restored_faces/a_00_w0.2_x.png": 0.2,
+        "restored_faces/a_00_w0.9_x.png": 0.9,
+        "compare/a_x.png": None,
+        "final_results/a_w0.2_x.png": 0.2,
+        "final_results/a_w0.9_x.png": 0.9,
+    }
+
+
+def test_several_weights_are_resumed_as_one(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    both = replace(engine, work=replace(engine.work, w=0.2, more_w=(0.9,)))
+
+    def summary(engine: Engine) -> tuple[int, int]:
+        go(engine, folder, out=tmp_path / "o")
+        counts = json.loads((tmp_path / "o" / NAME).read_text())["summary"]
+        return counts["done"] + counts["without_face"], counts["done_before"]
+
+    assert summary(both) == (3, 0)
+    assert summary(both) == (0, 3)
+    (tmp_path / "o/final_results/a_w0.9.png").unlink()
+    assert summary(both) == (1, 2), "one of its pictures is gone"
+    before = tree(tmp_path / "o")
+    alone = replace(engine, work=replace(engine.work, w=0.2))
+    assert summary(alone) == (3, 0)
+    assert before.items() <= tree(tmp_path / "o").items(), "results under other names stay"
 
 
 def test_endings_and_only_final(engine: Engine, folder: Path, tmp_path: Path) -> None:
