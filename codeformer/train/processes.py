@@ -28,8 +28,9 @@ class World:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
-        """End the group of processes."""
+        """End the group of processes, when all have come to the end: the first one still writes files then."""
         if dist.is_available() and dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
 
     def mean(self, value: Tensor) -> Tensor:

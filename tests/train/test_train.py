@@ -360,18 +360,32 @@ def test_a_compiled_run_does_what_an_eager_one_does(faces: Path, vgg: Path, stag
     assert_close(tmp_path / "one", tmp_path / "two", loose=2e-2)
 
 
+def in_two_processes(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a program twice at once by torchrun, on the CPU over gloo.
+
+    Gloo's threads abort a process now and then when it starts or ends (one in thirty runs on a busy machine), which
+    torchrun reports as exit code -6 and a user answers with --resume. Such a run is repeated once, others never.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    for _ in range(2):
+        done = subprocess.run(
+            [*launcher, *map(str, words)], capture_output=True, text=True, timeout=500, env=environment
+        )
+        if "exitcode: -6)" not in done.stderr:
+            break
+        print(done.stderr)  # pytest shows it where the second run fails too
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def test_two_processes_are_one_with_the_joint_batch(faces: Path, vgg: Path, tmp_path: Path) -> None:
     """Stage I with GAN, adaptive weight, clipping and codes that follow, by torchrun over gloo."""
     changes = ["steps=3", "gan_start=0", "vq_start=0", "revive=0", "clip=1.0", "codebook_decay=0.9"]
     run_stage(1, faces, vgg, tmp_path / "one", "--set", *changes)
     words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "two"]
     changes.append("perceptual=1.0")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, "-m", "codeformer", *map(str, words), "--quiet", "--device", "cpu", "--set", *changes]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = in_two_processes("-m", "codeformer", *words, "--quiet", "--device", "cpu", "--set", *changes)
     assert done.stdout.split() == [str(tmp_path / "two" / "model.safetensors")], "one of the processes speaks"
     assert_close(tmp_path / "one", tmp_path / "two", loose=2e-3)
 
@@ -391,11 +405,7 @@ def test_processes_stay_the_same_when_codes_are_placed_and_revived(faces: Path, 
     )
     changes = ["steps=8", "vq_start=2", "revive=2", "gan=0", "codebook_decay=0", "perceptual=1.0"]
     words = ["train", "--stage", "1", "--config", "tiny", "--data", faces, "--perceptual", vgg, "-o", tmp_path / "run"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, script, tmp_path / "rank", *words, "--quiet", "--device", "cpu", "--set", *changes]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=500, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_processes(script, tmp_path / "rank", *words, "--quiet", "--device", "cpu", "--set", *changes)
     lines = [json.loads(line) for line in (tmp_path / "run" / checkpoint.SCALARS).read_text().splitlines()]
     assert any(line.get("revived", 0) > 0 for line in lines)
     assert_equal(*(torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1)))
