@@ -6,6 +6,7 @@ imported here.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from math import isfinite
@@ -220,6 +221,30 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of several processes that work on one output folder: each input is taken by exactly one of them.
+
+    ``index`` counts from 0, as schedulers count; ``count`` is how many there are.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.count <= 100_000, "--shard", f"I/N needs N from 1 to 100000, not {self.count}")
+        last = f"0/{self.count} to {self.count - 1}/{self.count}"
+        _require(0 <= self.index < self.count, "--shard", f"{self}: I counts from 0, so there are {last}")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def takes(self, key: str) -> bool:
+        """Return whether an input is this one's: by a digest of its key, whatever other inputs there are."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """One run over files and folders.
 
@@ -232,6 +257,7 @@ class RunOptions:
     recursive: bool = False
     w_by_model: bool = False
     max_pixels: int | None = None  # of an input; None: by the machine's memory
+    shard: Shard | None = None  # None: this process does all inputs
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
@@ -257,6 +283,7 @@ class UpscaleOptions:
     png_level: int = DEFAULT_PNG_LEVEL
     resume: bool = True  # False: also what is done already, and over files of the same names
     max_pixels: int | None = None  # of an input; None: by the machine's memory
+    shard: Shard | None = None  # None: this process does all inputs
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
@@ -315,6 +342,7 @@ class AlignOptions:
     device: str = "auto"
     png_level: int = DEFAULT_PNG_LEVEL
     resume: bool = True
+    shard: Shard | None = None  # None: this process does all inputs
 
     def __post_init__(self) -> None:
         _png_level(self.png_level)

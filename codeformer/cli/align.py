@@ -14,6 +14,7 @@ from codeformer.cli.options import (
     add_png_level_option,
     add_recursive_option,
     add_resume_options,
+    add_shard_option,
 )
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
@@ -31,6 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="photographs or folders")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder for the faces")
     add_recursive_option(parser)
+    add_shard_option(parser)
     parser.add_argument("--size", type=int, default=512, help="side of the crops in pixels (default: %(default)s)")
     parser.add_argument(
         "--enlarge",
@@ -85,7 +87,9 @@ def run(args: argparse.Namespace) -> ExitCode:
         device=args.device,
         png_level=args.png_level,
         resume=args.resume,
+        shard=args.shard,
     )
+    from codeformer.run.journal import journal_name
     from codeformer.train.align import REPORT, plan_align, run_align
 
     console = Console(quiet=args.quiet, verbose=args.verbose)
@@ -94,5 +98,5 @@ def run(args: argparse.Namespace) -> ExitCode:
 
         return show_plan(plan_align(options, console), console)
     code = run_align(options, console)
-    emit(args.output / REPORT)
+    emit(args.output / (REPORT if args.shard is None else journal_name(REPORT, args.shard)))
     return code

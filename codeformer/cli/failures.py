@@ -57,6 +57,9 @@ def explain(error: Exception) -> tuple[str, ExitCode]:
         return f"not enough memory{what}; close other programs, raise the limit, or shrink the pictures", (
             ExitCode.OUT_OF_MEMORY
         )
+    if type(error).__module__ == "sqlite3":  # see codeformer.files.spool
+        what = f"the folder for temporary files cannot take what a run sets aside there ({text})"
+        return f"{what}: free some space, or name another folder by TMPDIR", ExitCode.OUTPUT
     if _MANY_FILES in text.lower():
         return f"too many open files ({text}): raise the limit (ulimit -n)", ExitCode.SOME_FAILED
     if isinstance(error, (ImportError, OSError)) and _NO_LIBRARY in text:  # OpenCV's wheel on a bare server

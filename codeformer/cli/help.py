@@ -61,6 +61,10 @@ EXAMPLES = {
         ("one ONNX file with w as an input", "codeformer export -o codeformer.onnx"),
         ("encoder and decoder apart, half as large", "codeformer export -o face.onnx --split --precision fp16"),
     ),
+    "report": (
+        ("join the records of shards, or of very many inputs", "codeformer report restored"),
+        ("one line for each input, for a spreadsheet", "codeformer report restored --format csv > restored.csv"),
+    ),
     "doctor": (
         ("everything that a bug report needs", "codeformer doctor"),
         ("for programs", "codeformer doctor --json"),

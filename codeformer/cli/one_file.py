@@ -37,7 +37,7 @@ def take_file(file: Path, args: argparse.Namespace) -> None:
     Raises:
         UsageError: an option that needs a folder; a file that is there, or is the input.
     """
-    for flag in ("compare", "suffix", "watch"):
+    for flag in ("compare", "suffix", "watch", "shard"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs a folder: --output_path {file} is the only file that is written")
     if isinstance(weights := getattr(args, "fidelity_weight", None), list) and len(weights) > 1:

@@ -26,6 +26,7 @@ from codeformer.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
+    Shard,
 )
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
@@ -306,6 +307,28 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse_shard(text: str) -> Shard:
+    """Return an argparse type: ``I/N``, this process's number and how many there are."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N: write 0/4 for the first of four processes")
+    try:
+        return Shard(int(index), int(count))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--shard ")) from None
+
+
+def add_shard_option(group: argparse._ActionsContainer) -> None:
+    """Add --shard."""
+    group.add_argument(
+        "--shard",
+        type=parse_shard,
+        metavar="I/N",
+        help="this is process I, from 0, of N that work on one output folder: each input is done by exactly one of "
+        "them; codeformer report DIR joins their records (default: one process does all)",
+    )
+
+
 def add_dry_run_option(group: argparse._ActionsContainer) -> None:
     """Add --dry_run."""
     group.add_argument(
@@ -379,6 +402,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_max_pixels_option(parser)
     add_output_options(parser)
     add_watch_option(group_of(parser, "input"))
+    add_shard_option(group_of(parser, "input"))
     add_json_option(group_of(parser, "output"))
     add_resume_options(parser)
     add_dry_run_option(group_of(parser, "output"))
@@ -445,6 +469,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         args.recursive,
         w_by_model=args.fidelity_weight is None,
         max_pixels=args.max_pixels,
+        shard=args.shard,
     )
 
 

@@ -19,6 +19,7 @@ from codeformer.cli import (
     export,
     inpaint,
     models,
+    report,
     restore,
     train,
     upscale,
@@ -36,7 +37,7 @@ from codeformer.version import __version__
 #: Each adds its subcommand, in the order of ``codeformer --help``.
 _MODULES = (
     *(restore, colorize, inpaint, video, upscale, web, download, models, train, evaluate, align, export),
-    *(doctor, topics, completion),
+    *(report, doctor, topics, completion),
 )
 
 

@@ -67,7 +67,7 @@ def is_pipe(inputs: Sequence[Path], output: Path | None, args: argparse.Namespac
         raise UsageError("-o - takes one picture: give -i - or one file, or a folder as -o")
     if isinstance(weights := getattr(args, "fidelity_weight", None), list) and len(weights) > 1:
         raise UsageError(f"-w with {len(weights)} weights makes as many pictures: give a folder as -o, not -")
-    for flag in ("compare", "suffix", "watch", "json", "dry_run"):
+    for flag in ("compare", "suffix", "watch", "json", "dry_run", "shard"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs results in files: give a folder as -o, not -")
     return True

@@ -19,6 +19,7 @@ from codeformer.cli.options import (
     add_message_options,
     add_recursive_option,
     add_resume_options,
+    add_shard_option,
     decimal,
     group_of,
     number_or,
@@ -39,6 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
+    add_shard_option(group_of(parser, "input"))
     output = group_of(parser, "output")
     output.add_argument(
         "-o",
@@ -95,6 +97,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         png_level=args.png_level,
         resume=args.resume,
         max_pixels=args.max_pixels,
+        shard=args.shard,
     )
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output_path, args):

@@ -19,6 +19,7 @@ from codeformer.cli.options import (
     add_model_options,
     add_png_level_option,
     add_resume_options,
+    add_shard_option,
     add_strength_option,
     face_work,
     group_of,
@@ -37,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser("video", help="restore the faces in films", description=_DESCRIPTION)
     add_input_options(parser, "films, folders of films, or a folder or pattern (frame_%%05d.png) of frames")
+    add_shard_option(group_of(parser, "input"))
     _add_output_options(parser)
     add_resume_options(parser)
     add_dry_run_option(group_of(parser, "output"))
@@ -165,5 +167,5 @@ def run(args: argparse.Namespace) -> ExitCode:
         from codeformer.cli.dry_run import show_plan
         from codeformer.video.dry_run import plan_films
 
-        return show_plan(plan_films(films, console), console)
-    return run_films(films, console)
+        return show_plan(plan_films(films, console, args.shard), console)
+    return run_films(films, console, args.shard)

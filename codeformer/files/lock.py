@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from codeformer.errors import OutputError
-from codeformer.files.opening import open_own
+from codeformer.files.opening import open_own, open_regular
 
 
 def lock(file: IO[Any] | int, wait: Callable[[], None] | None = None) -> bool | None:
@@ -58,3 +58,17 @@ def hold(path: Path, busy: str) -> IO[bytes]:
         file.close()
         raise OutputError(busy)
     return file
+
+
+def is_held(path: Path) -> bool:
+    """Return whether another process has the lock on a file; False where there are no locks, or no such file."""
+    try:
+        import fcntl
+
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
 from codeformer.files.paths import is_folder, shortened
+from codeformer.files.spool import Seen, Spool, in_order, packed_text, unpacked_text
 from codeformer.options import VIDEO_SUFFIXES
 from codeformer.tasks.base import Task
 
@@ -18,7 +19,7 @@ from codeformer.tasks.base import Task
 FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
 OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE)
 # What runs write beside their results; other programs' files of these names are not pictures either.
-_REPORT = re.compile(r"(results|upscale)\.jsonl?(\.damaged(-\d+)?)?")
+_REPORT = re.compile(r"(results|upscale)(\.\d+-of-\d+|\.names)?\.jsonl?(\.damaged(-\d+)?)?")
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
 
 
@@ -34,8 +35,8 @@ class Input:
 class Listing:
     """What the given paths hold: pictures, and the files in folders that do not look like any."""
 
-    inputs: tuple[Input, ...]
-    ignored: tuple[Path, ...] = ()
+    inputs: Sequence[Input]
+    ignored: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def find_inputs(
     recursive: bool,
     suffixes: frozenset[str],
     root: Path,
-    results: Collection[str] = (),
+    is_result: Callable[[str], bool] | None = None,
 ) -> Listing:
     """Return the files behind the given paths, each once, folders in the order of their names.
 
@@ -61,31 +62,34 @@ def find_inputs(
     earlier run are not taken for inputs. A folder within that cannot be listed is kept in the same way. Raises
     InputError if a given folder cannot be listed, or there is nothing at all.
 
-    ``results``: files below ``root`` that an earlier run made, which are not inputs where a folder holds them.
+    ``is_result``: says of a file below ``root`` whether an earlier run made it; then it is not an input where a folder
+    holds it. What the given paths hold lies in memory while it is little, and in a temporary file where it is much.
     """
     if not any(os.path.lexists(path) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
-    made = {os.path.realpath(root / name) for name in results}
-    seen: set[str] = set()
-    inputs: list[Input] = []
-    ignored: list[Path] = []
+    real_root = os.path.realpath(root)
+    seen = Seen()
+    inputs = Spool(_packed, _unpacked)
+    ignored = Spool(os.fsencode, lambda data: Path(os.fsdecode(data)))
+
+    def is_made(file: Path) -> bool:
+        below = os.path.relpath(os.path.realpath(file), real_root) if is_result else ""
+        return is_result is not None and not below.startswith("..") and is_result(Path(below).as_posix())
+
     for given in paths:
         if not is_folder(given):  # a closed one neither: reading names it
-            found = [Input(given)]
+            found: Iterable[Input] = [Input(given)]
         else:
-            found = []
-            for file, folder in _walk(given, PurePosixPath(), recursive, ours):
-                if made and os.path.realpath(file) in made:
-                    continue
-                if file.suffix.lower() in suffixes or is_folder(file):  # a closed one, to be named
-                    found.append(Input(file, folder))
-                else:
-                    ignored.append(file)
+            found = (Input(file, folder) for file, folder in _walk(given, PurePosixPath(), recursive, ours))
         for one in found:
-            real = os.path.realpath(one.path)
-            if real not in seen:
-                seen.add(real)
+            if one.path is not given:
+                if is_made(one.path):
+                    continue
+                if not (one.path.suffix.lower() in suffixes or is_folder(one.path)):  # a closed one, to be named
+                    ignored.append(one.path)
+                    continue
+            if seen.add(os.fsencode(os.path.realpath(one.path))):
                 inputs.append(one)
     if not inputs:
         hint = "" if recursive else " (--recursive looks into folders within)"
@@ -93,30 +97,32 @@ def find_inputs(
     for one in inputs:
         if any(str(parent) in ours for parent in Path(os.path.realpath(one.path)).parents):
             raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
-    return Listing(tuple(inputs), tuple(ignored))
+    return Listing(inputs, ignored)
 
 
-def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> Iterable[tuple[Path, PurePosixPath]]:
+def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> Iterator[tuple[Path, PurePosixPath]]:
     try:
         with os.scandir(top) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            # A folder within is marked by a letter after its name, which no name holds
+            listed = in_order(f"{e.name}\0{'d' if e.is_dir(follow_symlinks=False) else ''}" for e in entries)
     except OSError as error:
         if folder.parts:  # the others are there all the same; reading it will say that this one is not
             yield top, folder.parent
             return
         raise InputError(f"{top}: cannot be listed ({error.strerror})") from error
-    has_report = any(entry.name in ("results.json", "results.jsonl") for entry in listed)
+    has_report = any(os.path.lexists(top / name) for name in ("results.json", "results.jsonl"))
     for entry in listed:
-        if entry.name.startswith("."):
+        name, _, within = entry.partition("\0")
+        if name.startswith("."):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            results = has_report and entry.name in OUR_FOLDERS  # of an earlier run
-            if recursive and not results and os.path.realpath(entry.path) not in skip:
-                yield from _walk(top / entry.name, folder / entry.name, recursive, skip)
-        elif _REPORT.fullmatch(entry.name):
+        if within:
+            results = has_report and name in OUR_FOLDERS  # of an earlier run
+            if recursive and not results and os.path.realpath(top / name) not in skip:
+                yield from _walk(top / name, folder / name, recursive, skip)
+        elif _REPORT.fullmatch(name):
             continue
-        elif not is_folder(entry.path):  # a link that leads nowhere, too: reading it will name it
-            yield top / entry.name, folder
+        elif not is_folder(top / name):  # a link that leads nowhere, too: reading it will name it
+            yield top / name, folder
 
 
 def output_root(inputs: Sequence[Path], task: Task, weights: Sequence[float], given: Path | None) -> Path:
@@ -140,20 +146,40 @@ def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Name
 
     ``taken``: names of earlier runs by key. An input keeps the name that it had; a new one stays clear of them all.
     """
-    inputs = list(inputs)
-    keys = [str(_absolute(one.path)) for one in inputs]
-    used = {folded_name(stem) for stem in taken.values() if stem}
-    named = []
-    for one, key in zip(inputs, keys, strict=True):
+    return list(name_inputs(inputs, taken))
+
+
+def name_inputs(inputs: Iterable[Input], taken: Mapping[str, str]) -> Iterator[NamedInput]:
+    """Yield what :func:`assign_names` returns, one after the other. ``taken`` may not change meanwhile."""
+    used = Seen(packed_text(folded_name(stem)) for stem in taken.values() if stem)
+    for one in inputs:
+        key = str(_absolute(one.path))
         stem = taken.get(key, "")
         if not stem:
             wanted = one.folder / shortened(one.path.stem, _LONGEST_STEM)
             stem, count = str(wanted), 2
-            while folded_name(stem) in used:
+            while not used.add(packed_text(folded_name(stem))):
                 stem, count = f"{wanted}_{count}", count + 1
-            used.add(folded_name(stem))
-        named.append(NamedInput(one.path, stem, key))
-    return named
+        yield NamedInput(one.path, stem, key)
+
+
+def spool_of_names() -> Spool[NamedInput]:
+    """Return an empty sequence of named inputs for any number of them."""
+
+    def unpack(data: bytes) -> NamedInput:
+        path, stem, key = unpacked_text(data).split("\0")
+        return NamedInput(Path(path), stem, key)
+
+    return Spool(lambda item: packed_text("\0".join((str(item.path), item.stem, item.key))), unpack)
+
+
+def _packed(item: Input) -> bytes:
+    return packed_text(f"{item.path}\0{item.folder}")
+
+
+def _unpacked(data: bytes) -> Input:
+    path, _, folder = unpacked_text(data).partition("\0")
+    return Input(Path(path), PurePosixPath(folder))
 
 
 def count_films(paths: Iterable[Path]) -> int:

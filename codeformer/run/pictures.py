@@ -19,11 +19,11 @@ from codeformer.models.file import ModelFile, find_model
 from codeformer.options import FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
-from codeformer.run.inputs import CROPPED, Listing, assign_names, find_inputs, output_root
+from codeformer.run.inputs import CROPPED, Listing, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import Written, final_ending, is_stale, write_outputs
-from codeformer.run.record import RAN_ON, describe, header_of, now, record_of, stamp_of
+from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
 from codeformer.run.report import NAME, Report
 from codeformer.run.runner import (
     Pending,
@@ -31,10 +31,13 @@ from codeformer.run.runner import (
     conclude,
     ends_the_run,
     mention_ignored,
+    mention_join,
+    named_inputs,
     open_report,
     pending,
     run_inputs,
 )
+from codeformer.run.stored import now
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.tasks.base import Task
 
@@ -69,8 +72,8 @@ def run_pictures(
     if listing is None:
         listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     mention_ignored(listing.ignored, console)
-    with open_report(root, NAME, console) as report:
-        named = assign_names(listing.inputs, report.names())
+    with open_report(root, NAME, console, options.shard) as report:
+        count, named = named_inputs(report, listing.inputs)
         for note in model.notes:
             console.note(note)
         for line in (line for w in options.work.weights for line in model.doubts(task, w)):
@@ -79,14 +82,15 @@ def run_pictures(
         stamp = stamp_of(settings, model.sha256)
         header = header_of(task, settings, model, engine)
         ran_on = {key: value for key, value in report.head().items() if key in RAN_ON}
-        tally = Tally(len(named))
-        replaced: list[Path] = []  # inputs whose earlier results, of other settings, had the same names
+        tally = Tally(count)
+        replaced = 0  # inputs whose earlier results, of other settings, had the same names
 
         def restore(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
+            nonlocal replaced
             first = next(jobs, None)
             if first is None:
                 return
-            report.merge({**header, "state": "running"})
+            report.begin(header)
             opened = engine or open_engine(task, options.work, model)
             header.update(header_of(task, settings, model, opened) | {"started": header["started"]})
             tally.start_work()
@@ -96,7 +100,7 @@ def run_pictures(
             for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
                 outcome = _outcome(result, written, options.output, task)
                 outcome, replaces = _beside_earlier(outcome, result, report, options)
-                replaced.extend([result.key.item.path] if replaces else [])
+                replaced += replaces
                 yield outcome
 
         def finish(state: State) -> None:
@@ -113,8 +117,9 @@ def run_pictures(
             finish=finish,
         )
         if replaced:
-            what = counted(len(replaced), "picture")
+            what = counted(replaced, "picture")
             console.note(f"earlier results of {what}, of other settings or inputs, were replaced; --suffix keeps both")
+        mention_join(report, console)
     return conclude(tally, state, console, did=task.past, where=where or root, report=root / NAME)
 
 

@@ -14,13 +14,13 @@ from codeformer.images.reading import format_of
 from codeformer.models.file import find_model
 from codeformer.options import RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
-from codeformer.run.inputs import NamedInput, assign_names, find_inputs, output_root
+from codeformer.run.inputs import NamedInput, find_inputs, output_root
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, expected_names
 from codeformer.run.pictures import with_weights
 from codeformer.run.record import describe, error_entry, stamp_of
 from codeformer.run.report import NAME, Earlier, look
-from codeformer.run.runner import Pending, mention_ignored, pending
+from codeformer.run.runner import Pending, mention_ignored, named_inputs, pending
 from codeformer.run.tally import Outcome, Tally
 from codeformer.tasks.base import Task
 
@@ -131,8 +131,8 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     root = output_root(options.inputs, task, work.weights, output.output_path)
     listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
     mention_ignored(listing.ignored, console)
-    earlier = look(root) if file is None else beside(file)
-    named = assign_names(listing.inputs, earlier.names())
+    earlier = look(root, shard=options.shard) if file is None else beside(file)
+    _, named = named_inputs(earlier, listing.inputs)
     for note in model.notes:
         console.note(note)
     for line in (line for w in work.weights for line in model.doubts(task, w)):

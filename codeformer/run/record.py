@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
 from codeformer.run.inputs import NamedInput
 from codeformer.run.outputs import Written
-from codeformer.run.stored import Record
+from codeformer.run.stored import Record, now
 from codeformer.tasks.base import Task
 from codeformer.version import __version__
 
@@ -170,8 +169,3 @@ def naming(path: Path, error: CodeFormerError) -> str:
 
 def _size(picture: Any) -> list[int] | None:
     return None if picture is None else [picture.rgb.shape[1], picture.rgb.shape[0]]
-
-
-def now() -> str:
-    """Return the time, as the report writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from codeformer.errors import CodeFormerError, ExitCode, OutputError
 from codeformer.files.atomic import can_write_in
 from codeformer.images.formats import extra_for
-from codeformer.run.inputs import NamedInput, count_films
+from codeformer.options import Shard
+from codeformer.run.inputs import Input, NamedInput, count_films, name_inputs
 from codeformer.run.interrupts import signals_held
+from codeformer.run.journal import shared_names
 from codeformer.run.messages import Bar, Messages
 from codeformer.run.record import fingerprint_of, naming
 from codeformer.run.report import Earlier, Report
@@ -29,7 +31,6 @@ from codeformer.tasks.base import Task
 _OF_ONE_NAME = (None, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR)
 _OF_ALL = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", None))
 _AT_A_GLANCE = 10  # inputs whose errors are still on the screen when the run ends: they are not said again
-_NAMED = 100  # failures that the summary names; the report has them all
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -47,12 +48,38 @@ class Pending:
     mask: Path | None = None
 
 
-def open_report(root: Path, name: str, console: Messages) -> Report:
+def open_report(root: Path, name: str, console: Messages, shard: Shard | None = None) -> Report:
     """Open a folder's report for one run, and warn if it was damaged. Raises OutputError."""
-    report = Report(root, name)
+    report = Report(root, name, shard)
     if report.damaged:
         console.warning(f"{root / name} was damaged, is kept as {report.damaged.name} and written anew")
     return report
+
+
+def named_inputs(
+    report: Earlier, inputs: Sequence[Input], taken: Mapping[str, str] | None = None
+) -> tuple[int, Iterable[NamedInput]]:
+    """Return how many inputs a run has, and the inputs with their names.
+
+    Args:
+        report: of the folder; its shard takes its part of the inputs.
+        inputs: all that were found.
+        taken: names by input; by default those that the report knows.
+    """
+    taken = report.names() if taken is None else taken
+    if report.shard is None:
+        return len(inputs), name_inputs(inputs, taken)
+    if isinstance(report, Report):
+        own = shared_names(report.root, report.name, inputs, taken, report.shard)
+    else:  # which writes nothing
+        own = [item for item in name_inputs(inputs, taken) if report.shard.takes(item.key)]
+    return len(own), own
+
+
+def mention_join(report: Report, console: Messages) -> None:
+    """Say how ``results.json`` is made where this run leaves it to another command."""
+    if report.left_to_join:
+        console.note(f"the records are in {report.root / report.journal}; codeformer report {report.root} joins them")
 
 
 def pending(item: NamedInput, stamp: str, report: Earlier, *, resume: bool, task: Task | None = None) -> Pending | None:
@@ -180,34 +207,34 @@ def conclude(
     if tally.without_face:
         parts.append(f"{tally.without_face} without a face to work on")
     if tally.failed:
-        parts.append(f"{len(tally.failed)} failed")
+        parts.append(f"{tally.failed} failed")
     console.note(", ".join(parts) + (f"; results in {where}" if where else ""))
-    if len(tally.failed) > 1 and tally.total > _AT_A_GLANCE:
-        for path, error in tally.failed[:_NAMED]:
+    if tally.failed > 1 and tally.total > _AT_A_GLANCE:
+        for path, error in tally.failures:
             console.note(f"  failed: {naming(path, error)}")
-        if len(tally.failed) > _NAMED:
-            console.note(f"  and {len(tally.failed) - _NAMED} more" + (f": see {report}" if report else ""))
+        if tally.failed > len(tally.failures):
+            console.note(f"  and {tally.failed - len(tally.failures)} more" + (f": see {report}" if report else ""))
     if state == "interrupted":
         console.error(f"interrupted: {tally.left} of {tally.total} left; the same command goes on from here")
         return ExitCode.INTERRUPTED
     return tally.exit_code
 
 
-def mention_ignored(ignored: tuple[Path, ...], console: Messages) -> None:
+def mention_ignored(ignored: Sequence[Path], console: Messages) -> None:
     """Say which files of the given folders are left out, and why."""
     if films := count_films(ignored):
         console.note(f"{films} films in the folder are left out; see: codeformer video --help")
-    others = [path for path in ignored if not count_films([path])]
+    others = len(ignored) - films
     if others:
-        count = counted(len(others), "file")
-        console.note(f"{count} in the folder left out, which do not look like pictures: {_by_ending(others)}")
+        endings = Counter(path.suffix.lower() for path in ignored if not count_films([path]))
+        count = counted(others, "file")
+        console.note(f"{count} in the folder left out, which do not look like pictures: {_by_ending(endings)}")
         for path in ignored:
             console.detail(f"left out: {path}")
 
 
-def _by_ending(paths: Iterable[Path]) -> str:
+def _by_ending(endings: Counter[str]) -> str:
     """Return the files' endings with their numbers, and what would read those for which something is missing."""
-    endings = Counter(path.suffix.lower() for path in paths)
     parts = []
     for ending, count in sorted(endings.items(), key=lambda one: (-one[1], one[0])):
         extra = extra_for(ending)

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from codeformer.files.opening import is_name_below, open_regular, read_regular, status_below
 
@@ -21,6 +22,7 @@ Record = dict[str, Any]
 _LONGEST_LINE = 1 << 24  # bytes: a picture of ten thousand faces has a tenth of it
 _LARGEST = 1 << 28  # bytes of a report that is not ours line by line and so must be read as a whole
 _LARGEST_HEAD = 1 << 20
+_RUN = b'{"run":'
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Known:
         return True
 
 
+def now() -> str:
+    """Return the time, as the report writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def known_of(record: Record) -> Known:
     """Return what a record of the right shape says."""
     outputs, kept = (tuple((one["path"], one["bytes"]) for one in record.get(key, ())) for key in ("outputs", "kept"))
@@ -61,8 +68,24 @@ def is_record(value: object) -> bool:
     return texts and named and _are_files(value.get("outputs")) and _are_files(value.get("kept", []))
 
 
-def lines_of(path: Path) -> Iterator[Record | None]:
-    """Yield the records that stand whole on one line each, and None for a line that has another shape.
+class Line(NamedTuple):
+    """A line of a report or a journal that stands by itself.
+
+    Attributes:
+        record: an input's record; None where the line has another shape.
+        run: the head of a run, which a journal may hold between its records; else None.
+        offset: where the line begins, bytes.
+        length: of the line, bytes.
+    """
+
+    record: Record | None
+    run: Record | None
+    offset: int
+    length: int
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """Yield the lines that hold a record, the head of a run, or something of another shape in their place.
 
     Torn lines and what is not a record are passed over. A file that cannot be read has no lines.
     """
@@ -70,13 +93,24 @@ def lines_of(path: Path) -> Iterator[Record | None]:
         file = open_regular(path)
     except OSError:
         return
+    offset = 0
     with file:
         while line := file.readline(_LONGEST_LINE):
+            begin, offset = offset, offset + len(line)
             text = line.strip().rstrip(b",")
-            if text.startswith(b'{"input":'):
+            if text.startswith((b'{"input":', _RUN)):
                 with suppress(ValueError, RecursionError):
-                    record = json.loads(text)
-                    yield record if is_record(record) else None
+                    value = json.loads(text)
+                    if text.startswith(_RUN):
+                        yield Line(None, value["run"] if is_run(value) else None, begin, len(line))
+                    else:
+                        yield Line(value if is_record(value) else None, None, begin, len(line))
+
+
+def is_run(value: object) -> bool:
+    """Return whether a value is what a journal has of a run: its head, under ``run``."""
+    head = value.get("run") if isinstance(value, dict) else None
+    return isinstance(head, dict) and all(isinstance(head.get(key), str) for key in ("codeformer", "started", "state"))
 
 
 def whole_of(path: Path) -> list[Record | None]:
@@ -124,7 +158,8 @@ def judge(path: Path, *, journal: bool) -> Literal["ours", "unusable", "foreign"
                 if journal or text.startswith(b'{"input":'):
                     with suppress(ValueError, RecursionError):
                         # One tells for all: a million lines are read soon enough.
-                        return "ours" if _has_our_keys(json.loads(text)) else "foreign"
+                        value = json.loads(text)
+                        return "ours" if _has_our_keys(value) or (journal and is_run(value)) else "foreign"
         if journal:
             return "ours"
         data = json.loads(read_regular(path, _LARGEST))

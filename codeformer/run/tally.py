@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from codeformer.errors import CodeFormerError, ExitCode
+
+#: Failures that are remembered and named at the end; the report has them all.
+NAMED = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Tally:
         total: how many inputs there are.
         done: how many were worked on, those without a face not counted.
         done_before: how many an earlier run had done.
-        failed: the inputs that failed, with the reason.
+        failed: how many failed.
+        failures: the first of those that failed, with the reason; the report has them all.
+        codes: how many failed with each exit code.
     """
 
     total: int
@@ -49,14 +55,16 @@ class Tally:
     without_face: int = 0
     faces: int = 0
     done_before: int = 0
-    failed: list[tuple[Path, CodeFormerError]] = field(default_factory=list)
+    failed: int = 0
+    failures: list[tuple[Path, CodeFormerError]] = field(default_factory=list)
+    codes: Counter[ExitCode] = field(default_factory=Counter)
     _started: float = field(default_factory=time.monotonic)
     _working: float = field(default_factory=time.monotonic)
 
     @property
     def seen(self) -> int:
         """How many inputs are settled, one way or another."""
-        return self.done + self.without_face + self.done_before + len(self.failed)
+        return self.done + self.without_face + self.done_before + self.failed
 
     @property
     def left(self) -> int:
@@ -66,15 +74,17 @@ class Tally:
     @property
     def exit_code(self) -> ExitCode:
         """Nothing failed: 0. Everything failed for one kind of reason: that reason's. Else 1."""
-        codes = {error.exit_code for _, error in self.failed}
-        if not codes:
+        if not self.codes:
             return ExitCode.OK
-        return codes.pop() if len(codes) == 1 and len(self.failed) == self.seen else ExitCode.SOME_FAILED
+        return next(iter(self.codes)) if len(self.codes) == 1 and self.failed == self.seen else ExitCode.SOME_FAILED
 
     def count(self, outcome: Outcome) -> None:
         """Count what became of one input."""
         if outcome.error is not None:
-            self.failed.append((outcome.path, outcome.error))
+            self.failed += 1
+            self.codes[outcome.error.exit_code] += 1
+            if len(self.failures) < NAMED:
+                self.failures.append((outcome.path, outcome.error))
         elif outcome.without_face:
             self.without_face += 1
         else:
@@ -97,7 +107,7 @@ class Tally:
             "faces": self.faces,
             "without_face": self.without_face,
             "done_before": self.done_before,
-            "failed": len(self.failed),
+            "failed": self.failed,
             "left": self.left,
             "seconds": round(time.monotonic() - self._started, 2),
         }

@@ -10,27 +10,30 @@ from typing import Any
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
+from codeformer.files.spool import Seen, packed_text
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_picture
 from codeformer.images.reading import format_of
 from codeformer.options import UpscaleOptions
-from codeformer.run.inputs import NamedInput, assign_names, find_inputs
+from codeformer.run.inputs import Input, find_inputs
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, final_ending
 from codeformer.run.plan import Plan, beside, plan_input
-from codeformer.run.record import error_entry, now, stamp_of
+from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
     Pending,
     State,
     conclude,
     mention_ignored,
+    mention_join,
+    named_inputs,
     one_by_one,
     open_report,
     pending,
     run_inputs,
 )
-from codeformer.run.stored import Record
+from codeformer.run.stored import Record, now
 from codeformer.run.tally import Outcome, Tally
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling.networks import find_realesrgan
@@ -50,8 +53,9 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
     Raises:
         CodeFormerError: nothing can be done (no input, no network), or nothing can be written any more.
     """
-    with open_report(options.output_path, REPORT, console) as report:
-        named = _named_inputs(options, report, console)
+    with open_report(options.output_path, REPORT, console, options.shard) as report:
+        found = _found(options, report, console)
+        count, named = named_inputs(report, found)
         network = network_of(options)
         upsampler = _upsampler(options, network)
         console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
@@ -64,8 +68,8 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
             "model": {"file": str(network), "sha256": digest},
             "settings": settings,
         }
-        sources = {identity for item in named if (identity := file_id(item.path)) is not None}
-        tally = Tally(len(named))
+        sources = _identities(found)
+        tally = Tally(count)
 
         def finish(state: State) -> None:
             report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
@@ -83,19 +87,34 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
             append=report.append,
             finish=finish,
         )
+        mention_join(report, console)
     return conclude(
         tally, state, console, did="enlarged", where=where or options.output_path, report=report.root / REPORT
     )
 
 
-def _named_inputs(options: UpscaleOptions, earlier: Earlier, console: Messages) -> list[NamedInput]:
-    """Return the inputs with the names of their results; what earlier runs made is not an input."""
-    made = [earlier.name, earlier.journal, *(name for known in earlier.known.values() for name, _ in known.outputs)]
+def _found(options: UpscaleOptions, earlier: Earlier, console: Messages) -> Sequence[Input]:
+    """Return the inputs; what earlier runs made is not one."""
+    made = Seen(packed_text(name) for known in earlier.known.known_values() for name, _ in known.outputs)
     listing = find_inputs(
-        options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=earlier.root, results=made
+        options.inputs,
+        recursive=options.recursive,
+        suffixes=SUFFIXES,
+        root=earlier.root,
+        is_result=lambda name: packed_text(name) in made,
     )
     mention_ignored(listing.ignored, console)
-    return assign_names(listing.inputs, earlier.names())
+    return listing.inputs
+
+
+def _identities(inputs: Sequence[Input]) -> Seen:
+    """Return what tells the inputs' files from all others, by whatever names."""
+    found = (file_id(one.path) for one in inputs)
+    return Seen(_identity(one) for one in found if one is not None)
+
+
+def _identity(found: FileId) -> bytes:
+    return b"%d:%d" % found
 
 
 def _upsampler(options: UpscaleOptions, network: Path) -> Upsampler:
@@ -120,13 +139,14 @@ def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None =
     Raises:
         CodeFormerError: as the run does before its first picture.
     """
-    earlier = look(options.output_path, REPORT) if file is None else beside(file, REPORT)
+    earlier = look(options.output_path, REPORT, options.shard) if file is None else beside(file, REPORT)
     root = earlier.root
-    named = _named_inputs(options, earlier, console)
+    found = _found(options, earlier, console)
+    _, named = named_inputs(earlier, found)
     network = network_of(options)
     upsampler = _upsampler(options, network)
     stamp = stamp_of(*_settled(options, network))
-    sources = {identity for item in named if (identity := file_id(item.path)) is not None}
+    sources = _identities(found)
 
     def results(job: Pending) -> list[Path]:
         item = job.item
@@ -156,9 +176,7 @@ def network_of(options: UpscaleOptions) -> Path:
     return Path(options.model)
 
 
-def _enlarge(
-    job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: set[FileId], report: Report
-) -> Outcome:
+def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: Seen, report: Report) -> Outcome:
     """Enlarge one picture and write it.
 
     What is there and is not an earlier result of this input belongs to somebody else: UsageError.
@@ -180,10 +198,11 @@ def _enlarge(
 
 
 def _require_free(
-    path: Path, name: str, made: Sequence[tuple[str, int]], options: UpscaleOptions, sources: set[FileId]
+    path: Path, name: str, made: Sequence[tuple[str, int]], options: UpscaleOptions, sources: Seen
 ) -> None:
     """Raise UsageError if what is at a result's place is not an earlier result of the same input."""
-    if file_id(path) in sources:
+    found = file_id(path)
+    if found is not None and _identity(found) in sources:
         raise UsageError(f"{path} is an input: choose another --output_path or --ext")
     if options.resume and os.path.lexists(path) and name not in {own for own, _ in made}:
         raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")

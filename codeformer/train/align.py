@@ -5,7 +5,7 @@ Faces that are too small or too blurred to learn from are left out, and the repo
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from codeformer.device import pick_device
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
+from codeformer.files.spool import Seen, Table, packed_text
 from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
 from codeformer.images.reading import format_of
 from codeformer.options import AlignOptions, Demands
-from codeformer.run.inputs import Input, NamedInput, assign_names, find_inputs
+from codeformer.run.inputs import Input, NamedInput, find_inputs
 from codeformer.run.messages import Messages
 from codeformer.run.plan import Plan, plan_input
-from codeformer.run.record import error_entry, now, stamp_of
+from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
     Do,
@@ -33,12 +34,14 @@ from codeformer.run.runner import (
     State,
     conclude,
     mention_ignored,
+    mention_join,
+    named_inputs,
     one_by_one,
     open_report,
     pending,
     run_inputs,
 )
-from codeformer.run.stored import Record
+from codeformer.run.stored import Record, now
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.version import __version__
 
@@ -107,20 +110,23 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
     """
     out, demands = options.output_path, options.demands
     found = _found(options, console)
-    with open_report(out, REPORT, console) as report:
-        named = _named(found, report)
+    with open_report(out, REPORT, console, options.shard) as report:
+        count, named = _named(found, report)
         settings = {"demands": asdict(demands), "detection_model": options.detection_model}
         stamp = stamp_of(settings, "")
         header = {"format": _FORMAT, "codeformer": __version__, "task": "align", "started": now(), "settings": settings}
-        tally, verdicts = Tally(len(named)), Counter[str]()
-        earlier = {record["input"]: record.get("faces", []) for record in report.records()}
+        tally, verdicts = Tally(count), Counter[str]()
+
+        def earlier(job: Pending) -> list[Any]:
+            record = report.record(job.item.key)
+            return [] if record is None else record.get("faces", [])
 
         def align(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
             opened = detector or _open_detector(options)
             tally.start_work()
             do: Do[Pending] = one_by_one(
-                lambda job: _align(job, report, earlier.get(job.item.key, []), opened, options),
-                lambda job, error: _failed(job, error, report, earlier.get(job.item.key, [])),
+                lambda job: _align(job, report, earlier(job), opened, options),
+                lambda job, error: _failed(job, error, report, earlier(job)),
                 "align",
             )
             for outcome in do(jobs):
@@ -142,6 +148,7 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
             finish=finish,
             unit="photograph",
         )
+        mention_join(report, console)
     left_out = ", ".join(counted(verdicts[status], f"{status} face") for status in ("too small", "too blurred"))
     console.note(f"{counted(verdicts['kept'], 'face')} kept; left out: {left_out}")
     if not verdicts["kept"] and tally.done + tally.without_face and not tally.failed:
@@ -155,8 +162,8 @@ def plan_align(options: AlignOptions, console: Messages) -> Plan:
     Raises:
         CodeFormerError: as the run does before its first photograph.
     """
-    earlier = look(options.output_path, REPORT)
-    named = _named(_found(options, console), earlier)
+    earlier = look(options.output_path, REPORT, options.shard)
+    _, named = _named(_found(options, console), earlier)
     settings = {"demands": asdict(options.demands), "detection_model": options.detection_model}
     stamp = stamp_of(settings, "")
 
@@ -182,11 +189,12 @@ def _found(options: AlignOptions, console: Messages) -> Sequence[Input]:
     return listing.inputs
 
 
-def _named(found: Sequence[Input], report: Earlier) -> list[NamedInput]:
-    """Return the inputs with their names, which stay clear of files that are not ours."""
-    ours = {name for known in report.known.values() for name, _ in known.outputs}
-    strangers = {f"file {path}": _stem_of(path) for path in _pictures(report.root) if path not in ours}
-    return assign_names(found, report.names() | strangers)
+def _named(found: Sequence[Input], report: Earlier) -> tuple[int, Iterable[NamedInput]]:
+    """Return the inputs with their number and names, which stay clear of files that are not ours."""
+    ours = Seen(packed_text(name) for known in report.known.known_values() for name, _ in known.outputs)
+    taken = Table(report.names().items())
+    taken.update((f"file {path}", _stem_of(path)) for path in _pictures(report.root) if packed_text(path) not in ours)
+    return named_inputs(report, found, taken)
 
 
 def _open_detector(options: AlignOptions) -> Detector:
@@ -255,10 +263,10 @@ def _check_apart(inputs: Sequence[Input], out: Path) -> None:
             raise UsageError(f"{one.path}: lies in {out}, where the faces are written; give another folder")
 
 
-def _pictures(out: Path) -> list[str]:
-    """Return the pictures below the folder, as the report names them."""
-    found = out.rglob("*") if out.is_dir() else ()
-    return [path.relative_to(out).as_posix() for path in found if path.suffix.lower() in _ENDINGS]
+def _pictures(out: Path) -> Iterator[str]:
+    """Yield the pictures below the folder, as the report names them."""
+    found: Iterable[Path] = out.rglob("*") if out.is_dir() else ()
+    return (path.relative_to(out).as_posix() for path in found if path.suffix.lower() in _ENDINGS)
 
 
 def _stem_of(path: str) -> str:

@@ -8,17 +8,21 @@ from dataclasses import replace
 from codeformer.errors import CodeFormerError, RestorationError
 from codeformer.files.atomic import unwritable, why_closed
 from codeformer.models.file import ModelFile, find_model
+from codeformer.options import Shard
 from codeformer.pipeline.engine import open_engine
 from codeformer.run.messages import Messages
 from codeformer.run.plan import Plan, Planned, facts_of
 from codeformer.tasks.table import TASKS
 from codeformer.video.film import already_done, plan_film, refuse_to_replace, work_stamp
+from codeformer.video.films import films_of
 from codeformer.video.options import FilmOptions, check_apart
 from codeformer.video.work import WorkFolder, work_folder
 
 
-def plan_films(films: Sequence[FilmOptions], console: Messages) -> Plan:
+def plan_films(films: Sequence[FilmOptions], console: Messages, shard: Shard | None = None) -> Plan:
     """Return what :func:`~codeformer.video.films.run_films` would do, after its checks; nothing is written.
+
+    ``shard``: which of the films are this process's; None for all.
 
     Raises:
         CodeFormerError: as the run does before its first film.
@@ -28,7 +32,7 @@ def plan_films(films: Sequence[FilmOptions], console: Messages) -> Plan:
     work = replace(work, w=model.choose_w(task, None if films[0].w_by_model else work.w))
     films = [replace(film, work=work) for film in films]
     check_apart(films)
-    planned = [_planned(film, model, console) for film in films]
+    planned = [_planned(film, model, console) for film in films_of(films, shard)]
     facts = [("model", f"{model.path}, w {work.w:g}")]
     if any(not one.done for one in planned):
         facts += facts_of(open_engine(task, work, model))
