@@ -374,7 +374,7 @@ def test_aligned_crops_have_one_result_each(engine: Engine, tmp_path: Path) -> N
     assert list(tree(tmp_path / "o")) == ["restored_faces/face_r.png"]
     assert read_picture(tmp_path / "o/restored_faces/face_r.png").rgb.shape == (64, 64, 3)
     assert json.loads((tmp_path / "o" / NAME).read_text())["inputs"][0]["faces"] == [
-        {"number": 1, "chosen": True, "box": None, "score": None, "landmarks": None}
+        {"number": 1, "chosen": True, "box": None, "score": None, "distance": None, "landmarks": None}
     ]
 
 
