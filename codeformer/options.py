@@ -258,11 +258,17 @@ class RunOptions:
     w_by_model: bool = False
     max_pixels: int | None = None  # of an input; None: by the machine's memory
     shard: Shard | None = None  # None: this process does all inputs
+    input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
-        _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
+        _require(bool(self.inputs or self.input_list), "--input_path", "is needed: a picture, a folder, or several")
         _folder(self.output.output_path)
+
+    @property
+    def given(self) -> tuple[Path, ...]:
+        """What the user named: the inputs, or the list of them, after which the output folder is called."""
+        return self.inputs or (Path("stdin") if self.input_list == Path("-") else self.input_list or Path("inputs"),)
 
 
 @dataclass(frozen=True)
@@ -284,10 +290,11 @@ class UpscaleOptions:
     resume: bool = True  # False: also what is done already, and over files of the same names
     max_pixels: int | None = None  # of an input; None: by the machine's memory
     shard: Shard | None = None  # None: this process does all inputs
+    input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
-        _require(bool(self.inputs), "--input_path", "is needed: a picture, a folder, or several")
+        _require(bool(self.inputs or self.input_list), "--input_path", "is needed: a picture, a folder, or several")
         _folder(self.output_path)
         _require(0 < self.upscale <= 16, "--upscale", f"must lie in (0, 16], not {self.upscale:g}")
         _require(bool(self.model), "--model", "must be realesrgan or a file")
@@ -343,9 +350,10 @@ class AlignOptions:
     png_level: int = DEFAULT_PNG_LEVEL
     resume: bool = True
     shard: Shard | None = None  # None: this process does all inputs
+    input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
 
     def __post_init__(self) -> None:
         _png_level(self.png_level)
-        _require(bool(self.inputs), "IN", "is needed: a photograph, a folder, or several")
+        _require(bool(self.inputs or self.input_list), "IN", "is needed: a photograph, a folder, or several")
         _folder(self.output_path)
         _device(self.device)

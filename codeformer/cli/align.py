@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from codeformer.cli.console import Console
+from codeformer.cli.many import add_many_options
 from codeformer.cli.options import (
     add_detector_option,
     add_device_options,
@@ -14,7 +15,6 @@ from codeformer.cli.options import (
     add_png_level_option,
     add_recursive_option,
     add_resume_options,
-    add_shard_option,
 )
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
@@ -29,10 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Find the faces of photographs, turn and scale them to the template that the networks know, leave "
         "out the small and the blurred ones, and write the others to a folder, with a report (align.json).",
     )
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="IN", help="photographs or folders")
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="IN", help="photographs or folders")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder for the faces")
     add_recursive_option(parser)
-    add_shard_option(parser)
+    add_many_options(parser)
     parser.add_argument("--size", type=int, default=512, help="side of the crops in pixels (default: %(default)s)")
     parser.add_argument(
         "--enlarge",
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         png_level=args.png_level,
         resume=args.resume,
         shard=args.shard,
+        input_list=args.input_list,
     )
     from codeformer.run.journal import journal_name
     from codeformer.train.align import REPORT, plan_align, run_align

@@ -26,7 +26,7 @@ def result_file(output: Path | None, inputs: list[Path]) -> Path | None:
     """
     if output is None or output.suffix.lower() not in _EXTENSIONS or is_folder(output):
         return None
-    if len(inputs) > 1 or is_folder(inputs[0]):
+    if len(inputs) != 1 or is_folder(inputs[0]):
         raise UsageError(f"--output_path {output}: names one picture, and there may be several results: give a folder")
     return output
 
@@ -37,7 +37,7 @@ def take_file(file: Path, args: argparse.Namespace) -> None:
     Raises:
         UsageError: an option that needs a folder; a file that is there, or is the input.
     """
-    for flag in ("compare", "suffix", "watch", "shard"):
+    for flag in ("compare", "suffix", "watch", "shard", "input_list"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs a folder: --output_path {file} is the only file that is written")
     if isinstance(weights := getattr(args, "fidelity_weight", None), list) and len(weights) > 1:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from codeformer.cli.many import add_json_option, add_many_options, add_watch_option
 from codeformer.errors import UsageError
 from codeformer.options import (
     DEFAULT_DETECTOR,
@@ -26,7 +27,6 @@ from codeformer.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
-    Shard,
 )
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
@@ -307,28 +307,6 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_shard(text: str) -> Shard:
-    """Return an argparse type: ``I/N``, this process's number and how many there are."""
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N: write 0/4 for the first of four processes")
-    try:
-        return Shard(int(index), int(count))
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("--shard ")) from None
-
-
-def add_shard_option(group: argparse._ActionsContainer) -> None:
-    """Add --shard."""
-    group.add_argument(
-        "--shard",
-        type=parse_shard,
-        metavar="I/N",
-        help="this is process I, from 0, of N that work on one output folder: each input is done by exactly one of "
-        "them; codeformer report DIR joins their records (default: one process does all)",
-    )
-
-
 def add_dry_run_option(group: argparse._ActionsContainer) -> None:
     """Add --dry_run."""
     group.add_argument(
@@ -381,20 +359,6 @@ def add_strength_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json_option(parser: argparse._ActionsContainer) -> None:
-    """Add --json to a command with a report."""
-    parser.add_argument(
-        "--json", action="store_true", help="the report's record of each input on stdout, one a line, as it is done"
-    )
-
-
-def add_watch_option(parser: argparse._ActionsContainer) -> None:
-    """Add --watch to a command over folders."""
-    parser.add_argument(
-        "--watch", action="store_true", help="then wait for pictures that arrive in the folders, until Ctrl-C"
-    )
-
-
 def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
     add_input_options(parser, PICTURES)
@@ -402,7 +366,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_max_pixels_option(parser)
     add_output_options(parser)
     add_watch_option(group_of(parser, "input"))
-    add_shard_option(group_of(parser, "input"))
+    add_many_options(group_of(parser, "input"))
     add_json_option(group_of(parser, "output"))
     add_resume_options(parser)
     add_dry_run_option(group_of(parser, "output"))
@@ -470,6 +434,7 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         w_by_model=args.fidelity_weight is None,
         max_pixels=args.max_pixels,
         shard=args.shard,
+        input_list=args.input_list,
     )
 
 

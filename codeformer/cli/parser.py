@@ -203,7 +203,7 @@ def _parse(
         return args, whole
     # argparse looks for inputs in one place: before the first option, or after the last
     args.input_path = [*args.input_path, *args.paths, *map(Path, [*unknown, *last])]
-    if not args.input_path and not args.save_config:
+    if not (args.input_path or getattr(args, "input_list", None) or args.save_config):
         example = "film.mp4" if name == "video" else "photo.jpg"
         command.error(f"no input: name pictures or folders, as in codeformer {name} {example}")
     return args, whole

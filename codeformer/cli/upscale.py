@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from codeformer.cli.console import Console
+from codeformer.cli.many import add_json_option, add_many_options
 from codeformer.cli.one_file import into_file, result_file, take_file
 from codeformer.cli.options import (
     PICTURES,
@@ -14,12 +15,10 @@ from codeformer.cli.options import (
     add_dry_run_option,
     add_format_options,
     add_input_options,
-    add_json_option,
     add_max_pixels_option,
     add_message_options,
     add_recursive_option,
     add_resume_options,
-    add_shard_option,
     decimal,
     group_of,
     number_or,
@@ -40,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_input_options(parser, PICTURES)
     add_recursive_option(parser)
     add_max_pixels_option(parser)
-    add_shard_option(group_of(parser, "input"))
+    add_many_options(group_of(parser, "input"))
     output = group_of(parser, "output")
     output.add_argument(
         "-o",
@@ -98,6 +97,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         resume=args.resume,
         max_pixels=args.max_pixels,
         shard=args.shard,
+        input_list=args.input_list,
     )
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output_path, args):

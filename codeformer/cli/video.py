@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from codeformer.cli.console import Console
+from codeformer.cli.many import add_shard_option
 from codeformer.cli.options import (
     add_canvas_options,
     add_dry_run_option,
@@ -19,7 +20,6 @@ from codeformer.cli.options import (
     add_model_options,
     add_png_level_option,
     add_resume_options,
-    add_shard_option,
     add_strength_option,
     face_work,
     group_of,

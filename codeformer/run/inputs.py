@@ -7,12 +7,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
 from codeformer.files.paths import is_folder, shortened
-from codeformer.files.spool import Seen, Spool, in_order, packed_text, unpacked_text
+from codeformer.files.spool import Seen, Spool, Table, in_order, packed_text, unpacked_text
 from codeformer.options import VIDEO_SUFFIXES
+from codeformer.run.input_list import listed
 from codeformer.tasks.base import Task
 
 #: Folders under the output root, as the original names them.
@@ -55,6 +57,7 @@ def find_inputs(
     suffixes: frozenset[str],
     root: Path,
     is_result: Callable[[str], bool] | None = None,
+    input_list: Path | None = None,
 ) -> Listing:
     """Return the files behind the given paths, each once, folders in the order of their names.
 
@@ -62,10 +65,11 @@ def find_inputs(
     earlier run are not taken for inputs. A folder within that cannot be listed is kept in the same way. Raises
     InputError if a given folder cannot be listed, or there is nothing at all.
 
-    ``is_result``: says of a file below ``root`` whether an earlier run made it; then it is not an input where a folder
-    holds it. What the given paths hold lies in memory while it is little, and in a temporary file where it is much.
+    ``input_list``: a file that names further paths. ``is_result``: says of a file below ``root`` whether an earlier run
+    made it; then it is not an input where a folder holds it. What the given paths hold lies in memory while it is
+    little, and in a temporary file where it is much.
     """
-    if not any(os.path.lexists(path) for path in paths):
+    if input_list is None and not any(os.path.lexists(path) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
     real_root = os.path.realpath(root)
@@ -77,7 +81,7 @@ def find_inputs(
         below = os.path.relpath(os.path.realpath(file), real_root) if is_result else ""
         return is_result is not None and not below.startswith("..") and is_result(Path(below).as_posix())
 
-    for given in paths:
+    for given in chain(paths, () if input_list is None else listed(input_list)):
         if not is_folder(given):  # a closed one neither: reading names it
             found: Iterable[Input] = [Input(given)]
         else:
@@ -93,7 +97,8 @@ def find_inputs(
                 inputs.append(one)
     if not inputs:
         hint = "" if recursive else " (--recursive looks into folders within)"
-        raise InputError(f"{', '.join(map(str, paths))}: no pictures here{hint}")
+        where = [*paths, *([] if input_list is None else [input_list])]
+        raise InputError(f"{', '.join(map(str, where))}: no pictures here{hint}")
     for one in inputs:
         if any(str(parent) in ours for parent in Path(os.path.realpath(one.path)).parents):
             raise UsageError(f"--output_path {root}: the results would overwrite the input {one.path}")
@@ -152,14 +157,19 @@ def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Name
 def name_inputs(inputs: Iterable[Input], taken: Mapping[str, str]) -> Iterator[NamedInput]:
     """Yield what :func:`assign_names` returns, one after the other. ``taken`` may not change meanwhile."""
     used = Seen(packed_text(folded_name(stem)) for stem in taken.values() if stem)
+    counts = Table()
     for one in inputs:
         key = str(_absolute(one.path))
         stem = taken.get(key, "")
         if not stem:
             wanted = one.folder / shortened(one.path.stem, _LONGEST_STEM)
-            stem, count = str(wanted), 2
-            while not used.add(packed_text(folded_name(stem))):
-                stem, count = f"{wanted}_{count}", count + 1
+            stem = str(wanted)
+            if not used.add(packed_text(folded_name(stem))):
+                folded = folded_name(stem)
+                count = int(counts.get(folded, "2"))  # a thousand folders may each have a face.png
+                while not used.add(packed_text(folded_name(stem := f"{wanted}_{count}"))):
+                    count += 1
+                counts[folded] = str(count + 1)
         yield NamedInput(one.path, stem, key)
 
 

@@ -68,9 +68,11 @@ def run_pictures(
         options = replace(options, work=with_weights(options, model, task))
     if task.only_faces and not options.work.faces.aligned:
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
-    root = output_root(options.inputs, task, options.work.weights, options.output.output_path)
+    root = output_root(options.given, task, options.work.weights, options.output.output_path)
     if listing is None:
-        listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+        listing = find_inputs(
+            options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, input_list=options.input_list
+        )
     mention_ignored(listing.ignored, console)
     with open_report(root, NAME, console, options.shard) as report:
         count, named = named_inputs(report, listing.inputs)

@@ -128,8 +128,10 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     asked, output = options.work.model, options.output
     model = find_model(asked.model, task, asked.weights_dir)
     work = with_weights(options, model, task)
-    root = output_root(options.inputs, task, work.weights, output.output_path)
-    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root)
+    root = output_root(options.given, task, work.weights, output.output_path)
+    listing = find_inputs(
+        options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, input_list=options.input_list
+    )
     mention_ignored(listing.ignored, console)
     earlier = look(root, shard=options.shard) if file is None else beside(file)
     _, named = named_inputs(earlier, listing.inputs)

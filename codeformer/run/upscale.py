@@ -102,6 +102,7 @@ def _found(options: UpscaleOptions, earlier: Earlier, console: Messages) -> Sequ
         suffixes=SUFFIXES,
         root=earlier.root,
         is_result=lambda name: packed_text(name) in made,
+        input_list=options.input_list,
     )
     mention_ignored(listing.ignored, console)
     return listing.inputs

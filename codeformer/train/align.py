@@ -183,7 +183,9 @@ def plan_align(options: AlignOptions, console: Messages) -> Plan:
 
 def _found(options: AlignOptions, console: Messages) -> Sequence[Input]:
     out = options.output_path
-    listing = find_inputs(options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=out)
+    listing = find_inputs(
+        options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=out, input_list=options.input_list
+    )
     mention_ignored(listing.ignored, console)
     _check_apart(listing.inputs, out)
     return listing.inputs
