@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     "hub": {"errors", "files", "version"},
     "images": {"arrays", "environment", "errors", "extras", "files"},
-    "models": {"errors", "files", "hub"},
+    "models": {"errors", "extras", "files", "hub"},
     "faces": {"arrays", "device", "environment", "errors", "extras", "files", "hub", "images", "models", "options"},
     "tasks": {"arrays", "errors", "faces", "files", "images"},
     "upsampling": {"arrays", "device", "environment", "errors", "extras", "faces", "files", "hub", "images", "models"},

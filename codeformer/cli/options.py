@@ -161,8 +161,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="auto",
         metavar="NAME|FILE",
-        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file "
-        "(default: auto)",
+        help="auto (published weights if present, else the bundled compact ones), compact, official, or a file, also "
+        "one of GFPGAN or RestoreFormer (default: auto)",
     )
     group = group_of(parser, "speed")
     add_device_options(group)

@@ -20,7 +20,7 @@ from codeformer.extras import require
 from codeformer.files.atomic import write_atomic
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import CONFIG_KEY
-from codeformer.models.file import ModelFile
+from codeformer.models.file import OWN, ModelFile
 from codeformer.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def export(model: ModelFile, task: Task, options: ExportOptions, pictures: np.nd
     from codeformer.export import graphs
 
     model.require_task(task)
+    if model.architecture != OWN:
+        raise WeightsError(f"{model.path}: holds {model.architecture}; only CodeFormer is exported")
     net = model.build()
     if not isinstance(net, CodeFormer):
         raise WeightsError(f"{model.path}: holds a stage I autoencoder, which restores nothing")

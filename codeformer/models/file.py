@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 from codeformer.errors import UsageError, WeightsError
 from codeformer.files.digest import sha256_of
 from codeformer.hub.store import resolve_model
-from codeformer.models.config import Config, config_of
+from codeformer.models.config import CONFIG_KEY, Config, config_of
 from codeformer.models.header import SUFFIX, read_header
+from codeformer.models.known import face_restorer_in, note_on, refused
 
 if TYPE_CHECKING:
     from codeformer.models.codeformer import CodeFormer
+    from codeformer.models.foreign import ForeignRestorer
     from codeformer.models.vqgan import VQAutoEncoder
     from codeformer.tasks.base import Task
 
+OWN = "CodeFormer"
 # The published files do not say what they were trained for: the number of codes and of levels with CFT tells.
 _TASK_OF_PUBLISHED = {(1024, 4): "restore", (1024, 3): "colorize", (512, 3): "inpaint"}
 
@@ -36,6 +39,7 @@ class ModelFile:
         config: the hyperparameters of its network.
         metadata: what training wrote into it; published files have none.
         notes: lines for the user about why it was chosen.
+        architecture: of its network. Another one than CodeFormer is built by spandrel; ``config`` says its size alone.
     """
 
     path: Path
@@ -43,10 +47,13 @@ class ModelFile:
     config: Config
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    architecture: str = OWN
 
     @property
     def tasks(self) -> frozenset[str] | None:
         """Names of the tasks that it was trained for; None where neither the file nor its network tells."""
+        if self.architecture != OWN:
+            return frozenset({"restore"})
         if "tasks" in self.metadata:
             return frozenset(name.strip() for name in self.metadata["tasks"].split(",")) - {""}
         if self.path.suffix == SUFFIX or self.config.stem != 1:
@@ -152,12 +159,16 @@ class ModelFile:
                 f"run: codeformer download {task.weights_group}"
             )
 
-    def build(self) -> CodeFormer | VQAutoEncoder:
+    def build(self) -> CodeFormer | VQAutoEncoder | ForeignRestorer:
         """Read the tensors and return the network, in float32 on the CPU, ready for inference.
 
         Raises:
             WeightsError: the file is damaged.
         """
+        if self.architecture != OWN:
+            from codeformer.models.foreign import load_foreign
+
+            return load_foreign(self.path, self.architecture)
         from codeformer.models.load import load_network
 
         return load_network(self.path, self.config)
@@ -192,9 +203,16 @@ def open_model(path: Path | str, *, sha256: str = "", notes: tuple[str, ...] = (
         from codeformer.models.state import read_shapes
 
         shapes = read_shapes(path)
-    config = config_of(shapes, metadata, path)
+    architecture = None if CONFIG_KEY in metadata else face_restorer_in(shapes)
+    if architecture is None:
+        try:
+            config = config_of(shapes, metadata, path)
+        except WeightsError as error:
+            raise refused(path, shapes, error) from error
+    else:
+        config, notes = Config(), (*notes, note_on(architecture))
     try:
-        return ModelFile(path, sha256 or sha256_of(path), config, metadata, notes)
+        return ModelFile(path, sha256 or sha256_of(path), config, metadata, notes, architecture or OWN)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
 

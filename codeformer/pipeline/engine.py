@@ -127,11 +127,20 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
 def open_restorer(model: ModelFile, options: ModelOptions) -> FaceRestorer:
     """Return the network of a weights file on the device that the options ask for. Raises WeightsError, UsageError."""
     from codeformer.models.codeformer import CodeFormer
+    from codeformer.models.vqgan import VQAutoEncoder
     from codeformer.pipeline.restorer import FaceRestorer
 
     net = model.build()
-    if not isinstance(net, CodeFormer):
+    if isinstance(net, VQAutoEncoder) and not isinstance(net, CodeFormer):
         raise WeightsError(
             f"{model.path}: holds a stage I autoencoder, which restores nothing; give a whole CodeFormer file"
         )
-    return FaceRestorer(net, device=options.device, precision=options.precision, batch_size=options.batch_size)
+    precision: str = options.precision
+    if not isinstance(net, CodeFormer):
+        from codeformer.device import pick_device, pick_precision
+
+        if precision == "fp16":
+            raise UsageError(f"--precision fp16 is too narrow for {model.architecture}: use bf16 or fp32")
+        picked = pick_precision(precision, pick_device(options.device))
+        precision = "fp32" if picked == "fp16" else picked
+    return FaceRestorer(net, device=options.device, precision=precision, batch_size=options.batch_size)

@@ -22,6 +22,7 @@ from codeformer.errors import RestorationError
 
 if TYPE_CHECKING:
     from codeformer.models.codeformer import CodeFormer
+    from codeformer.models.foreign import ForeignRestorer
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
@@ -70,7 +71,12 @@ class FaceRestorer:
     """
 
     def __init__(
-        self, net: CodeFormer, *, device: str = "auto", precision: str = "auto", batch_size: int | None = None
+        self,
+        net: CodeFormer | ForeignRestorer,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)

@@ -15,6 +15,7 @@ import torch
 from codeformer.arrays import Crop
 from codeformer.errors import InputError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
+from codeformer.models.foreign import ForeignRestorer
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.data import list_faces, read_face, to_picture, to_tensor
 from codeformer.train.iqa import Fid
@@ -37,7 +38,7 @@ class Candidate:
         hole: what it sees where it inpaints, ``white`` or ``smear``.
     """
 
-    net: CodeFormer | VQAutoEncoder
+    net: CodeFormer | VQAutoEncoder | ForeignRestorer
     name: str = ""
     adain: bool = False
     hole: str = "white"
@@ -274,7 +275,7 @@ def _size_of(candidates: Sequence[Candidate], question: Question, measures: Meas
 def ask(candidate: Candidate, sample: Sample, question: Question, device: torch.device) -> dict[str, Crop]:
     """Return a network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
     net = candidate.net
-    if not isinstance(net, CodeFormer):
+    if isinstance(net, VQAutoEncoder) and not isinstance(net, CodeFormer):
         return {candidate.title("codes"): to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
     lq_feat, features = net.encode_features(to_tensor(sample.seen(candidate.hole))[None].to(device))
     codes = net.predict_logits(lq_feat).argmax(2)
