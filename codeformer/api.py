@@ -170,6 +170,7 @@ class Restorer:
         face_upsample: as the command line's option.
         person: photographs of the one person whose faces are worked on; others stay as they are.
         person_distance: as the command line's option.
+        keep_occluders: as the command line's option.
 
     Raises:
         InputError: a photograph of the person cannot be read, or shows no face or several.
@@ -192,6 +193,7 @@ class Restorer:
         face_upsample: bool = False,
         person: str | Path | Sequence[str | Path] = (),
         person_distance: float = PERSON_DISTANCE,
+        keep_occluders: bool = False,
     ) -> None:
         chosen = TASKS[task] if isinstance(task, str) else task
         photos = tuple(Path(one) for one in ([person] if isinstance(person, str | Path) else person))
@@ -199,7 +201,11 @@ class Restorer:
             w=chosen.default_w,
             model=ModelOptions(str(model), weights_dir, device, precision, batch_size),
             faces=FaceOptions(
-                detection_model=detection_model, parsing=parsing, person=photos, person_distance=person_distance
+                detection_model=detection_model,
+                parsing=parsing,
+                person=photos,
+                person_distance=person_distance,
+                keep_occluders=keep_occluders,
             ),
             canvas=CanvasOptions(4.0 if face_upsample else 1.0, bg_upsampler, face_upsample),
         )

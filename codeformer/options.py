@@ -104,6 +104,7 @@ class FaceOptions:
     aligned: bool = False  # the pictures are aligned crops: nothing is detected
     parsing: Parsing = "auto"
     person: tuple[Path, ...] = ()  # photographs of the one person whose faces are wanted
+    keep_occluders: bool = False  # what hangs before a face stays as it is in the picture
     person_distance: float = PERSON_DISTANCE  # how far a face may be from them, see codeformer.faces.person
 
     def __post_init__(self) -> None:
@@ -131,6 +132,16 @@ class FaceOptions:
             "takes each picture as one face, so --face and --only_center_face have no meaning",
         )
         _choice(self.parsing, PARSINGS, "--parsing")
+        _require(
+            not (self.keep_occluders and self.aligned),
+            "--keep_occluders",
+            "needs whole pictures, into which faces are pasted; with --aligned the result is the network's crop",
+        )
+        _require(
+            not (self.keep_occluders and self.parsing == "none"),
+            "--keep_occluders",
+            "needs a network that sees what is before the face: leave --parsing none out",
+        )
         _require(
             not (self.person and self.numbers),
             "--person",

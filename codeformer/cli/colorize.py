@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from codeformer.cli.options import add_picture_options, decimal
+from codeformer.cli.options import add_picture_options
 from codeformer.cli.pictures import run_task
+from codeformer.cli.values import decimal
 from codeformer.errors import ExitCode
 from codeformer.tasks.colorize import Colorize
 

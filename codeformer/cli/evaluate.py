@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
-from codeformer.cli.options import add_message_options, decimal
+from codeformer.cli.options import add_message_options
 from codeformer.cli.streams import emit
+from codeformer.cli.values import decimal
 from codeformer.errors import ExitCode, UsageError, WeightsError
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from codeformer.cli.options import add_picture_options, decimal
+from codeformer.cli.options import add_picture_options
 from codeformer.cli.pictures import run_task
+from codeformer.cli.values import decimal
 from codeformer.errors import ExitCode
 from codeformer.tasks.inpaint import Inpaint
 

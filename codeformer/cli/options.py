@@ -6,10 +6,12 @@ Declared with underscores; ``codeformer.cli`` also accepts them with dashes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from codeformer.cli.many import add_json_option, add_many_options, add_watch_option
+from codeformer.cli.values import decimal, number_or, parse_landmarks
+from codeformer.cli.whose import add_person_options
 from codeformer.errors import UsageError
 from codeformer.options import (
     DEFAULT_DETECTOR,
@@ -33,40 +35,6 @@ from codeformer.tasks.table import TASKS
 
 #: What the commands over pictures take.
 PICTURES = "pictures or folders; - for a picture from stdin, with -o - to stdout"
-
-
-def number_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
-    """Return an argparse type: an integer, or ``word``, which gives ``value``."""
-
-    def parse(text: str) -> int | None:
-        if text == word:
-            return value
-        try:
-            return int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is neither {word} nor a whole number") from None
-
-    return parse
-
-
-def parse_landmarks(text: str) -> tuple[tuple[float, float], ...]:
-    """Return an argparse type: five points "x,y x,y x,y x,y x,y" in picture pixels."""
-    try:
-        points = [tuple(float(value) for value in point.split(",")) for point in text.replace(";", " ").split()]
-        if len(points) != 5:
-            raise ValueError
-        return tuple((x, y) for x, y in points)
-    except ValueError:
-        message = f'{text!r} is not five points "x,y x,y x,y x,y x,y": left eye, right eye, nose, mouth corners'
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def decimal(text: str) -> float:
-    """Read a number as an argparse type; ``0,7`` is ``0.7``, as half of the world writes it."""
-    try:
-        return float(text.replace(",", ".", 1) if "." not in text else text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number: write it like 0.7") from None
 
 
 def group_of(parser: argparse.ArgumentParser, title: str) -> argparse._ActionsContainer:
@@ -196,23 +164,7 @@ def add_face_options(parser: argparse.ArgumentParser, *, person: bool = True) ->
         help="only face N, left to right from 1; repeatable",
     )
     if person:
-        group.add_argument(
-            "--person",
-            action="append",
-            type=Path,
-            default=[],
-            metavar="PHOTO",
-            help="only the faces of the person in this photograph, others stay as they are; repeatable, for several "
-            "photographs of one person (default: everybody; needs: pip install face-recognition-models)",
-        )
-        group.add_argument(
-            "--person_distance",
-            type=decimal,
-            default=PERSON_DISTANCE,
-            metavar="0-2",
-            help="how unlike the photographs the face may be: lower it where relatives are taken too, raise it "
-            "for small faces (default: %(default)g)",
-        )
+        add_person_options(group)
     group.add_argument(
         "--landmarks",
         type=parse_landmarks,
@@ -404,6 +356,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
             parsing=args.parsing,
             person=tuple(getattr(args, "person", ())),  # inpaint has neither
             person_distance=getattr(args, "person_distance", PERSON_DISTANCE),
+            keep_occluders=getattr(args, "keep_occluders", False),
         ),
         canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
         tone=args.tone,

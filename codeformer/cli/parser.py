@@ -27,8 +27,9 @@ from codeformer.cli import (
     web,
 )
 from codeformer.cli import help as topics
-from codeformer.cli.options import commands_of, decimal, group_of
+from codeformer.cli.options import commands_of, group_of
 from codeformer.cli.settings import words_of
+from codeformer.cli.values import decimal
 from codeformer.errors import UsageError
 from codeformer.files.atomic import shown
 from codeformer.files.paths import is_file

@@ -19,12 +19,11 @@ from codeformer.cli.options import (
     add_message_options,
     add_recursive_option,
     add_resume_options,
-    decimal,
     group_of,
-    number_or,
 )
 from codeformer.cli.pictures import PIPE, is_pipe
 from codeformer.cli.streams import stdout_for_data
+from codeformer.cli.values import decimal, number_or
 from codeformer.errors import ExitCode
 from codeformer.options import UpscaleOptions
 

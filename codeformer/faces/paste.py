@@ -130,6 +130,23 @@ def geometric_mask(landmarks_in_crop: npt.ArrayLike, size: int) -> Mask:
     return _egg(np.asarray(landmarks_in_crop, dtype=np.float64), size)
 
 
+def seen_in_both(restored: Mask, original: Mask) -> Mask | None:
+    """Return where a face is seen both in the restored crop and in the crop before, the smaller of the two weights.
+
+    Where only the restored crop shows the face, the network has drawn skin over something that was before it.
+
+    Args:
+        restored: (S, S) float32 in [0, 1], how far each pixel of the restored crop is the face.
+        original: the same of the crop before.
+
+    Returns:
+        The mask; None where the crop before shows so little of the face that it is not to be trusted.
+    """
+    both = np.minimum(restored, original)
+    return both if float(both.sum()) >= _TRUSTED * float(restored.sum()) else None
+
+
+_TRUSTED = 0.4  # share of the restored face that must be seen in the input, too
 _EGG_CENTRE = (256.0, 280.0)  # between the eyes and the nose's tip
 
 

@@ -14,7 +14,7 @@ from codeformer.arrays import Crop, Mask, Samples
 from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
 from codeformer.faces.face import Face
-from codeformer.faces.paste import blended, coverage, geometric_mask, paste_faces
+from codeformer.faces.paste import blended, coverage, geometric_mask, paste_faces, seen_in_both
 from codeformer.images.alpha import enlarged
 from codeformer.images.picture import Picture, described_as, replace_rgb
 from codeformer.pipeline.clock import Clock
@@ -39,6 +39,7 @@ class Composition:
         aligned: the whole picture is one aligned crop.
         draw_box: whether to draw the faces' boxes and numbers.
         strength: share of the restored faces in the result, in [0, 1]; the rest is the picture without them.
+        keep_occluders: faces are pasted only where the parser sees them in the input too.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Composition:
     aligned: bool = False
     draw_box: bool = False
     strength: float = 1.0
+    keep_occluders: bool = False
 
 
 def compose(
@@ -81,7 +83,7 @@ def compose(
             return described_as(as_picture(before, crop), before), []
     size = (before.rgb.shape[1], before.rgb.shape[0])
     with clock.timed("parse"):
-        masks = _masks(aligned, restored, how)
+        masks, unsure = _masks(aligned, restored, how)
     with clock.timed("upsample"):
         if not how.aligned:
             before = ground_of(before, how) if ground is None else ground
@@ -109,7 +111,7 @@ def compose(
         notes += [f"face {one.number}: {remark}" for one in aligned if (remark := how.task.remark(one.crop))]
         if how.draw_box:
             result = replace_rgb(result, draw_boxes(result.rgb, faces, size))
-    return result, notes + more
+    return result, notes + unsure + more
 
 
 def as_picture(picture: Picture, crop: Crop) -> Picture:
@@ -130,10 +132,13 @@ def _enlarged(beyond: Samples | None, crop: Crop) -> Samples | None:
     return np.asarray(cv2.resize(beyond, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Composition) -> list[Mask]:
-    """Return where each face is pasted: by the parser where it sees a face, else by the landmarks."""
+def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Composition) -> tuple[list[Mask], list[str]]:
+    """Return where each face is pasted, by the parser where it sees a face, else by the landmarks; and notes."""
     parsed = how.parser(list(restored)) if how.parser and not how.aligned and aligned else None
-    result = []
+    before = None
+    if how.parser and parsed is not None and how.keep_occluders:
+        before = how.parser([one.crop.pixels for one in aligned])
+    result, notes = [], []
     for index, one in enumerate(aligned):
         size = one.crop.pixels.shape[0]
         if one.face is None:
@@ -142,8 +147,16 @@ def _masks(aligned: Sequence[AlignedFace], restored: Sequence[Crop], how: Compos
             mask = geometric_mask(transform_points(one.face.landmarks, one.matrix), size)
             if parsed is not None and parsed[index].max() > 0.5:
                 mask = parsed[index]
+                if before is not None:
+                    seen = seen_in_both(mask, before[index])
+                    mask = mask if seen is None else seen
+                    if seen is None:
+                        notes.append(
+                            f"face {one.number}: too little of it is seen in the input to tell what is before it; "
+                            "--keep_occluders did nothing"
+                        )
         result.append(how.task.paste_mask(one.crop, mask))
-    return result
+    return result, notes
 
 
 def ground_of(picture: Picture, how: Composition) -> Picture:

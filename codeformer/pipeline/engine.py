@@ -55,6 +55,7 @@ class Engine:
             aligned=self.work.faces.aligned,
             draw_box=self.work.canvas.draw_box,
             strength=self.work.strength,
+            keep_occluders=self.work.faces.keep_occluders,
         )
 
 
@@ -94,6 +95,11 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
 
             parser = make_parser(faces.parsing, device=device, weights_dir=weights_dir)
             extras["parsing"] = getattr(parser, "name", faces.parsing) if parser else "none"
+            if parser is None and faces.keep_occluders:
+                raise WeightsError(
+                    "--keep_occluders needs a network that sees what is before the face: run `codeformer download "
+                    "parsing` (and pip install facexlib)"
+                )
         if canvas.bg_upsampler or canvas.face_upsample:
             from codeformer.upsampling.upsampler import make_upsampler
 

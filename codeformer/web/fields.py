@@ -8,7 +8,7 @@ from fastapi import File, Form, UploadFile
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from codeformer.cli.inpaint import parse_color
-from codeformer.cli.options import parse_landmarks
+from codeformer.cli.values import parse_landmarks
 
 Landmarks = list[str]
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from codeformer import cli as command_line
 from codeformer.cli.help import EXAMPLES, TOPICS
-from codeformer.cli.options import commands_of, decimal
+from codeformer.cli.options import commands_of
 from codeformer.cli.parser import build_parser, parse
+from codeformer.cli.values import decimal
 from codeformer.images.picture import Picture, read_picture, write_picture
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
