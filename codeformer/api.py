@@ -38,6 +38,7 @@ from codeformer.options import (
     ModelOptions,
     Parsing,
     Precision,
+    ScratchPolicy,
     TonePolicy,
 )
 from codeformer.pipeline.engine import Engine, open_engine
@@ -115,6 +116,7 @@ class Restoration:
         notes: what should be known about the result, a line each.
         seconds: where the time went, by step.
         output: the picture with all that its file carried: alpha, colour profile, EXIF.
+        damage: (H, W) bool, the pixels of the input that were filled as scratches; None where none were looked for.
     """
 
     picture: np.ndarray
@@ -122,6 +124,7 @@ class Restoration:
     notes: tuple[str, ...]
     seconds: dict[str, float]
     output: Picture = field(kw_only=True)
+    damage: np.ndarray | None = field(kw_only=True, default=None)
 
     def __repr__(self) -> str:
         height, width = self.picture.shape[:2]
@@ -171,6 +174,7 @@ class Restorer:
         person: photographs of the one person whose faces are worked on; others stay as they are.
         person_distance: as the command line's option.
         keep_occluders: as the command line's option.
+        scratches: as the command line's option: with auto, scratches are found and filled before anything else.
 
     Raises:
         InputError: a photograph of the person cannot be read, or shows no face or several.
@@ -194,6 +198,7 @@ class Restorer:
         person: str | Path | Sequence[str | Path] = (),
         person_distance: float = PERSON_DISTANCE,
         keep_occluders: bool = False,
+        scratches: ScratchPolicy = "off",
     ) -> None:
         chosen = TASKS[task] if isinstance(task, str) else task
         photos = tuple(Path(one) for one in ([person] if isinstance(person, str | Path) else person))
@@ -208,7 +213,10 @@ class Restorer:
                 keep_occluders=keep_occluders,
             ),
             canvas=CanvasOptions(4.0 if face_upsample else 1.0, bg_upsampler, face_upsample),
+            scratches=scratches,
         )
+        if scratches != "off" and not chosen.mends:
+            raise UsageError(f"scratches is for the tasks restore and inpaint, not {chosen.name}: leave it out")
         self._engine = open_engine(chosen, work)
         self.notes = self._engine.model.notes
 
@@ -389,7 +397,8 @@ def _restoration(result: Result[Any], engine: Engine) -> Restoration:
     )
     doubts = engine.model.doubts(engine.task, engine.work.w) if result.done else ()
     notes = (*result.notes, *doubts)
-    return Restoration(result.output.rgb, faces, notes, dict(result.seconds), output=result.output)
+    seconds = dict(result.seconds)
+    return Restoration(result.output.rgb, faces, notes, seconds, output=result.output, damage=result.damage)
 
 
 def _picture(source: Source, alpha: np.ndarray | None = None) -> Picture:

@@ -20,12 +20,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]
 TonePolicy = Literal["auto", "keep", "free"]
 NoFace = Literal["skip", "copy", "error"]
+ScratchPolicy = Literal["auto", "off"]
 Extension = Literal["png", "jpg", "webp", "avif", "tiff", "same"]
 
 TONES: tuple[str, ...] = get_args(TonePolicy)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PARSINGS: tuple[str, ...] = get_args(Parsing)
 NO_FACE: tuple[str, ...] = get_args(NoFace)
+SCRATCHES: tuple[str, ...] = get_args(ScratchPolicy)
 EXTENSIONS: tuple[str, ...] = get_args(Extension)
 #: From 0 to 9. Level 4 took half as long again for files that are a tenth smaller.
 DEFAULT_PNG_LEVEL = 2
@@ -190,6 +192,7 @@ class FaceWork:
     tone: TonePolicy = "auto"  # keep: faces get the picture's one colour for each brightness; free: the network's
     strength: float = 1.0  # share of the restored faces in the result; the rest is the picture as it was
     more_w: tuple[float, ...] = ()  # further fidelity weights, each with results of its own
+    scratches: ScratchPolicy = "off"  # auto: scratches, dust and creases are found and filled first
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -203,6 +206,7 @@ class FaceWork:
         names = [f"{w:g}" for w in self.weights]  # results are named so
         _require(len({*names}) == len(names), "--fidelity_weight", f"has a weight twice: {' '.join(names)}")
         _choice(self.tone, TONES, "--tone")
+        _choice(self.scratches, SCRATCHES, "--scratches")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "faces": {"arrays", "device", "environment", "errors", "extras", "files", "hub", "images", "models", "options"},
     "tasks": {"arrays", "errors", "faces", "files", "images"},
     "upsampling": {"arrays", "device", "environment", "errors", "extras", "faces", "files", "hub", "images", "models"},
-    "pipeline": {"arrays", "device", "errors", "faces", "images", "models", "options", "tasks", "upsampling"},
+    "pipeline": {
+        "arrays",
+        "device",
+        "errors",
+        "faces",
+        "images",
+        "models",
+        "options",
+        "scratches",
+        "tasks",
+        "upsampling",
+    },
+    "scratches": {"arrays", "hub"},
     "run": {
         *(
             "arrays",

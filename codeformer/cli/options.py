@@ -22,6 +22,7 @@ from codeformer.options import (
     PARSINGS,
     PERSON_DISTANCE,
     PRECISIONS,
+    SCRATCHES,
     TONES,
     CanvasOptions,
     FaceOptions,
@@ -311,6 +312,19 @@ def add_strength_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scratches_option(parser: argparse.ArgumentParser) -> None:
+    """Add --scratches."""
+    group_of(parser, "quality").add_argument(
+        "--scratches",
+        nargs="?",
+        const="auto",
+        default="off",
+        choices=SCRATCHES,
+        help="auto finds scratches, creases, dust and torn corners, fills them first, and writes a mask of what it "
+        "found (default: off)",
+    )
+
+
 def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     """Everything that restore, colorize and inpaint have in common."""
     add_input_options(parser, PICTURES)
@@ -326,6 +340,8 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_fidelity_option(parser, task.default_w, by_model=True, several=task.name == "restore")
     if task.blends:
         add_strength_option(parser)
+    if task.mends:
+        add_scratches_option(parser)
     add_model_options(parser)
     add_canvas_options(parser, task.default_upscale)
     add_message_options(parser)
@@ -361,6 +377,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
         canvas=CanvasOptions(upscale, bg_upsampler, args.face_upsample, args.bg_tile, args.draw_box),
         tone=args.tone,
         strength=args.strength if TASKS[args.task].blends else 1.0,
+        scratches=getattr(args, "scratches", "off"),  # films and colorize have no such option
     )
 
 

@@ -5,7 +5,6 @@ RetinaFace: Deng et al., CVPR 2020 (arXiv 1905.00641): anchors of six sizes on t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -223,7 +222,9 @@ class MobileNetDetector(RetinaFace):
     file = "retinaface_mobile0.25.onnx"
 
     def __init__(self, device: str = "cpu", weights_dir: Path | None = None) -> None:
-        network = _packaged(self.file)
+        from codeformer.hub.store import read_packaged
+
+        network = read_packaged(self.file)
         onnxruntime = environment.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(8, environment.threads())
@@ -237,20 +238,6 @@ class MobileNetDetector(RetinaFace):
         """Return what the network says of its anchors; see :meth:`RetinaFace.outputs`."""
         loc, conf, points = self._session.run(["loc", "conf", "landmarks"], {"input": x})
         return loc, conf, points
-
-
-def _packaged(file: str) -> bytes:
-    """Return the bytes of a file that the package carries. Raises WeightsError if they are not the published ones."""
-    from codeformer.hub.catalogue import BUNDLED
-    from codeformer.hub.store import packaged
-
-    path = packaged(file)
-    if path is None:
-        raise WeightsError(f"this installation carries no {file}: reinstall codeformer-toolkit")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != BUNDLED[file]:
-        raise WeightsError(f"{path} is damaged (another SHA-256 than published): reinstall codeformer-toolkit")
-    return content
 
 
 class ResNetDetector(RetinaFace):

@@ -152,5 +152,6 @@ GROUPS = ("restoration", "colorization", "inpainting", "detection", "parsing", "
 BUNDLED = {
     "compact.safetensors": "44fd739dd48d3c8455bd3e803f6420885c7480533fad41ffa7bf4ed0a3575f10",
     "compact_inpainting.safetensors": "b02cb0d64a069462e1df07beb00da0e127eb857fd1c5ede1fb4c1775005f4fd5",
+    "scratches.safetensors": "f7f767d9a96310b2105991f443e04928f15cbdd1a3f9a916353c696c0f245b75",
     "retinaface_mobile0.25.onnx": "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
 }

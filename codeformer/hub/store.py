@@ -7,6 +7,7 @@ Nothing here touches the network but `download`. Files are looked for in the wei
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -38,6 +39,7 @@ __all__ = [
     "licences",
     "locate",
     "packaged",
+    "read_packaged",
     "resolve_model",
     "select",
     "sha256_of",
@@ -119,6 +121,17 @@ def packaged(file: str) -> Path | None:
     if (here.parent / "pyproject.toml").is_file():
         places.append(here.parent / "weights" / file)
     return next((path for path in places if path.is_file()), None)
+
+
+def read_packaged(file: str) -> bytes:
+    """Return the bytes of a file that the package carries. Raises WeightsError if they are not the published ones."""
+    path = packaged(file)
+    if path is None:
+        raise WeightsError(f"this installation carries no {file}: reinstall codeformer-toolkit")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != BUNDLED[file]:
+        raise WeightsError(f"{path} is damaged (another SHA-256 than published): reinstall codeformer-toolkit")
+    return content
 
 
 def bundled_problem(file: str) -> str:

@@ -1,4 +1,4 @@
-"""How long each step takes. The steps are read, find, align, restore, upsample, parse, paste and write."""
+"""How long each step takes. The steps are read, mend, find, align, restore, upsample, parse, paste and write."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from codeformer.faces.parsing import Parser
     from codeformer.faces.person import Person, Recogniser
     from codeformer.images.tone import Tone
+    from codeformer.pipeline.mend import Mender
     from codeformer.pipeline.restorer import FaceRestorer
     from codeformer.upsampling.upsampler import Upsampler
 
@@ -36,6 +37,7 @@ class Engine:
     extras: Mapping[str, str] = field(default_factory=dict)  # further networks by purpose, for the report
     recogniser: Recogniser | None = None  # says who a face is
     person: Person | None = None  # whose faces alone are worked on; None: everybody's
+    mender: Mender | None = None  # None: scratches stay
     film_tone: Tone | None = None  # of all frames of a film, which is judged as a whole
 
     @property
@@ -115,6 +117,13 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
             background = upsampler if canvas.bg_upsampler else None
             face_upsampler = upsampler if canvas.face_upsample else None
             extras["upsampling"] = name
+    mender = None
+    if work.scratches == "auto":
+        from codeformer.pipeline.mend import find_inpainting, open_mender
+
+        filling = model if task.name == "inpaint" else find_inpainting(work.model)
+        mender = open_mender(restorer if filling is model else open_restorer(filling, work.model), filling)
+        extras["scratches"] = f"scratches.safetensors, {mender.model.path.name}"
     return Engine(
         task=task.suited(model.metadata),
         work=work,
@@ -127,6 +136,7 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
         recogniser=recogniser,
         person=person,
         extras=extras,
+        mender=mender,
     )
 
 

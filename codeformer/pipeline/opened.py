@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from codeformer.arrays import Crop
 from codeformer.errors import RestorationError
@@ -15,6 +15,7 @@ from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
 from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
+from codeformer.pipeline.mend import mend
 from codeformer.pipeline.restorer import EncodedFaces
 from codeformer.tasks.base import Study
 
@@ -78,7 +79,12 @@ def open_picture(picture: Picture, engine: Engine) -> OpenPicture:
         InputError, RestorationError: the task cannot be done on this picture.
     """
     task, options = engine.task, engine.work.faces
-    study = task.study(picture)
+    if engine.mender is None:
+        study = task.study(picture)
+    else:
+        mended = mend(picture, engine.mender, engine.detector, options, engine.work.tone)
+        study = task.study_mended(mended.picture)
+        study = replace(study, notes=(*mended.notes, *study.notes))
     if task.keeps_tone:
         study = toned(study, engine.work.tone)
     faces: list[Face] = []
@@ -92,6 +98,6 @@ def open_picture(picture: Picture, engine: Engine) -> OpenPicture:
     found = align(study, faces, every, task, engine.restorer.size, aligned=options.aligned)
     aligned = {one.number: one for one in found}
     chosen = frozenset(numbers & aligned.keys())
-    if not aligned and (faces or options.aligned or task.needs_face):
+    if not aligned and engine.mender is None and (faces or options.aligned or task.needs_face):
         raise RestorationError(task.untouched(len(numbers)))
     return OpenPicture(study, faces, aligned, chosen)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
-from codeformer.arrays import Crop, Matrix
+from codeformer.arrays import Crop, Matrix, Where
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
@@ -25,6 +25,7 @@ from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose, ground_of
 from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
+from codeformer.pipeline.mend import mend
 from codeformer.pipeline.read_ahead import calls_ahead
 from codeformer.tasks.base import Study
 
@@ -74,14 +75,18 @@ class Rendering:
 class Result(Generic[K]):
     """What became of a picture: ``output`` or ``error``, never both.
 
-    Without any face that the task worked on, ``output`` is the resized input and ``done`` is 0. ``seconds`` by step;
-    the time of a shared batch is divided among its faces. ``by_weight`` has a rendering for each fidelity weight, where
-    there are several; ``output`` and ``faces`` are the first one's.
+    Without any face that the task worked on, ``output`` is the resized input and ``done`` is 0. ``damage`` are the
+    pixels of the input that were filled as scratches, (H, W); None where nobody looked for any. ``mended`` says that
+    filling them is a result without a face, too. ``seconds`` by step; the time of a shared batch is divided among its
+    faces. ``by_weight`` has a rendering for each fidelity weight, where there are several; ``output`` and ``faces`` are
+    the first one's.
     """
 
     key: K
     picture: Picture | None = None
     output: Picture | None = None
+    damage: Where | None = None
+    mended: bool = False
     faces: tuple[FaceResult, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -92,6 +97,11 @@ class Result(Generic[K]):
     def done(self) -> int:
         """How many faces were worked on."""
         return sum(face.chosen for face in self.faces)
+
+    @property
+    def without_face(self) -> bool:
+        """Whether nothing was done, for want of a face."""
+        return self.done == 0 and not self.mended
 
     @property
     def nothing(self) -> str:
@@ -111,6 +121,7 @@ class _Waiting(Generic[K]):
     clock: Clock = field(default_factory=Clock)
     picture: Picture | None = None
     study: Study | None = None
+    damage: Where | None = None
     faces: list[Face] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
     restored: list[tuple[Crop, ...]] = field(default_factory=list)  # of each face, by fidelity weight
@@ -179,8 +190,14 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
         with item.clock.timed("read"):
             item.picture = job.load()
         numbers: set[int] = set()
+        mended = None
+        if engine.mender is not None:
+            with item.clock.timed("mend"):
+                mended = mend(item.picture, engine.mender, engine.detector, options, engine.work.tone)
+                item.damage = mended.damage
+                item.notes += mended.notes
         with item.clock.timed("find"):
-            item.study = task.study(item.picture)
+            item.study = task.study(item.picture) if mended is None else task.study_mended(mended.picture)
             if task.keeps_tone:
                 item.study = toned(item.study, engine.work.tone)
             if not options.aligned:
@@ -196,7 +213,7 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
         with item.clock.timed("align"):
             size = engine.restorer.size
             item.aligned = align(item.study, item.faces, numbers, task, size, aligned=options.aligned)
-        if not item.aligned and (numbers or options.aligned or task.needs_face):
+        if not item.aligned and mended is None and (numbers or options.aligned or task.needs_face):
             raise RestorationError(task.untouched(len(numbers)))
         if item.distances and 0 < len(numbers) < len(item.faces):
             item.notes.append(_others(item.distances, numbers))
@@ -282,6 +299,8 @@ def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
         key=item.key,
         picture=picture,
         output=first.output if first else None,
+        damage=None if item.error else item.damage,
+        mended=item.damage is not None and (engine.task.needs_face or bool(item.damage.any())),
         faces=first.faces if first else (),
         notes=(*(picture.warnings if picture else ()), *(study.notes if study else ()), *item.notes, *notes),
         seconds=item.clock.seconds,

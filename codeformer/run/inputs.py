@@ -18,8 +18,8 @@ from codeformer.run.input_list import listed
 from codeformer.tasks.base import Task
 
 #: Folders under the output root, as the original names them.
-FINAL, RESTORED, CROPPED, COMPARE = "final_results", "restored_faces", "cropped_faces", "compare"
-OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE)
+FINAL, RESTORED, CROPPED, COMPARE, MASKS = "final_results", "restored_faces", "cropped_faces", "compare", "masks"
+OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE, MASKS)
 # What runs write beside their results; other programs' files of these names are not pictures either.
 _REPORT = re.compile(r"(results|upscale)(\.\d+-of-\d+|\.names)?\.jsonl?(\.damaged(-\d+)?)?")
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere

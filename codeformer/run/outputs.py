@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from codeformer.arrays import Where
 from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_uint16, write_picture
 from codeformer.options import OutputOptions
 from codeformer.pipeline.compose import as_picture
 from codeformer.pipeline.pictures import Rendering, Result
-from codeformer.run.inputs import COMPARE, CROPPED, FINAL, OUR_FOLDERS, RESTORED
+from codeformer.run.inputs import COMPARE, CROPPED, FINAL, MASKS, OUR_FOLDERS, RESTORED
 
 
 class Written(NamedTuple):
@@ -30,9 +31,9 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
     """Write everything that the options ask for, and return the files.
 
     ``final_results/NAME`` is the whole picture (for aligned crops ``restored_faces/NAME``), ``restored_faces/NAME_00``
-    and ``cropped_faces/NAME_00`` are its faces, ``compare/NAME`` is before and after. With several fidelity weights
-    names end in ``_w0.3``, and one comparison has them all. The final picture is written last, so that it stands for
-    all of them. Raises OutputError.
+    and ``cropped_faces/NAME_00`` are its faces, ``compare/NAME`` is before and after, ``masks/NAME.png`` is white where
+    scratches were filled. With several fidelity weights names end in ``_w0.3``, and one comparison has them all. The
+    final picture is written last, so that it stands for all of them. Raises OutputError.
     """
     picture, output = result.picture, result.output
     if picture is None or output is None:
@@ -51,6 +52,8 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
                         files.append((f"{CROPPED}/{crop}.png", None, partial(as_picture, picture, one.before)))
                     name = f"{RESTORED}/{crop}{tail_of(options, rendering.w)}.png"
                     files.append((name, rendering.w, partial(as_picture, picture, one.after)))
+    if result.damage is not None and not options.only_final:
+        files.append((f"{MASKS}/{stem}{tail_of(options)}.png", None, partial(_as_mask, result.damage)))
     if options.compare:
         shown = [rendering.output for rendering in renderings]
         files.append((f"{COMPARE}/{stem}{tail_of(options)}{ending}", None, partial(side_by_side, picture, *shown)))
@@ -105,6 +108,8 @@ def is_stale(
             one for one in kept if own and own.fullmatch(one) and not is_stale(one, stem, options, ending, (), weights)
         ]
         return found is not None and not others
+    if folder == MASKS:
+        return rest == f"{tail_of(options)}.png"
     if folder == COMPARE:
         return rest == tail_of(options) + ending
     if folder == RESTORED and any(re.fullmatch(r"_\d{2,}" + re.escape(tail) + r"\.png", rest) for tail in tails):
@@ -113,7 +118,13 @@ def is_stale(
 
 
 def expected_names(
-    stem: str, ending: str, options: OutputOptions, weights: Sequence[float] = (), *, aligned: bool
+    stem: str,
+    ending: str,
+    options: OutputOptions,
+    weights: Sequence[float] = (),
+    *,
+    aligned: bool,
+    scratches: bool = False,
 ) -> list[str]:
     """Return the names that :func:`write_outputs` will use, the final pictures' first; ``NN`` is a face's number."""
     tails = _tails(options, weights)
@@ -122,7 +133,14 @@ def expected_names(
         names.append(f"{COMPARE}/{stem}{tail_of(options)}{ending}")
     if not aligned and not options.only_final:
         names += [*(f"{RESTORED}/{stem}_NN{tail}.png" for tail in tails), f"{CROPPED}/{stem}_NN.png"]
+    if scratches and not options.only_final:
+        names.append(f"{MASKS}/{stem}{tail_of(options)}.png")
     return names
+
+
+def _as_mask(damage: Where) -> Picture:
+    """Return damaged pixels as a picture, white where they are."""
+    return Picture(np.repeat(damage[..., None].astype(np.uint8) * 255, 3, axis=2), grey=True)
 
 
 def final_ending(ext: str, picture: Picture) -> str:

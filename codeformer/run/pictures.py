@@ -202,7 +202,7 @@ def _drained(queue: deque[tuple[Result[Pending], Future[_Written]]]) -> Iterator
 
 
 def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Written:
-    if result.error is not None or (result.done == 0 and output.no_face != "copy"):
+    if result.error is not None or (result.without_face and output.no_face != "copy"):
         return _Written()
     start = time.perf_counter()
     try:
@@ -225,9 +225,9 @@ def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, 
     """Return what a picture's result means: its line of the report, its counts, and what to tell the user."""
     job = result.key
     error, status, warnings = result.error or written.error, "failed", result.notes
-    if error is None and result.done == 0 and output.no_face == "error":
+    if error is None and result.without_face and output.no_face == "error":
         error = no_face_error(result)
-    without_face = error is None and result.done == 0
+    without_face = error is None and result.without_face
     if without_face:
         status = "no_face"
         warnings = (f"{result.nothing}; {'only resized' if output.no_face == 'copy' else 'left out'}", *warnings)

@@ -44,12 +44,12 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
     most = options.max_pixels or most_pixels(work.canvas.upscale)
     result = next(process([Job(None, lambda: _read(source, most))], open_engine(task, work, model)))
     error = result.error
-    if error is None and result.done == 0 and options.output.no_face == "error":
+    if error is None and result.without_face and options.output.no_face == "error":
         error = no_face_error(result)
     _tell(result.notes, source, console)
     if error is not None or result.output is None:
         return _failed(error, source, console)
-    if result.done == 0:
+    if result.without_face:
         leave = options.output.no_face == "skip"
         console.warning(f"{source}: {result.nothing}; {'nothing is written' if leave else 'only resized'}")
         if leave:

@@ -145,7 +145,9 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
         kind = format_of(job.item.path)
         task.companion(job.item.path)
         ending = ending_of(output.ext, job.item.path, kind)
-        names = expected_names(job.item.stem, ending, output, work.weights, aligned=work.faces.aligned)
+        mends = work.scratches != "off"
+        aligned = work.faces.aligned
+        names = expected_names(job.item.stem, ending, output, work.weights, aligned=aligned, scratches=mends)
         return [root / name for name in names] if file is None else [file]
 
     planned = [

@@ -13,6 +13,7 @@ from typing import Any
 from codeformer.errors import CodeFormerError, InputError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
+from codeformer.hub.catalogue import BUNDLED
 from codeformer.models.file import ModelFile
 from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
@@ -44,6 +45,8 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     settings: dict[str, Any] = {"w": w, "model": model, "faces": faces, "canvas": canvas, "output": out}
     settings["tone"] = work.tone
     settings["strength"] = work.strength
+    if work.scratches != "off":
+        settings["scratches"] = work.scratches
     if networks := _networks(work):
         settings["networks"] = networks
     own = {name: value for name, value in asdict(task).items() if not isinstance(value, Path)}
@@ -64,6 +67,10 @@ def _networks(work: FaceWork) -> dict[str, str]:
     Raises WeightsError if a file that would be taken is damaged, or none is here.
     """
     networks: dict[str, str] = {}
+    if work.scratches == "auto":
+        from codeformer.pipeline.mend import find_inpainting
+
+        networks |= {"scratches": BUNDLED["scratches.safetensors"], "filling": find_inpainting(work.model).sha256}
     if work.faces.aligned:
         return networks
     if work.faces.parsing == "auto":

@@ -101,6 +101,8 @@ class Task:
     blends: ClassVar[bool] = False
     #: Whether ``--person`` may choose the faces: they are seen, not covered.
     recognises: ClassVar[bool] = True
+    #: Whether scratches may be filled before (``--scratches``).
+    mends: ClassVar[bool] = False
     #: Whether a picture without a face is an error, whatever ``--no_face`` says.
     needs_face: ClassVar[bool] = False
 
@@ -119,6 +121,14 @@ class Task:
             CodeFormerError: the task cannot be done on this picture.
         """
         return Study(picture)
+
+    def study_mended(self, picture: Picture) -> Study:
+        """Return :meth:`study` of a picture whose scratches were filled.
+
+        Raises:
+            CodeFormerError: the task cannot be done on this picture.
+        """
+        return self.study(picture)
 
     def prepare(self, crop: FaceCrop) -> Crop | None:
         """Return the network's input, (S, S, 3); None leaves this face as it is."""

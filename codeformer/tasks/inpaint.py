@@ -41,6 +41,7 @@ class Inpaint(Task):
     in_place: ClassVar[bool] = True
     recognises: ClassVar[bool] = False
     needs_face: ClassVar[bool] = True
+    mends: ClassVar[bool] = True
 
     mask: Path | None = None
     color: tuple[int, int, int] | None = None
@@ -81,6 +82,13 @@ class Inpaint(Task):
         return study(
             picture, file=self.mask, color=self.color, tolerance=self.tolerance, grown=self.grow, feathered=self.feather
         )
+
+    def study_mended(self, picture: Picture) -> Study:
+        """Return the picture as it is where no other mask is named: then the scratches were all there is to fill.
+
+        Raises InputError if there is nothing in the mask that is named.
+        """
+        return Study(picture) if self.mask is None and self.color is None else self.study(picture)
 
     def prepare(self, crop: FaceCrop) -> Crop | None:
         """Return the crop with its hole painted over; None if the mask leaves this face alone."""

@@ -19,6 +19,7 @@ class Restore(Task):
     default_w: ClassVar[float] = 0.5
     default_upscale: ClassVar[float] = 2.0
     blends: ClassVar[bool] = True
+    mends: ClassVar[bool] = True
 
     def finish(self, crop: FaceCrop, output: Crop) -> Crop:
         """Return the network's output, without colour for a crop that has none, or in the picture's tone."""

@@ -168,7 +168,7 @@ async def _faces(
     name = safe_name(form.picture.filename)
     future = service.work_on(Upload(form.picture.file, name), task, work)
     result = await _awaited(future, request, service.server.timeout)
-    if result.error is None and result.done == 0 and form.no_face == "error":
+    if result.error is None and result.without_face and form.no_face == "error":
         raise InputError(f"{name}: no face found; lower --det_threshold, give --landmarks, or see --no_face")
     if result.error is None and result.done:
         result = replace(result, notes=(*result.notes, *model.doubts(task, work.w)))
@@ -205,7 +205,7 @@ async def _answer(
     data = await run_in_threadpool(_encoded, result.output, goal, quality)
     record = describe(result, name, past if result.done or not result.faces else "no_face")
     record["notes"] = [without(note, hidden) for note in record["notes"]]
-    if past != "enlarged" and result.done == 0:
+    if past != "enlarged" and result.without_face:
         record["status"] = "no_face"
         record["notes"].insert(0, "no face found; only resized")
     if "application/json" in request.headers.get("accept", ""):
