@@ -23,6 +23,6 @@ def require(module: str, what: str, packages: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"{what} needs a package that is not installed: pip install {packages}") from error
-    except (ImportError, OSError) as error:  # a wheel of another release of PyTorch, or a system library is missing
+    except (ImportError, OSError, RuntimeError) as error:  # made for another PyTorch, or a system library is missing
         reason = " ".join(str(error).split())
         raise UsageError(f"{what} needs {packages}, which is installed but cannot be imported: {reason}") from error

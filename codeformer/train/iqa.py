@@ -6,7 +6,6 @@ the reason is said.
 
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from codeformer.arrays import Crop
 from codeformer.errors import UsageError, WeightsError
+from codeformer.extras import require
 
 # Whether a measure compares a picture with the sharp one.
 COMPARES = {"dists": True, "niqe": False, "musiq": False}
@@ -69,10 +69,7 @@ class Fid:
 
 
 def _create(name: str, device: torch.device) -> Any:
-    if find_spec("pyiqa") is None:
-        raise UsageError(f"--metrics {name} needs the package pyiqa: pip install pyiqa")
-    import pyiqa
-
+    pyiqa = require("pyiqa", f"--metrics {name}", "pyiqa")
     try:
         return pyiqa.create_metric(name, device=device)
     except (OSError, RuntimeError, ValueError) as error:  # no network, no space, or a file that was cut off

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codeformer.errors import UsageError, WeightsError
+from codeformer.extras import require
 
 # torchvision's VGG16 `features`: convolutions by index, and the ReLU that ends each block.
 _PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
@@ -134,19 +135,26 @@ def unit(x: Tensor) -> Tensor:
 
 
 def read_features(weights: Path | None) -> dict[str, Tensor]:
-    """Return VGG16's features by torchvision's names, from a file or, without one, from torchvision."""
+    """Return VGG16's features by torchvision's names, from a file or, without one, from torchvision.
+
+    Raises:
+        UsageError: torchvision is not installed, and there is no file.
+        WeightsError: the file cannot be read, or torchvision cannot fetch its own.
+    """
     if weights is not None:
         from codeformer.models.state import read_state
 
         return {name.removeprefix("features."): t.float() for name, t in read_state(weights)[0].items()}
-    from torchvision.models import VGG16_Weights, vgg16
-
+    otherwise = "give a safetensors file of its features with --perceptual FILE"
     try:
-        state: dict[str, Tensor] = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features.state_dict()
+        models = require("torchvision.models", "the perceptual distance (VGG16)", "torchvision")
+    except UsageError as error:
+        raise UsageError(f"{error}; or {otherwise}") from error
+    try:
+        state: dict[str, Tensor] = models.vgg16(weights=models.VGG16_Weights.IMAGENET1K_V1).features.state_dict()
     except OSError as error:
         raise WeightsError(
-            "the perceptual distance needs VGG16: torchvision cannot fetch it "
-            f"({error}); give a safetensors file of its features with --perceptual FILE"
+            f"the perceptual distance needs VGG16: torchvision cannot fetch it ({error}); {otherwise}"
         ) from error
     return state
 

@@ -1,6 +1,7 @@
 """Evaluation: measures against known values and skimage's, a set that its seed fixes, the command's table and files."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,12 @@ def test_perceptual_distance_to_known_maps_and_inside_a_mask(vgg: Path) -> None:
     assert distance(changed, b, 1 - right).item() > 0
     with pytest.raises(UsageError, match="perceptual_layers"):
         PerceptualDistance(vgg, ["relu9_9"])
+
+
+def test_without_torchvision_one_line_says_what_to_install_or_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(UsageError, match=r"pip install torchvision; or give a safetensors file .* --perceptual FILE"):
+        PerceptualDistance(None, ["relu1_2"])
 
 
 def test_identity_tells_a_blurred_face_from_another_person(astronaut: np.ndarray) -> None:
