@@ -32,6 +32,7 @@ from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
     PERSON_DISTANCE,
+    Backend,
     CanvasOptions,
     FaceOptions,
     FaceWork,
@@ -162,10 +163,11 @@ class Restorer:
 
     Args:
         model: auto (the published weights if they are there, else the bundled ones), compact, official, or a file.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N or mps, or a device of another engine (docs/export.md).
         task: restore, colorize or inpaint, or a configured :class:`~codeformer.tasks.base.Task`.
         precision: auto, fp32, bf16 or fp16.
         batch_size: faces at a time; None by the device.
+        backend: auto (PyTorch for weights, ONNX Runtime for an exported network), torch, onnxruntime or openvino.
         weights_dir: where downloaded weights lie; None for the usual places.
         detection_model: as the command line's option.
         parsing: as the command line's option.
@@ -190,6 +192,7 @@ class Restorer:
         task: str | Task = "restore",
         precision: Precision = "auto",
         batch_size: int | None = None,
+        backend: Backend = "auto",
         weights_dir: Path | None = None,
         detection_model: str = DEFAULT_DETECTOR,
         parsing: Parsing = "auto",
@@ -204,7 +207,7 @@ class Restorer:
         photos = tuple(Path(one) for one in ([person] if isinstance(person, str | Path) else person))
         work = FaceWork(
             w=chosen.default_w,
-            model=ModelOptions(str(model), weights_dir, device, precision, batch_size),
+            model=ModelOptions(str(model), weights_dir, device, precision, batch_size, backend),
             faces=FaceOptions(
                 detection_model=detection_model,
                 parsing=parsing,

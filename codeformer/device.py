@@ -1,28 +1,46 @@
 """Devices, precisions and memory, once for all networks: which device, which arithmetic, and halving until it fits.
 
-Threads and what libraries read before they are loaded stand in :mod:`codeformer.environment`.
+PyTorch is imported where one of its devices is asked for, so that other engines do without it. Threads and what
+libraries read before they are loaded stand in :mod:`codeformer.environment`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from codeformer.errors import OutOfMemoryError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: The names of ``--precision``, but for ``auto``.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+#: The names of ``--precision``, but for ``auto``, and what PyTorch calls them.
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "ALLOC_FAILED")
 
 
+class Device(Protocol):
+    """Where an engine's networks run: a device of PyTorch's, or of another engine. As text, a ``--device``."""
+
+    @property
+    def type(self) -> str:
+        """The kind of device: ``cpu``, ``cuda`` and ``mps`` are PyTorch's."""
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return PyTorch's type for fp32, bf16 or fp16."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _DTYPES[precision])
+    return dtype
+
+
 def pick_device(device: str = "auto") -> torch.device:
-    """Return the device for a ``--device``.
+    """Return PyTorch's device for a ``--device``.
 
     Args:
         device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps.
@@ -30,6 +48,8 @@ def pick_device(device: str = "auto") -> torch.device:
     Raises:
         UsageError: PyTorch does not see it.
     """
+    import torch
+
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -46,9 +66,13 @@ def pick_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def name_of(device: torch.device) -> str:
+def name_of(device: Device) -> str:
     """Return what tells a device from others that may give other last bits: the kind, and a CUDA card's name."""
-    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+    if device.type != "cuda":
+        return device.type
+    import torch
+
+    return f"cuda {torch.cuda.get_device_name(str(device))}"
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -57,21 +81,23 @@ def pick_precision(precision: str, device: torch.device) -> str:
     Raises:
         UsageError: there is no such precision, or not on this device.
     """
-    if precision not in ("auto", *DTYPES):
+    if precision not in ("auto", *_DTYPES):
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, not {precision!r}")
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
     if precision != "auto":
         return precision
     if device.type == "cuda":
+        import torch
+
         major = torch.cuda.get_device_capability(device)[0]
         return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
     # Chosen by what the processor can do, not by a stopwatch: the same picture must give the same bytes every time.
     # With AVX512-BF16 the published network was measured at 4.1 s a face instead of 5.8 s (two EPYC cores).
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Return whether the CPU multiplies bf16 natively (AVX512-BF16 or AMX); emulated, it is slower than fp32."""
     try:
         flags = Path("/proc/cpuinfo").read_text(errors="replace")
@@ -82,9 +108,13 @@ def _cpu_has_bf16() -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether PyTorch, on any of its devices, or Python ran out of memory."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+    if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words.lower() in str(error).lower() for words in _NO_MEMORY)
+    if not isinstance(error, RuntimeError):
+        return False
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's own, told without importing it
+        return True
+    return any(words.lower() in str(error).lower() for words in _NO_MEMORY)
 
 
 def within_memory(action: Callable[[], T], refused: str) -> T:
@@ -108,7 +138,7 @@ def within_memory(action: Callable[[], T], refused: str) -> T:
 def halved_until_it_fits(
     attempt: Callable[[int], T],
     size: int,
-    device: torch.device,
+    device: Device,
     refused: Callable[[int], str],
     *,
     least: int = 1,
@@ -146,7 +176,7 @@ def in_fitting_batches(
     run: Callable[[Sequence[S]], list[T]],
     items: Sequence[S],
     size: int,
-    device: torch.device,
+    device: Device,
     refused: str,
 ) -> tuple[list[T], int]:
     """Run over slices of the items that fit into memory; return all results, and the batch size that was found.
@@ -178,8 +208,9 @@ def in_fitting_batches(
     return results, size
 
 
-def _release(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+def _release(device: Device) -> None:
+    if device.type not in ("cuda", "mps"):
+        return
+    import torch
+
+    (torch.cuda if device.type == "cuda" else torch.mps).empty_cache()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from codeformer.extras import require
 
 #: Each of these switches off what a library, ours or a companion's, would otherwise report to its makers.
 NO_TELEMETRY = {
@@ -53,6 +56,25 @@ def onnxruntime() -> Any:
     if os.environ["ORT_DISABLE_TELEMETRY"] != "0" and hasattr(module, "disable_telemetry_events"):
         module.disable_telemetry_events()  # where the caller's program loaded it before us, and on Windows
     return module
+
+
+def openvino() -> Any:
+    """Import OpenVINO, which then reports nothing to anybody, and return it.
+
+    It would send an event to Google for each import, by its package ``openvino_telemetry``, and has a stand-in for
+    where that is not installed. No environment variable switches it off.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+    """
+    name = "openvino_telemetry"
+    if "openvino" in sys.modules or name in sys.modules:  # the caller's program has decided
+        return require("openvino", "--backend openvino", "openvino")
+    sys.modules[name] = None  # type: ignore[assignment]  # not to be imported
+    try:
+        return require("openvino", "--backend openvino", "openvino")
+    finally:
+        del sys.modules[name]
 
 
 def threads() -> int:

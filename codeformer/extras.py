@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from codeformer.errors import UsageError
+
+
+def installed(module: str) -> bool:
+    """Return whether a module of the top level can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # refused by the environment
+        return False
 
 
 def require(module: str, what: str, packages: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from codeformer.errors import UsageError
 from codeformer.files.paths import is_file
 
+Backend = Literal["auto", "torch", "onnxruntime", "openvino"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Parsing = Literal["auto", "bisenet", "parsenet", "none"]
 TonePolicy = Literal["auto", "keep", "free"]
@@ -24,6 +25,7 @@ ScratchPolicy = Literal["auto", "off"]
 Extension = Literal["png", "jpg", "webp", "avif", "tiff", "same"]
 
 TONES: tuple[str, ...] = get_args(TonePolicy)
+BACKENDS: tuple[str, ...] = get_args(Backend)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PARSINGS: tuple[str, ...] = get_args(Parsing)
 NO_FACE: tuple[str, ...] = get_args(NoFace)
@@ -49,9 +51,25 @@ def _choice(value: str, choices: tuple[str, ...], flag: str) -> None:
     _require(value in choices, flag, f"must be one of {', '.join(choices)}, not {value!r}")
 
 
-def _device(value: str) -> None:
-    good = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
-    _require(good, "--device", f"must be auto, cpu, cuda, cuda:N or mps, not {value!r}")
+def _device(value: str, backend: str = "torch") -> None:
+    words, known = _DEVICES[backend]
+    _require(re.fullmatch(words, value) is not None, "--device", f"must be {known}, not {value!r}")
+
+
+#: The devices of each engine, as a pattern and in words. What ``auto`` stands for is known when the model is.
+_TORCH = (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, cuda, cuda:N or mps")
+_ONNXRUNTIME = (
+    r"auto|cpu|coreml|openvino|(cuda|tensorrt|rocm|directml)(:\d+)?",
+    "auto, cpu, cuda, tensorrt, rocm, directml (each also with a number, such as cuda:1), coreml or openvino "
+    "for --backend onnxruntime",
+)
+_OPENVINO = (r"auto|cpu|gpu(:\d+)?", "auto, cpu, gpu or gpu:N for --backend openvino")
+_DEVICES = {
+    "torch": _TORCH,
+    "onnxruntime": _ONNXRUNTIME,
+    "openvino": _OPENVINO,
+    "auto": ("|".join((_TORCH[0], _ONNXRUNTIME[0])), _TORCH[1]),
+}
 
 
 def _folder(path: Path | None) -> None:
@@ -81,13 +99,15 @@ class ModelOptions:
 
     model: str = "auto"  # auto | compact | official | a file
     weights_dir: Path | None = None
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps, or a device of another engine
     precision: Precision = "auto"
     batch_size: int | None = None  # None: by the device
+    backend: Backend = "auto"  # auto: PyTorch for weights, ONNX Runtime for an exported network
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "--model", "must be auto, compact, official or a file")
-        _device(self.device)
+        _choice(self.backend, BACKENDS, "--backend")
+        _device(self.device, self.backend)
         _choice(self.precision, PRECISIONS, "--precision")
         _require(self.batch_size is None or self.batch_size >= 1, "--batch_size", "must be auto or at least 1")
 

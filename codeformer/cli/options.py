@@ -14,6 +14,7 @@ from codeformer.cli.values import decimal, number_or, parse_landmarks
 from codeformer.cli.whose import add_person_options
 from codeformer.errors import UsageError
 from codeformer.options import (
+    BACKENDS,
     DEFAULT_DETECTOR,
     DEFAULT_PNG_LEVEL,
     DEFAULT_THRESHOLD,
@@ -124,6 +125,17 @@ def add_png_level_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_backend_option(group: argparse._ActionsContainer) -> None:
+    """Add --backend."""
+    group.add_argument(
+        "--backend",
+        default="auto",
+        choices=BACKENDS,
+        help="what runs the network: auto (PyTorch for weights, ONNX Runtime for an exported .onnx file), torch, "
+        "onnxruntime or openvino (default: auto)",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add --model, and what decides how fast it runs, and where."""
     group_of(parser, "quality").add_argument(
@@ -134,6 +146,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "one of GFPGAN or RestoreFormer (default: auto)",
     )
     group = group_of(parser, "speed")
+    add_backend_option(group)
     add_device_options(group)
     group.add_argument(
         "--batch_size", type=number_or("auto"), default=None, metavar="auto|N", help="faces at a time (default: auto)"
@@ -347,6 +360,11 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
     add_message_options(parser)
 
 
+def model_options(args: argparse.Namespace) -> ModelOptions:
+    """Return the options of :func:`add_model_options`. Raises UsageError naming the flag."""
+    return ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size, args.backend)
+
+
 def face_work(args: argparse.Namespace) -> FaceWork:
     """Return the options of a pipeline. Raises UsageError naming the flag."""
     none = (None, "", "None", "none")  # the original's "no background upsampler" is the word None
@@ -359,7 +377,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
     return FaceWork(
         w=weights[0],
         more_w=tuple(weights[1:]),
-        model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
+        model=model_options(args),
         faces=FaceOptions(
             detection_model=args.detection_model,
             det_threshold=args.det_threshold,

@@ -7,9 +7,14 @@ import os
 from importlib.util import find_spec
 
 from codeformer.cli.console import Console
-from codeformer.cli.options import add_detector_option, add_max_pixels_option, add_message_options, add_model_options
+from codeformer.cli.options import (
+    add_detector_option,
+    add_max_pixels_option,
+    add_message_options,
+    add_model_options,
+    model_options,
+)
 from codeformer.errors import ExitCode, UsageError
-from codeformer.options import ModelOptions
 
 _NEEDED = ("fastapi", "uvicorn", "multipart", "gradio")
 
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         max_pixels=args.max_pixels,
         timeout=args.timeout,
         token=args.token or os.environ.get("CODEFORMER_TOKEN") or None,
-        model=ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size),
+        model=model_options(args),
         detection_model=args.detection_model,
     )
     from codeformer.web.server import serve

@@ -180,9 +180,15 @@ def _halved(proto: Any) -> Any:
 
 
 def _metadata(model: ModelFile, task: Task, options: ExportOptions, part: Graph, adain: bool) -> dict[str, str]:
-    """Return what the file says of itself: what our weights file says, and how it was made."""
+    """Return what the file says of itself: what our weights file says, and how it was made.
+
+    AdaIN is part of the graph: where the weights file does not say how it was trained, the graph is for its task alone.
+    """
+    known = dict(model.metadata)
+    if "adain" not in known:
+        known["tasks"] = task.name
     return {
-        **model.metadata,
+        **known,
         CONFIG_KEY: json.dumps(asdict(model.config)),
         "part": part.name,
         "task": task.name,

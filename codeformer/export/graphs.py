@@ -49,8 +49,7 @@ class _Decoder(nn.Module):
 
     def forward(self, codes: Tensor, lq_feat: Tensor, w: Tensor, *features: Tensor) -> Tensor:
         by_name = dict(zip(self.names, features, strict=True))
-        out = self.net.decode_codes(codes, lq_feat, by_name, w, self.adain)
-        return (out.clamp(-1, 1) + 1) * 0.5
+        return _as_picture(self.net.decode_codes(codes, lq_feat, by_name, w, self.adain))
 
 
 class _Whole(nn.Module):
@@ -61,8 +60,15 @@ class _Whole(nn.Module):
     def forward(self, picture: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         lq_feat, features = self.net.encode_features(picture * 2 - 1)
         codes = self.net.predict_logits(lq_feat).argmax(2)
-        out = self.net.decode_codes(codes, lq_feat, features, w, self.adain)
-        return (out.clamp(-1, 1) + 1) * 0.5, codes
+        return _as_picture(self.net.decode_codes(codes, lq_feat, features, w, self.adain)), codes
+
+
+def _as_picture(out: Tensor) -> Tensor:
+    """Return the network's output in [0, 1]; what is not finite comes out as NaN.
+
+    Some engines clamp NaN to the lower bound, and a black face would pass for a result: 0 times it is NaN again.
+    """
+    return (out.clamp(-1, 1) + 1) * 0.5 + out * 0
 
 
 def whole(net: CodeFormer, adain: bool) -> Graph:

@@ -259,13 +259,12 @@ class ResNetDetector(RetinaFace):
             )
         import warnings
 
-        import torch
-
+        from codeformer.device import pick_device
         from codeformer.models.state import load_into
 
         what = f"--detection_model {self.name}"
         network = require("facexlib.detection.retinaface", what, "facexlib").RetinaFace
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's about the argument by which facexlib asks for no weights
             net = network(network_name="resnet50", device=self._device)

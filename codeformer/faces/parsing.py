@@ -134,13 +134,12 @@ class NetworkParser:
     """One of the two networks on a device."""
 
     def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
-        import torch
-
+        from codeformer.device import pick_device
         from codeformer.models.state import load_into
 
         self.name = name
         self._layout = LAYOUTS[name]
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         net = self._layout.build()
         load_into(net, path, of=name)
         self._net = net.eval().to(self._device)

@@ -6,7 +6,7 @@ says of itself; the tensors are read when the network is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from codeformer.errors import UsageError, WeightsError
 from codeformer.files.digest import sha256_of
 from codeformer.hub.store import resolve_model
 from codeformer.models.config import CONFIG_KEY, Config, config_of
+from codeformer.models.exported import Parts, is_exported, parts_of, read_metadata
 from codeformer.models.header import SUFFIX, read_header
 from codeformer.models.known import face_restorer_in, note_on, refused
 
@@ -40,6 +41,7 @@ class ModelFile:
         metadata: what training wrote into it; published files have none.
         notes: lines for the user about why it was chosen.
         architecture: of its network. Another one than CodeFormer is built by spandrel; ``config`` says its size alone.
+        exported: the files of an exported network, which has no tensors to build from; None for weights.
     """
 
     path: Path
@@ -48,12 +50,15 @@ class ModelFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     architecture: str = OWN
+    exported: Parts | None = None
 
     @property
     def tasks(self) -> frozenset[str] | None:
         """Names of the tasks that it was trained for; None where neither the file nor its network tells."""
         if self.architecture != OWN:
             return frozenset({"restore"})
+        if self.exported is not None and "tasks" not in self.metadata:
+            return frozenset({self.metadata["task"]}) if "task" in self.metadata else None
         if "tasks" in self.metadata:
             return frozenset(name.strip() for name in self.metadata["tasks"].split(",")) - {""}
         if self.path.suffix == SUFFIX or self.config.stem != 1:
@@ -163,12 +168,16 @@ class ModelFile:
         """Read the tensors and return the network, in float32 on the CPU, ready for inference.
 
         Raises:
-            WeightsError: the file is damaged.
+            WeightsError: the file is damaged, or an exported network.
         """
         if self.architecture != OWN:
             from codeformer.models.foreign import load_foreign
 
             return load_foreign(self.path, self.architecture)
+        if self.exported is not None:
+            raise WeightsError(
+                f"{self.path}: is an exported network, which PyTorch cannot open: give the weights that it was made of"
+            )
         from codeformer.models.load import load_network
 
         return load_network(self.path, self.config)
@@ -188,7 +197,7 @@ def open_model(path: Path | str, *, sha256: str = "", notes: tuple[str, ...] = (
     """Open a weights file: hash it, and read what it says of itself.
 
     Args:
-        path: a ``.safetensors`` or ``.pth`` file.
+        path: a ``.safetensors`` or ``.pth`` file, or an ``.onnx`` file of ``codeformer export``.
         sha256: of its bytes, where that is known already.
         notes: lines for the user about the choice.
 
@@ -197,7 +206,12 @@ def open_model(path: Path | str, *, sha256: str = "", notes: tuple[str, ...] = (
     """
     path = Path(path)
     metadata: dict[str, str] = {}
-    if path.suffix == SUFFIX:
+    shapes: Mapping[str, Sequence[int]] = {}
+    exported = None
+    if is_exported(path):
+        metadata = read_metadata(path)
+        exported = parts_of(path, metadata)
+    elif path.suffix == SUFFIX:
         shapes, metadata = read_header(path)
     else:
         from codeformer.models.state import read_shapes
@@ -212,7 +226,9 @@ def open_model(path: Path | str, *, sha256: str = "", notes: tuple[str, ...] = (
     else:
         config, notes = Config(), (*notes, note_on(architecture))
     try:
-        return ModelFile(path, sha256 or sha256_of(path), config, metadata, notes, architecture or OWN)
+        return ModelFile(
+            path, sha256 or sha256_of(path), config, metadata, notes, architecture or OWN, exported=exported
+        )
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
 

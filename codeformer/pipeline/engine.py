@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from codeformer.backends.base import FaceNetwork, backend_of
+from codeformer.backends.choose import open_exported, place_for
 from codeformer.errors import UsageError, WeightsError
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import FaceWork, ModelOptions
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from codeformer.faces.person import Person, Recogniser
     from codeformer.images.tone import Tone
     from codeformer.pipeline.mend import Mender
-    from codeformer.pipeline.restorer import FaceRestorer
     from codeformer.upsampling.upsampler import Upsampler
 
 
@@ -29,7 +30,7 @@ class Engine:
     task: Task
     work: FaceWork
     model: ModelFile
-    restorer: FaceRestorer
+    restorer: FaceNetwork
     detector: Detector | None = None  # None: aligned crops, or landmarks by hand
     parser: Parser | None = None
     background: Upsampler | None = None
@@ -72,8 +73,8 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
         raise UsageError(f"--person: {task.name} works where the mask is, whoever's face that is; leave --person out")
     model = model or find_model(work.model.model, task, work.model.weights_dir)
     model.require_task(task)
-    restorer = open_restorer(model, work.model)
-    device = str(restorer.device)
+    restorer = open_restorer(model, task, work.model)
+    device = companions_device(work.model.device, restorer)
     faces, canvas, weights_dir = work.faces, work.canvas, work.model.weights_dir
     extras: dict[str, str] = {}
 
@@ -140,8 +141,29 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
     )
 
 
-def open_restorer(model: ModelFile, options: ModelOptions) -> FaceRestorer:
-    """Return the network of a weights file on the device that the options ask for. Raises WeightsError, UsageError."""
+def companions_device(asked: str, restorer: FaceNetwork) -> str:
+    """Return where PyTorch's networks run beside this one: the detector, the parser, the upsamplers.
+
+    Args:
+        asked: the ``--device`` of the run.
+        restorer: the network that was opened for it.
+    """
+    if backend_of(restorer.device) == "torch":
+        return str(restorer.device)
+    return "cpu" if asked == "cpu" else "auto"  # the devices of other engines have other names
+
+
+def open_restorer(model: ModelFile, task: Task, options: ModelOptions) -> FaceNetwork:
+    """Return the network of a weights file, or an exported one, on the engine and device that the options ask for.
+
+    Raises:
+        WeightsError: the file is damaged, or holds a stage I autoencoder.
+        UsageError: the engine, the device or the precision is not there.
+        OutOfMemoryError: the network does not fit into memory.
+    """
+    place = place_for(model, task, options)
+    if place.backend != "torch":
+        return open_exported(model, task, options, place)
     from codeformer.models.codeformer import CodeFormer
     from codeformer.models.vqgan import VQAutoEncoder
     from codeformer.pipeline.restorer import FaceRestorer

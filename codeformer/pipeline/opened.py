@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from codeformer.arrays import Crop
+from codeformer.backends.base import EncodedBatch
 from codeformer.errors import RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
@@ -16,7 +17,6 @@ from codeformer.pipeline.compose import compose
 from codeformer.pipeline.crops import AlignedFace, align, find, recognised, toned
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.mend import mend
-from codeformer.pipeline.restorer import EncodedFaces
 from codeformer.tasks.base import Study
 
 
@@ -35,7 +35,7 @@ class OpenPicture:
     faces: list[Face]
     aligned: dict[int, AlignedFace]
     chosen: frozenset[int]
-    _encoded: dict[int, EncodedFaces] = field(default_factory=dict)
+    _encoded: dict[int, EncodedBatch] = field(default_factory=dict)
     _decoded: dict[int, tuple[float, Crop]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codeformer.device import DTYPES, in_fitting_batches, pick_device, pick_precision, within_memory
+from codeformer.device import dtype_of, in_fitting_batches, pick_device, pick_precision, within_memory
 from codeformer.errors import RestorationError
 
 if TYPE_CHECKING:
@@ -50,16 +50,20 @@ class EncodedFaces:
         part = slice(index, index + 1) if isinstance(index, int) else index
         return EncodedFaces(self.lq_feat[part], {k: v[part] for k, v in self.features.items()}, self.logits[part])
 
-    @staticmethod
-    def join(parts: Sequence[EncodedFaces]) -> EncodedFaces:
-        """Return the faces of several batches as one."""
-        if len(parts) == 1:
-            return parts[0]
+    def joined(self, others: Sequence[EncodedFaces]) -> EncodedFaces:
+        """Return these faces, and those of ``others`` behind them."""
+        if not others:
+            return self
+        parts = [self, *others]
         return EncodedFaces(
             torch.cat([p.lq_feat for p in parts]),
             {k: torch.cat([p.features[k] for p in parts]) for k in parts[0].features},
             torch.cat([p.logits for p in parts]),
         )
+
+    def stacked(self, codes: Sequence[Tensor]) -> Tensor:
+        """Return the codes of several faces, each (h*w,), as one tensor (B, h*w)."""
+        return torch.stack(list(codes))
 
 
 class FaceRestorer:
@@ -127,7 +131,8 @@ class FaceRestorer:
 
     def encode(self, crops: Sequence[np.ndarray]) -> EncodedFaces:
         """Return the first half of :meth:`restore`: features and code logits. All crops stay on the device together."""
-        return EncodedFaces.join(self._batched(lambda part: [self._encode(part)], crops))
+        parts = self._batched(lambda part: [self._encode(part)], crops)
+        return parts[0].joined(parts[1:])
 
     def decode(self, encoded: EncodedFaces, codes: Tensor, *, w: float, adain: bool) -> list[np.ndarray]:
         """Return the second half of :meth:`restore`, with ``codes`` (B, h*w) int64 chosen by the caller."""
@@ -178,7 +183,7 @@ class FaceRestorer:
     def _autocast(self, exact: bool = False) -> AbstractContextManager[object]:
         if exact or self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.precision])
+        return torch.autocast(self.device.type, dtype_of(self.precision))
 
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """Run over slices of the items that fit; a smaller size that was found is kept for later calls."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from codeformer.backends.base import backend_of
 from codeformer.errors import CodeFormerError, ExitCode
 from codeformer.files.atomic import unwritable, why_closed
 from codeformer.images.picture import SUFFIXES
@@ -163,5 +164,7 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
 def facts_of(engine: Engine) -> list[tuple[str, str]]:
     """Return what an engine works with, besides its model."""
     networks = ", ".join(f"{purpose} {name}" for purpose, name in engine.extras.items())
-    device = ("device", f"{engine.restorer.device}, {engine.restorer.precision}")
+    backend = backend_of(engine.restorer.device)
+    engine_name = "" if backend == "torch" else f", {backend}"
+    device = ("device", f"{engine.restorer.device}, {engine.restorer.precision}{engine_name}")
     return [device, ("networks", networks)] if networks else [device]

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from codeformer.backends.base import backend_of
 from codeformer.errors import CodeFormerError, InputError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import is_file
@@ -25,13 +26,14 @@ from codeformer.tasks.base import Task
 from codeformer.version import __version__
 
 #: Keys of the head that say what a run worked on; a run that finds everything done leaves them as they are.
-RAN_ON = ("device", "precision", "networks")
+RAN_ON = ("backend", "device", "precision", "networks")
 
 
 def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any]:
     """Return the settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
     model = asdict(work.model)
-    for name in ("weights_dir", "device", "batch_size"):  # another place, device or batch gives the same pictures
+    # Another place, engine, device or batch gives the same pictures
+    for name in ("weights_dir", "backend", "device", "batch_size"):
         del model[name]
     out = asdict(output)
     for name in ("output_path", "resume", "png_level"):  # nor does another compression without loss
@@ -119,6 +121,7 @@ def header_of(task: Task, settings: dict[str, Any], model: ModelFile, engine: En
         "settings": settings,
     }
     if engine is not None:
+        header["backend"] = backend_of(engine.restorer.device)
         header["device"] = str(engine.restorer.device)
         header["precision"] = engine.restorer.precision
         header["networks"] = dict(engine.extras)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from codeformer.device import DTYPES
+from codeformer.device import dtype_of
 from codeformer.models.vqgan import VQAutoEncoder
 from codeformer.train.adversarial import discriminator_loss
 from codeformer.train.checkpoint import State
@@ -150,5 +150,5 @@ def average_decay(settings: Settings, step: int) -> float:
 
 
 def _autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    dtype = DTYPES[settings.precision]
+    dtype = dtype_of(settings.precision)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

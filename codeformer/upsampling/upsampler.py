@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from codeformer.arrays import Crop, Matrix, Pixels, Rgb, Samples
-from codeformer.device import DTYPES, halved_until_it_fits, pick_device, pick_precision, within_memory
+from codeformer.device import dtype_of, halved_until_it_fits, pick_device, pick_precision, within_memory
 from codeformer.environment import memory
 from codeformer.errors import RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
@@ -158,7 +158,7 @@ class Upsampler:
     def _forward(self, piece: Samples, precision: str) -> Samples:
         with torch.inference_mode():
             x = torch.from_numpy(piece).permute(2, 0, 1)[None].to(self.device)  # (1, 3, h, w), channels last in memory
-            with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+            with torch.autocast(self.device.type, dtype_of(precision), enabled=precision != "fp32"):
                 y = self._network.forward(x)
             return y[0].permute(1, 2, 0).float().clamp(0, 1).contiguous().cpu().numpy()
 

@@ -12,7 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from codeformer.device import name_of, pick_device, pick_precision
+from codeformer.backends.choose import place_for
+from codeformer.device import name_of
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutOfMemoryError, OutputError, UsageError
 from codeformer.files.atomic import sync_folder, unwritable, write_atomic
 from codeformer.files.opening import read_regular
@@ -193,9 +194,8 @@ def work_stamp(plan: FilmPlan, engine: Engine | None) -> str:
     if engine is not None:
         device, precision = engine.restorer.device, engine.restorer.precision
     else:
-        asked = plan.options.work.model
-        device = pick_device(asked.device)
-        precision = pick_precision(asked.precision, device)
+        place = place_for(plan.model, TASKS["restore"], plan.options.work.model)
+        device, precision = place.device, place.precision
     return fingerprint({"settings": plan.stamp, "device": name_of(device), "precision": precision}, [])
 
 

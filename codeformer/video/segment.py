@@ -317,15 +317,12 @@ def _with_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
 
 
 def _decoded(items: Iterable[_Item], engine: Engine) -> Iterator[_Item]:
-    import torch
-
-    from codeformer.pipeline.restorer import EncodedFaces
-
     for group in _in_batches(items, engine.restorer.batch_size):
         chosen = [(item, index) for item in group for index in range(len(item.aligned))]
         if chosen:
-            together = EncodedFaces.join([item.encoded[index] for item, index in chosen])
-            codes = torch.stack([item.codes[index] for item, index in chosen])
+            first, *others = [item.encoded[index] for item, index in chosen]
+            together = first.joined(others)
+            codes = first.stacked([item.codes[index] for item, index in chosen])
             outputs = engine.restorer.decode(together, codes, w=engine.work.w, adain=engine.adain)
             for (item, index), output in zip(chosen, outputs, strict=True):
                 item.restored.append(engine.task.finish(item.aligned[index].crop, output))

@@ -104,6 +104,14 @@ def average_logits(logits: Sequence[Any], weights: Sequence[float]) -> Any:
     total = sum(weights)
     result = None
     for part, weight in zip(logits, weights, strict=True):
-        share = part.log_softmax(-1) * (weight / total)
+        share = _log_softmax(part) * (weight / total)
         result = share if result is None else result + share
     return result
+
+
+def _log_softmax(logits: Any) -> Any:
+    """Return log-probabilities: of PyTorch's tensors, or of the arrays of another engine."""
+    if not isinstance(logits, np.ndarray):
+        return logits.log_softmax(-1)
+    below = logits - logits.max(-1, keepdims=True)
+    return below - np.log(np.exp(below).sum(-1, keepdims=True))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import CanvasOptions, FaceWork
-from codeformer.pipeline.engine import Engine, open_engine
+from codeformer.pipeline.engine import Engine, companions_device, open_engine
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
 from codeformer.upsampling.networks import find_realesrgan
@@ -64,6 +64,13 @@ class Networks:
                 face_upsampler=upsampler if canvas.face_upsample else None,
             )
 
+    def _device(self) -> str:
+        """Return where PyTorch's networks run; those of another engine have devices of other names."""
+        asked = self._server.model.device
+        for engine in self._engines.values():
+            return companions_device(asked, engine.restorer)
+        return asked
+
     def upsampler(self, scale: float) -> Upsampler:
         """Return the network that enlarges by a factor. Raises WeightsError."""
         with self._lock:
@@ -73,7 +80,7 @@ class Networks:
                 self._upsamplers[str(path)] = make_upsampler(
                     path,
                     scale=scale,
-                    device=options.device,
+                    device=self._device(),
                     precision=options.precision,
                     tile="auto",
                     weights_dir=options.weights_dir,

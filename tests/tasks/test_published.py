@@ -54,7 +54,7 @@ def test_a_task_runs_the_published_network_as_published(task: str, codes: int, c
     path = tmp_path / "published.pth"
     torch.save({"params_ema": fill(CodeFormer(codebook_size=codes, connect_list=LEVELS)).state_dict()}, path)
     model = open_model(path)
-    restorer = open_restorer(model, ModelOptions(device="cpu", precision="fp32"))
+    restorer = open_restorer(model, TASKS[task], ModelOptions(device="cpu", precision="fp32"))
     settings = TASKS[task]
     model.require_task(settings)
     crop = (face(0)[0].permute(1, 2, 0).numpy() + 1) / 2  # (512, 512, 3) in [0, 1]
