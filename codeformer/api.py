@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
+from codeformer.backends.base import backend_of
 from codeformer.errors import CodeFormerError, InputError, UsageError
 from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
 from codeformer.options import (
@@ -235,6 +236,11 @@ class Restorer:
     def device(self) -> str:
         """Where the network runs."""
         return str(self._engine.restorer.device)
+
+    @property
+    def backend(self) -> str:
+        """The engine that runs the network: torch, onnxruntime or openvino."""
+        return backend_of(self._engine.restorer.device)
 
     @property
     def precision(self) -> str:

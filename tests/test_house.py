@@ -42,7 +42,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("arrays", "backends", "device", "environment", "errors", "extras", "faces", "files", "hub", "images"),
         *("models", "options", "pipeline", "tasks", "upsampling", "version"),
     },
-    "api": {"arrays", "errors", "faces", "files", "images", "models", "options", "pipeline", "run", "tasks"},
+    "api": {
+        "arrays",
+        "backends",
+        "errors",
+        "faces",
+        "files",
+        "images",
+        "models",
+        "options",
+        "pipeline",
+        "run",
+        "tasks",
+    },
     "video": {
         "backends",
         *("arrays", "device", "environment", "errors", "extras", "faces", "files", "images", "models", "options"),
@@ -70,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "",
     },
     "cli": {
+        "backends",
         *("api", "arrays", "device", "environment", "errors", "extras", "faces", "files", "hub", "images", "memory"),
         *(
             "models",

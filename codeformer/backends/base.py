@@ -60,6 +60,9 @@ class FaceNetwork(Protocol):
     def restore(self, crops: Sequence[Crop], *, w: float, adain: bool) -> list[Crop]:
         """Return the restored faces of aligned ones."""
 
+    def restore_at(self, crops: Sequence[Crop], weights: Sequence[float], *, adain: bool) -> list[tuple[Crop, ...]]:
+        """Return what :meth:`restore` gives of each face with each of the weights."""
+
     def encode(self, crops: Sequence[Crop]) -> Any:
         """Return the first half of :meth:`restore`, an :class:`EncodedBatch`."""
 

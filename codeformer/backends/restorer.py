@@ -83,14 +83,21 @@ class ExportedRestorer:
             RestorationError: a face comes out with NaN or infinity.
             OutOfMemoryError: not even one face fits.
         """
+        return [one for (one,) in self.restore_at(crops, (w,), adain=adain)]
+
+    def restore_at(self, crops: Sequence[Crop], weights: Sequence[float], *, adain: bool) -> list[tuple[Crop, ...]]:
+        """Return what :meth:`restore` gives of each face with each of the weights; the encoder of two runs once."""
         self._require(adain)
         whole = self._graphs.whole
 
-        def run(part: Sequence[Crop]) -> list[Crop]:
+        def run(part: Sequence[Crop]) -> list[tuple[Crop, ...]]:
             if whole is not None:
-                return _faces(whole({"picture": _batch(part), "w": _weight(w)})["restored"])
+                x = _batch(part)
+                outputs = (whole({"picture": x, "w": _weight(w)})["restored"] for w in weights)
+                return list(zip(*(_faces(one, self.precision) for one in outputs), strict=True))
             encoded = self._encode(part)
-            return self._decode(encoded, encoded.logits.argmax(2), w)
+            codes = encoded.logits.argmax(2)
+            return list(zip(*(self._decode(encoded, codes, w) for w in weights), strict=True))
 
         return self._batched(run, crops)
 
@@ -166,7 +173,7 @@ def _weight(w: float) -> NDArray[np.float32]:
     return np.array(w, np.float32)
 
 
-def _faces(restored: NDArray[np.float32], precision: str = "fp32") -> list[Crop]:
+def _faces(restored: NDArray[np.float32], precision: str) -> list[Crop]:
     """Return the faces of (B, 3, S, S). Raises RestorationError where one is not finite."""
     if not np.isfinite(restored).all():
         raise _not_finite(precision)

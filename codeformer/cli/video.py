@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from codeformer.cli.asked import face_work
 from codeformer.cli.console import Console
 from codeformer.cli.many import add_shard_option
 from codeformer.cli.options import (
@@ -21,7 +22,6 @@ from codeformer.cli.options import (
     add_png_level_option,
     add_resume_options,
     add_strength_option,
-    face_work,
     group_of,
 )
 from codeformer.errors import ExitCode

@@ -6,13 +6,13 @@ import argparse
 import os
 from importlib.util import find_spec
 
+from codeformer.cli.asked import model_options
 from codeformer.cli.console import Console
 from codeformer.cli.options import (
     add_detector_option,
     add_max_pixels_option,
     add_message_options,
     add_model_options,
-    model_options,
 )
 from codeformer.errors import ExitCode, UsageError
 

@@ -42,11 +42,10 @@ class Recogniser:
 
     def __init__(self, device: str = "cpu", what: str = "--person") -> None:
         folder = dlib_models(what)
-        import torch
-
+        from codeformer.device import pick_device
         from codeformer.faces.recognition import FILE, RecognitionNetwork
 
-        self._device = torch.device(device)
+        self._device = pick_device(device)
         self._net = RecognitionNetwork(folder / FILE).eval().to(self._device)
 
     def describe(self, crops: Sequence[Crop]) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from codeformer.backends.base import FaceNetwork, backend_of
@@ -120,10 +120,16 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
             extras["upsampling"] = name
     mender = None
     if work.scratches == "auto":
+        from codeformer.device import pick_device
         from codeformer.pipeline.mend import find_inpainting, open_mender
+        from codeformer.tasks.table import TASKS
 
-        filling = model if task.name == "inpaint" else find_inpainting(work.model)
-        mender = open_mender(restorer if filling is model else open_restorer(filling, work.model), filling)
+        filling, filler = model, restorer
+        if task.name != "inpaint":
+            filling = find_inpainting(work.model)
+            own = work.model if work.model.backend != "auto" else replace(work.model, device=device)
+            filler = open_restorer(filling, TASKS["inpaint"], own)
+        mender = open_mender(filler, filling, pick_device(device))
         extras["scratches"] = f"scratches.safetensors, {mender.model.path.name}"
     return Engine(
         task=task.suited(model.metadata),

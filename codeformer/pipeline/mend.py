@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from codeformer.arrays import Matrix, Rgb, Where
+from codeformer.backends.base import FaceNetwork
 from codeformer.faces.align import face_transform, inverse, mean_scale, scaled, transform_points
 from codeformer.images.alpha import visible
 from codeformer.images.picture import Picture
@@ -25,8 +26,9 @@ from codeformer.tasks.base import Study, Task
 from codeformer.tasks.inpaint import Inpaint
 
 if TYPE_CHECKING:
+    import torch
+
     from codeformer.faces.find import Detector
-    from codeformer.pipeline.restorer import FaceRestorer
     from codeformer.scratches.find import ScratchFinder
 
 #: More than this share of a picture is no print's damage: a drawing, a page of text.
@@ -50,7 +52,7 @@ class Mender:
 
     finder: ScratchFinder
     task: Task
-    restorer: FaceRestorer
+    restorer: FaceNetwork
     model: ModelFile
 
 
@@ -69,19 +71,20 @@ class Mended:
     notes: tuple[str, ...] = ()
 
 
-def open_mender(restorer: FaceRestorer, model: ModelFile) -> Mender:
+def open_mender(restorer: FaceNetwork, model: ModelFile, device: torch.device) -> Mender:
     """Load what finds scratches.
 
     Args:
         restorer: the inpainting network.
         model: its weights file.
+        device: where the network that finds them runs.
 
     Raises:
         WeightsError: the finder's file is missing or damaged.
     """
     from codeformer.scratches.find import open_finder
 
-    return Mender(open_finder(restorer.device), Inpaint().suited(model.metadata), restorer, model)
+    return Mender(open_finder(device), Inpaint().suited(model.metadata), restorer, model)
 
 
 def find_inpainting(options: ModelOptions) -> ModelFile:

@@ -41,8 +41,10 @@ def test_an_engine_restores_as_pytorch_does(
 ) -> None:
     network = opened(exported[part], backend, batch_size=2)
     assert (str(network.device), network.precision, network.size) == ("cpu", "fp32", 64)
-    for w in (0.0, 0.5, 1.0):
+    each = network.restore_at(small_faces, (0.0, 0.5, 1.0), adain=True)
+    for number, w in enumerate((0.0, 0.5, 1.0)):
         ours = network.restore(small_faces, w=w, adain=True)
+        assert all(np.array_equal(face, faces[number]) for face, faces in zip(ours, each, strict=True))
         theirs = by_torch.restore(small_faces, w=w, adain=True)
         for one, other in zip(ours, theirs, strict=True):
             assert one.shape == (64, 64, 3) and one.dtype == np.float32

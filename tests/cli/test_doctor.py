@@ -30,10 +30,12 @@ def test_a_sound_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path, mon
     (compact,) = [one for one in found["weights"] if one["name"] == "compact"]
     assert compact["sha256"] == hashlib.sha256(Path(compact["path"]).read_bytes()).hexdigest()
     assert found["devices"][0]["device"] == "cpu" and found["devices"][0]["seconds"] > 0
+    assert found["engines"]["torch"][0] == "cpu" and "cpu" in found["engines"]["onnxruntime"]
     assert "PNG" in found["codecs"]["pictures"] and "ffv1" in found["codecs"]["films"]
     assert found["folders"]["results"]["free"] > 0
     assert command_line.main(["doctor", "--weights_dir", str(tmp_path)]) == 0
     text = capsys.readouterr().out
+    assert "engines: torch on cpu" in text and "; onnxruntime on cpu" in text
     assert "no problem found" in text and compact["sha256"][:16] in text
 
 

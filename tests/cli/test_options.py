@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeformer.cli import parser
-from codeformer.cli.options import commands_of, face_work, run_options
+from codeformer.cli.asked import face_work, run_options
+from codeformer.cli.options import commands_of
 from codeformer.cli.parser import normalise
 from codeformer.errors import UsageError
 from codeformer.options import (

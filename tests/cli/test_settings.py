@@ -114,7 +114,7 @@ def test_the_device_by_the_environment(monkeypatch: pytest.MonkeyPatch, file: Pa
     assert parse(["restore", "a.png", "--config", str(file)])[0].device == "mps"
     assert parse(["restore", "a.png", "--device", "cpu", "--config", str(file)])[0].device == "cpu"
     with pytest.raises(UsageError, match="--device"):
-        from codeformer.cli.options import face_work
+        from codeformer.cli.asked import face_work
 
         monkeypatch.setenv("CODEFORMER_DEVICE", "gpu")
         face_work(parse(["restore", "a.png"])[0])

@@ -255,7 +255,7 @@ def test_a_size_that_hardware_does_not_decode_is_said(tmp_path: Path) -> None:
 
 
 def test_the_scale_of_films_is_1_unless_an_upsampler_is_asked_for() -> None:
-    from codeformer.cli.options import face_work
+    from codeformer.cli.asked import face_work
     from codeformer.cli.parser import build_parser
 
     parser = build_parser()
