@@ -171,8 +171,10 @@ def with_recogniser(engine: Engine) -> Engine:
     """Return the engine with a network that tells people apart, where the package for it is installed."""
     if engine.recogniser is not None:
         return engine
-    try:
-        return replace(engine, recogniser=Recogniser(str(engine.restorer.device), "a film's people"))
+    device = engine.restorer.device
+    try:  # the network is PyTorch's, whatever runs the faces
+        where = str(device) if device.type in ("cpu", "cuda", "mps") else "cpu"
+        return replace(engine, recogniser=Recogniser(where, "a film's people"))
     except UsageError:
         return engine
 
