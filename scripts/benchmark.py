@@ -8,6 +8,7 @@ Networks have random weights where only speed counts (a network's speed does not
 has real ones, because its seams are measured too. ``--reference`` is a checkout of github.com/sczhou/CodeFormer, whose
 network runs in a process of its own in the same run. Close other programs: each number is the best of its repeats.
 ``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
+``--simulate_gpu`` shows how well the steps overlap where the network runs elsewhere: see simulate_gpu.py.
 """
 
 from __future__ import annotations
@@ -419,10 +420,17 @@ def main() -> int:
     parser.add_argument(
         "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"with --against: {', '.join(CASES)}"
     )
+    parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers and the machine")
     args = parser.parse_args()
     if args.against:
         return against(args)
+    if args.simulate_gpu:
+        import simulate_gpu
+
+        for line in simulate_gpu.table():
+            print(line, flush=True)
+        return 0
 
     import torch
 

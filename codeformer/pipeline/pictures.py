@@ -32,8 +32,9 @@ from codeformer.tasks.base import Study
 K = TypeVar("K")
 _log = logging.getLogger("codeformer")
 
-_WINDOW_PIXELS = 40_000_000  # a window holds no more source pixels than this, but always one picture
-_WINDOW_PICTURES = 32
+_WINDOW_BYTES = 400_000_000  # a window holds no more pixels and crops than this, but always one picture
+_WINDOW_PICTURES = 32  # or as many as a batch has faces
+_READERS, _PASTERS = 8, 4  # threads on a GPU: the cores have little else to do
 _SMALL_FACE = 24.5  # pixels: where smaller faces may be missed, a note says so
 
 
@@ -104,6 +105,12 @@ class Result(Generic[K]):
         return self.done == 0 and not self.mended
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its pictures, before and after."""
+        outputs = [one.output for one in self.by_weight] if self.by_weight else [self.output]
+        return sum(picture.rgb.nbytes for picture in (self.picture, *outputs) if picture is not None)
+
+    @property
     def nothing(self) -> str:
         """Why no face was worked on, for the user."""
         if not self.faces:
@@ -161,26 +168,49 @@ def as_our_error(error: Exception, step: str) -> CodeFormerError:
 def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Generator[Result[K], None, None]:
     """Work on the pictures and yield a result for each, in order.
 
-    ``ahead``: how many pictures a thread reads and detects while the network works on earlier ones; 0 for no thread.
-    ``jobs`` is always iterated by the caller's thread. What goes wrong with one picture is its result's ``error``; the
-    others go on.
+    ``ahead``: how many pictures are read and detected while the network works on earlier ones, or as many as a batch
+    has faces, if that is more and they take little memory; 0 for no threads. On a GPU several threads read. Others
+    paste, while the network goes on. ``jobs`` is always iterated by the caller's thread, in which the network
+    runs. What goes wrong with one picture is its result's ``error``; the others go on.
 
     Raises:
         RestorationError: the engine was loaded before this process was forked.
     """
     engine.restorer.require_own_process()  # before the detector, whose threads did not come along either
-    begun = calls_ahead((partial(_begin, job, engine) for job in jobs), ahead)
-    with closing(begun):
-        for window in in_batches(begun, lambda item: len(item.aligned), engine.restorer.batch_size, _is_full):
+    batch = engine.restorer.batch_size
+    on_cpu = engine.restorer.device.type == "cpu"
+    depth = ahead and max(ahead, batch)
+    # On a CPU the other networks would take memory and cores from this one
+    alone = on_cpu and any((engine.parser, engine.background, engine.face_upsampler))
+    readers = 1 if on_cpu or engine.mender else _READERS
+    begun = calls_ahead((partial(_begin, job, engine) for job in jobs), depth, threads=readers, is_full=_fills_memory)
+
+    def restored() -> Iterator[Callable[[], Result[K]]]:
+        for window in in_batches(begun, lambda item: len(item.aligned), batch, partial(_is_full, batch=batch)):
             _restore(window, engine)
             for item in window:
-                yield _finish(item, engine)
+                yield partial(_finish, item, engine)
+
+    with closing(begun):
+        pasters = 1 if on_cpu or engine.background or engine.face_upsampler else _PASTERS
+        pasted = 0 if alone or not ahead else max(batch, pasters)
+        finished = calls_ahead(restored(), pasted, threads=pasters, is_full=_results_fill_memory, keep=True)
+        with closing(finished):
+            yield from finished
 
 
-def _is_full(window: Sequence[_Waiting[K]]) -> bool:
+def _is_full(window: Sequence[_Waiting[K]], *, batch: int) -> bool:
     """Whether the window's memory allows no more pictures."""
-    pixels = sum(one.picture.rgb.size // 3 for one in window if one.picture is not None)
-    return pixels >= _WINDOW_PIXELS or len(window) >= _WINDOW_PICTURES
+    return len(window) >= max(_WINDOW_PICTURES, batch) or _fills_memory(window)
+
+
+def _fills_memory(window: Sequence[_Waiting[K]]) -> bool:
+    pictures = sum(one.picture.rgb.nbytes for one in window if one.picture is not None)
+    return pictures + sum(2 * face.source.nbytes for one in window for face in one.aligned) >= _WINDOW_BYTES
+
+
+def _results_fill_memory(results: Sequence[Result[K]]) -> bool:
+    return sum(result.nbytes for result in results) >= _WINDOW_BYTES
 
 
 def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:

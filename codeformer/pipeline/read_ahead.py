@@ -1,4 +1,4 @@
-"""Work in a thread before it is wanted: a few results at most, so that memory is those few and nothing piles up."""
+"""Work in threads before it is wanted: a few results at most, so that memory is those few and nothing piles up."""
 
 from __future__ import annotations
 
@@ -12,31 +12,58 @@ from typing import TypeVar, cast
 T = TypeVar("T")
 
 
-def calls_ahead(calls: Iterable[Callable[[], T]], depth: int) -> Generator[T, None, None]:
-    """Yield what the calls return, in order; one thread makes them, at most ``depth`` before they are wanted.
+def calls_ahead(
+    calls: Iterable[Callable[[], T]],
+    depth: int,
+    *,
+    threads: int = 1,
+    is_full: Callable[[list[T]], bool] = lambda results: False,
+    keep: bool = False,
+) -> Generator[T, None, None]:
+    """Yield what the calls return, in order; threads make them, at most ``depth`` before they are wanted.
 
-    The caller's own thread iterates ``calls``. What a call raises is raised here. Close the generator to stop: the call
-    that is being made is waited for, the others are dropped.
+    The caller's own thread iterates ``calls``. What a call raises is raised here. Close the generator to stop: the
+    calls that are being made are waited for, the others are dropped.
 
     Args:
         calls: what to do.
         depth: how many results are made in advance; 0 for no thread.
+        threads: how many calls are made at a time.
+        is_full: whether so many results wait that no further call may begin, for the memory that they take.
+        keep: when iterating ``calls`` raises, first yield what the calls before it return.
     """
     if not depth:
         for call in calls:
             yield call()
         return
-    with ThreadPoolExecutor(1, "codeformer-ahead") as thread:
+    with ThreadPoolExecutor(threads, "codeformer-ahead") as pool:
         begun: deque[Future[T]] = deque()
         try:
-            for call in calls:
-                begun.append(thread.submit(call))
-                if len(begun) > depth:
-                    yield begun.popleft().result()
+            try:
+                for call in calls:
+                    begun.append(pool.submit(call))
+                    while len(begun) > depth or is_full(_made(begun)):
+                        yield _first(begun)
+            except GeneratorExit:
+                raise
+            except BaseException:
+                while keep and begun:
+                    yield _first(begun)
+                raise
             while begun:
-                yield begun.popleft().result()
+                yield _first(begun)
         finally:  # also when the caller is not interested any more
-            thread.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _first(begun: deque[Future[T]]) -> T:
+    result = begun[0].result()
+    begun.popleft()  # not before: an interruption of the waiting loses nothing
+    return result
+
+
+def _made(begun: Iterable[Future[T]]) -> list[T]:
+    return [one.result() for one in begun if one.done() and one.exception() is None]
 
 
 def items_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:

@@ -7,6 +7,7 @@ fp32 before it is called an error.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from codeformer.device import dtype_of, in_fitting_batches, pick_device, pick_precision, within_memory
 from codeformer.errors import RestorationError
+from codeformer.models.config import Config
 
 if TYPE_CHECKING:
     from codeformer.models.codeformer import CodeFormer
@@ -29,6 +31,7 @@ _T = TypeVar("_T")
 
 _BYTES_PER_FACE = 2_000_000_000  # of the published network at 512 x 512 in fp32, with the allocator's slack
 _LARGEST_BATCH = 16
+_LARGEST_LAYER = 2**31 - 1  # elements: some kernels count them in 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class FaceRestorer:
         )
         self.size = int(net.config.img_size)
         self.batch_size = batch_size or _pick_batch_size(self.device)
+        self._most = max(1, _LARGEST_LAYER // largest_layer(net.config))
         self._process = os.getpid()
 
     def require_own_process(self) -> None:
@@ -188,14 +192,37 @@ class FaceRestorer:
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """Run over slices of the items that fit; a smaller size that was found is kept for later calls."""
         self.require_own_process()
-        results, self.batch_size = in_fitting_batches(
+        size = evenly(self.batch_size, self._most)
+        results, fitting = in_fitting_batches(
             run,
             items,
-            self.batch_size,
+            size,
             self.device,
             f"one face does not fit into the memory of {self.device}; try --device cpu, or close other programs",
         )
+        if fitting < size:
+            self.batch_size = fitting
         return results
+
+
+def largest_layer(config: Config) -> int:
+    """Return how many elements the largest tensor between a network's layers has for one face."""
+    side = config.img_size // config.stem
+    channels = [config.nf * mult for mult in config.ch_mult]
+    largest = max(3 * config.img_size**2, config.latent_size * config.codebook_size)
+    if config.refine is not None:
+        coarse, fine = config.refine
+        largest = max(largest, max(coarse, fine + 3) * config.img_size**2, channels[0] * (config.img_size // 2) ** 2)
+    for level, own in enumerate(channels):
+        coarser = channels[min(level + 1, len(channels) - 1)]  # enlarged to this grid with the channels that it has
+        width = max(own, coarser, 2 * own if str(side >> level) in config.connect_list else 0)
+        largest = max(largest, width * (side >> level) ** 2)
+    return largest
+
+
+def evenly(count: int, most: int) -> int:
+    """Return the size of equal parts of ``count`` faces, of which none has more than ``most``: 64 by 63 gives 32."""
+    return count if count <= most else math.ceil(count / math.ceil(count / most))
 
 
 def _pick_batch_size(device: torch.device) -> int:

@@ -184,7 +184,7 @@ def _written(
             for result in results:
                 with signals_held():  # a result whose files are begun is recorded, once
                     queue.append((result, writers.submit(_write, result, root, output)))
-                    while len(queue) > _WRITERS or sum(_bytes(one) for one, _ in queue) > _WRITING_BYTES:
+                    while len(queue) > _WRITERS or sum(one.nbytes for one, _ in queue) > _WRITING_BYTES:
                         yield queue[0][0], queue[0][1].result()
                         queue.popleft()
         except KeyboardInterrupt:
@@ -214,11 +214,6 @@ def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Writt
     except Exception as error:  # it concerns this picture alone
         return _Written(seconds=time.perf_counter() - start, error=as_our_error(error, "write"))
     return _Written(tuple(files), time.perf_counter() - start)
-
-
-def _bytes(result: Result[Any]) -> int:
-    outputs = [one.output for one in result.by_weight] if result.by_weight else [result.output]
-    return sum(picture.rgb.nbytes for picture in (result.picture, *outputs) if picture is not None)
 
 
 def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, task: Task) -> Outcome:

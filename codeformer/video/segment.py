@@ -40,7 +40,8 @@ from codeformer.video.tracking import (
     smooth_landmarks,
 )
 
-_WINDOW = 16  # frames that wait for a full batch
+_WINDOW = 16  # frames that wait for a full batch, or as many as that has faces
+_WINDOW_BYTES = 400_000_000  # beyond the first frames of a window, for their pixels
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,11 @@ def _with_steady_crops(item: _Item, neighbours: Sequence[_Item]) -> _Item:
 
 
 def _in_batches(items: Iterable[_Item], faces: int) -> Iterator[list[_Item]]:
-    return in_batches(items, lambda item: len(item.aligned), faces, lambda group: len(group) >= _WINDOW)
+    def is_full(group: list[_Item]) -> bool:
+        pixels = sum(item.seen.frame.rgb.nbytes for item in group)
+        return len(group) >= _WINDOW and (len(group) >= faces or pixels >= _WINDOW_BYTES)
+
+    return in_batches(items, lambda item: len(item.aligned), faces, is_full)
 
 
 def _encoded(items: Iterable[_Item], engine: Engine, wanted: Callable[[_Item], bool]) -> Iterator[_Item]:

@@ -17,7 +17,8 @@ from codeformer.video.people import Entry, people_of
 from codeformer.video.segment import Done, Seen, Steadiness, find_in_frame, paste, restore_stretch
 from codeformer.video.source import Film, Frame
 
-_QUEUE = 2  # frames between two threads
+_QUEUE = 2  # frames between two threads, or as many as a batch has faces
+_QUEUE_BYTES = 200_000_000  # beyond the first two, for their pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,12 @@ def restored_frames(
     return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock, people), _QUEUE)
 
 
+def _queue(film: Film, engine: Engine) -> int:
+    """Return how many frames wait between two threads: a batch of them, so that no thread waits for a whole batch."""
+    frame = film.info.width * film.info.height * 3
+    return max(_QUEUE, min(engine.restorer.batch_size, _QUEUE_BYTES // max(1, frame)))
+
+
 def _pasted(
     film: Film,
     engine: Engine,
@@ -61,7 +68,8 @@ def _pasted(
     people: Sequence[Entry],
 ) -> Iterator[Step]:
     fresh = True  # the first frame of a stretch is always given: its encoder has seen none
-    with closing(items_ahead(_restored(film, engine, steady, length, first_stretch, clock, people), _QUEUE)) as steps:
+    steps_ahead = _restored(film, engine, steady, length, first_stretch, clock, people)
+    with closing(items_ahead(steps_ahead, _queue(film, engine))) as steps:
         for step in steps:
             if step.done is None:
                 fresh = True
@@ -84,8 +92,8 @@ def _restored(
 ) -> Iterator[Step]:
     begin = max(0, first_stretch * length - steady.reach)
     with (
-        closing(items_ahead(_read(film, begin, clock), _QUEUE)) as frames,
-        closing(items_ahead(_found(frames, engine, clock), _QUEUE)) as seen,
+        closing(items_ahead(_read(film, begin, clock), _queue(film, engine))) as frames,
+        closing(items_ahead(_found(frames, engine, clock), _queue(film, engine))) as seen,
     ):
         window = _Window(clock.over("wait for frames", seen), steady.reach)
         for number in count(first_stretch):

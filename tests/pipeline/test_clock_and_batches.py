@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -67,6 +67,44 @@ def test_batches_are_full_or_have_a_reason(faces: list[int], wanted: int, most: 
         assert all(sum(group[: i + 1]) for i in range(len(group) - 1)), "what waits for nothing goes on at once"
     for group in groups[:-1]:
         assert sum(group) >= wanted or len(group) == most or sum(group) == 0
+
+
+@pytest.mark.parametrize("depth", [3, 8])
+def test_several_threads_make_results_in_order(depth: int) -> None:
+    meet = threading.Barrier(3)
+
+    def call(i: int) -> int:
+        if i < 3:
+            meet.wait(timeout=20)  # broken, and so an error here, unless three calls are made at a time
+        return i
+
+    assert list(calls_ahead((lambda i=i: call(i) for i in range(9)), depth, threads=3)) == list(range(9))  # type: ignore[misc]
+
+
+def test_nothing_more_is_begun_when_memory_is_full() -> None:
+    made: list[int] = []
+    calls = (lambda i=i: made.append(i) or i for i in range(100))  # type: ignore[misc]
+    seen = []
+    for result in calls_ahead(calls, 50, is_full=lambda results: len(results) >= 3):
+        seen.append(result)
+        assert len(made) - len(seen) <= 50
+        if len(made) == 100:
+            break
+    assert seen[:3] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_was_begun_before_an_interruption_may_be_kept(keep: bool) -> None:
+    def calls() -> Iterator[Callable[[], int]]:
+        yield lambda: 1
+        yield lambda: 2
+        raise KeyboardInterrupt
+
+    results = calls_ahead(calls(), 5, keep=keep)
+    if keep:
+        assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +28,7 @@ from codeformer.models.codeformer import CodeFormer
 from codeformer.models.file import ModelFile
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork
+from codeformer.pipeline.compose import compose
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Job, Result, process
 from codeformer.pipeline.restorer import FaceRestorer
@@ -142,6 +146,90 @@ def test_the_window_is_all_that_is_held(engine: Engine) -> None:
     assert taken <= 4
     results.close()
     assert taken <= 4
+
+
+def test_the_window_follows_the_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(engine.restorer, "restore", lambda crops, **_: sizes.append(len(crops)) or list(crops))
+    engine.restorer.batch_size = 40
+    results = run(engine, *[Picture(scene((60, 50)))] * 50, ahead=2)
+    assert sizes == [40, 10]
+    assert all(result.error is None for result in results)
+
+
+def test_large_pictures_do_not_wait_for_a_full_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(engine.restorer, "restore", lambda crops, **_: sizes.append(len(crops)) or list(crops))
+    crop = 2 * engine.restorer.size**2 * 12
+    monkeypatch.setattr("codeformer.pipeline.pictures._WINDOW_BYTES", 2 * (160 * 200 * 3 + crop))
+    engine.restorer.batch_size = 40
+    run(engine, *[Picture(scene((60, 50)))] * 5, ahead=2)
+    assert sizes == [2, 2, 1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_whole_batch_is_read_while_the_network_works(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """The network waits until the next batch has been read, which nobody does if it is read only when it is wanted."""
+    monkeypatch.setattr(engine.restorer, "device", torch.device(device))  # says how many threads there are
+    engine.restorer.batch_size = 6
+    read, waited = threading.Semaphore(0), []
+
+    def slow(crops: list[np.ndarray], **_: object) -> list[np.ndarray]:
+        waited.append([read.acquire(timeout=20) for _ in crops] if len(waited) < 2 else [])
+        return list(crops)
+
+    def load(number: int) -> Picture:
+        if number >= 6:
+            read.release()
+        return Picture(scene((60, 50)))
+
+    monkeypatch.setattr(engine.restorer, "restore", slow)
+    jobs = [Job(i, lambda i=i: load(i)) for i in range(18)]  # type: ignore[misc]
+    assert [result.key for result in process(jobs, engine, ahead=2)] == list(range(18))
+    assert waited == [[True] * 6, [True] * 6, []]
+
+
+def test_faces_are_pasted_while_the_network_works(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first picture is pasted when the network has begun with the second."""
+    second, seen, calls = threading.Event(), [], []
+    real = compose
+
+    def late(*args: Any, **options: Any) -> Any:
+        seen.append(second.wait(timeout=20))
+        return real(*args, **options)
+
+    def restore(crops: list[np.ndarray], **_: object) -> list[np.ndarray]:
+        calls.append(len(crops))
+        if len(calls) == 2:
+            second.set()
+        return list(crops)
+
+    monkeypatch.setattr("codeformer.pipeline.pictures.compose", late)
+    monkeypatch.setattr(engine.restorer, "restore", restore)
+    engine.restorer.batch_size = 1
+    run(engine, *[Picture(scene((60, 50)))] * 2, ahead=2)
+    assert seen == [True, True] and calls == [1, 1]
+
+
+def test_what_is_restored_when_ctrl_c_comes_is_pasted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def restore(crops: list[np.ndarray], **_: object) -> list[np.ndarray]:
+        calls.append(len(crops))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return list(crops)
+
+    monkeypatch.setattr(engine.restorer, "restore", restore)
+    engine.restorer.batch_size = 1
+    jobs = [Job(i, lambda: Picture(scene((60, 50)))) for i in range(9)]
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in process(jobs, engine, ahead=2):
+            done.append(result.key)
+    assert done == [0, 1]
 
 
 def test_outside_of_the_face_the_picture_is_the_input_bit_for_bit(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from codeformer.device import is_out_of_memory, pick_device, pick_precision
 from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
+from codeformer.models.config import Config
 from codeformer.models.load import load_network
-from codeformer.pipeline.restorer import FaceRestorer
+from codeformer.pipeline.restorer import FaceRestorer, evenly, largest_layer
 
 
 @pytest.fixture
@@ -73,6 +75,45 @@ def test_several_weights_share_the_encoder(
     assert counts == {"encode_features": 2, "predict_logits": 2, "decode_codes": 6}, "batches of 2 and 1, 3 weights"
     for index in range(3):
         np.testing.assert_array_equal(np.stack([face[index] for face in each]), np.stack(expected[index]))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"ch_mult": (1, 2, 4), "connect_list": ("16", "32")},
+        {"ch_mult": (1, 1, 2), "connect_list": ()},
+        {"ch_mult": (2, 2, 2), "connect_list": ("64",)},
+        {"ch_mult": (1, 2), "stem": 4, "refine": (32, 16), "connect_list": ("16",), "latent_size": 64},
+    ],
+)
+def test_the_largest_layer_is_what_flows_through_the_network(sizes: dict[str, Any]) -> None:
+    latent = {"latent_size": 256, **sizes}
+    config = Config(img_size=64, nf=32, res_blocks=1, emb_dim=64, dim_embd=64, n_layers=1, norm_groups=8, **latent)
+    net = CodeFormer.from_config(config).eval()
+    seen = [0]
+
+    def look(module: object, args: tuple[Any, ...], output: Any = None) -> None:
+        seen.extend(one.numel() for one in (*args, output) if isinstance(one, torch.Tensor))
+
+    for module in net.modules():
+        module.register_forward_pre_hook(look)
+        module.register_forward_hook(look)
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, 64, 64), w=0.5)
+    assert largest_layer(config) == max(seen)
+
+
+def test_batches_stay_below_the_numbers_of_32_bits(
+    net: CodeFormer, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (2**31 - 1) // largest_layer(Config()) == 63, "the published network takes 63 faces at a time"
+    assert [evenly(64, 63), evenly(63, 63), evenly(128, 63), evenly(1, 63)] == [32, 63, 43, 1]
+    monkeypatch.setattr("codeformer.pipeline.restorer._LARGEST_LAYER", 4 * largest_layer(net.config) - 1)
+    restorer, sizes = make(net, batch_size=4), []
+    real = net.encode_features
+    monkeypatch.setattr(net, "encode_features", lambda x: sizes.append(len(x)) or real(x))
+    assert len(restorer.restore([*crops, crops[0]], w=0.5, adain=True)) == 4
+    assert sizes == [2, 2] and restorer.batch_size == 4
 
 
 def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) -> None:
