@@ -70,6 +70,7 @@ class Choices(TypedDict, total=False):
     aligned: bool
     det_threshold: float
     min_face_size: float
+    max_face_size: float | None
     max_faces: int | None
     only_center_face: bool
     tone: TonePolicy
@@ -265,7 +266,7 @@ class Restorer:
             landmarks: faces by hand instead of detection, five (x, y) each: eyes, nose, mouth corners.
             alpha: (H, W), the transparency of an array; inpainting fills where it is 0.
             **choices: ``upscale``, the scale of the result, 1 to 4; ``aligned``, the picture is an aligned crop and the
-                result is (size, size, 3); ``det_threshold``, ``min_face_size``, ``max_faces`` and
+                result is (size, size, 3); ``det_threshold``, ``min_face_size``, ``max_face_size``, ``max_faces`` and
                 ``only_center_face``, which faces; ``tone``, auto, keep or free, as the command line's option;
                 ``strength``, the share in [0, 1] of the restored faces in the result (the task restore only; ``after``
                 of a face is always the whole restored one).
@@ -359,6 +360,7 @@ class Restorer:
             old.faces,
             det_threshold=choices.get("det_threshold", DEFAULT_THRESHOLD),
             min_face_size=choices.get("min_face_size", 0.0),
+            max_face_size=choices.get("max_face_size"),
             max_faces=choices.get("max_faces"),
             only_center_face=choices.get("only_center_face", False),
             landmarks=points,

@@ -119,6 +119,7 @@ class FaceOptions:
     detection_model: str = DEFAULT_DETECTOR
     det_threshold: float = DEFAULT_THRESHOLD
     min_face_size: float = 0.0  # pixels of the picture, the shorter side of the face's box
+    max_face_size: float | None = None  # the same; larger faces are left alone
     max_faces: int | None = None
     only_center_face: bool = False
     numbers: tuple[int, ...] = ()  # --face: 1-based, left to right
@@ -135,6 +136,11 @@ class FaceOptions:
             isfinite(self.min_face_size) and self.min_face_size >= 0,
             "--min_face_size",
             f"must be 0 or more pixels, not {self.min_face_size}",
+        )
+        _require(
+            self.max_face_size is None or (isfinite(self.max_face_size) and self.max_face_size >= self.min_face_size),
+            "--max_face_size",
+            f"must not be less than --min_face_size, not {self.max_face_size}",
         )
         _require(self.max_faces is None or self.max_faces >= 1, "--max_faces", "must be at least 1")
         _require(all(n >= 1 for n in self.numbers), "--face", "counts faces from 1, left to right")

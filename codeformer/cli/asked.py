@@ -39,6 +39,7 @@ def face_work(args: argparse.Namespace) -> FaceWork:
             detection_model=args.detection_model,
             det_threshold=args.det_threshold,
             min_face_size=args.min_face_size,
+            max_face_size=args.max_face_size,
             max_faces=args.max_faces,
             only_center_face=args.only_center_face,
             numbers=tuple(args.face),

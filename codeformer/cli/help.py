@@ -103,9 +103,10 @@ what would be done, and writes nothing. No result ever replaces a file that is n
     "faces": """Which faces are restored.
 
 All whose score is above --det_threshold. --face 2 takes the second from the left alone (--draw_box shows the numbers),
---max_faces 3 the three largest, --min_face_size 40 leaves smaller ones as they are. Where none is found, lower the
-threshold, take another detector (--detection_model retinaface_resnet50), or say where the eyes, nose and mouth are
-(--landmarks). --has_aligned takes each picture as one face, cut out and aligned as `codeformer align` does.""",
+--max_faces 3 the three largest, --min_face_size 40 leaves smaller ones as they are, --max_face_size 800 larger ones.
+Where none is found, lower the threshold, take another detector (--detection_model retinaface_resnet50), or say where
+the eyes, nose and mouth are (--landmarks). --has_aligned takes each picture as one face, cut out and aligned as
+`codeformer align` does.""",
     "models": """Which network works.
 
 --model auto takes the published weights if they are here (`codeformer download`; they are for non-commercial use), else

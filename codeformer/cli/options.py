@@ -158,6 +158,7 @@ def add_face_options(parser: argparse.ArgumentParser, *, person: bool = True) ->
     group.add_argument(
         "--min_face_size", type=decimal, default=0.0, metavar="PIXELS", help="leave smaller faces alone (default: 0)"
     )
+    group.add_argument("--max_face_size", type=decimal, metavar="PIXELS", help="leave larger faces alone")
     group.add_argument("--max_faces", type=int, metavar="N", help="only the N largest faces")
     group.add_argument("--only_center_face", action="store_true", help="only the face nearest the centre")
     group.add_argument(

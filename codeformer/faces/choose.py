@@ -34,6 +34,9 @@ def choose(
             found = f"only {len(faces)} face{'s' if len(faces) != 1 else ''}" if faces else "no face"
             raise InputError(f"--face {missing[0]}: {found} found; --draw_box shows the numbers")
         numbers = set(options.numbers)
+    if options.max_face_size is not None:
+        most = options.max_face_size
+        numbers = {n for n in numbers if min(faces[n - 1].width, faces[n - 1].height) <= most}
     if options.only_center_face and numbers:
         middle = ((width - 1) / 2, (height - 1) / 2)
         numbers = {min(numbers, key=lambda n: math.dist(faces[n - 1].centre, middle))}

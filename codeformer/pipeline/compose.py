@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from codeformer.arrays import Crop, Mask, Samples
+from codeformer.arrays import Crop, Mask, Rgb, Samples
 from codeformer.faces.align import scaled, transform_points
 from codeformer.faces.boxes import draw_boxes
+from codeformer.faces.detail import detail_of, with_detail
 from codeformer.faces.face import Face
 from codeformer.faces.paste import blended, coverage, geometric_mask, paste_faces, seen_in_both
 from codeformer.images.alpha import enlarged
@@ -38,6 +39,7 @@ class Composition:
         upscale: the result's scale.
         aligned: the whole picture is one aligned crop.
         draw_box: whether to draw the faces' boxes and numbers.
+        detail: whether sharp faces that are larger than their crop keep the picture's own fine detail.
         strength: share of the restored faces in the result, in [0, 1]; the rest is the picture without them.
         keep_occluders: faces are pasted only where the parser sees them in the input too.
     """
@@ -49,6 +51,7 @@ class Composition:
     upscale: float = 1.0
     aligned: bool = False
     draw_box: bool = False
+    detail: bool = False
     strength: float = 1.0
     keep_occluders: bool = False
 
@@ -105,6 +108,8 @@ def compose(
         after = before
         if crops:
             pasted = paste_faces(before.rgb, crops, matrices, masks, whole=how.aligned)
+            if how.detail and not how.aligned:
+                notes += _keep_detail(pasted, before, study.picture, aligned, restored, masks)
             after = replace_rgb(before, blended(before.rgb, pasted, how.strength))
         covered = partial(coverage, (width, height), crops, matrices, masks, whole=how.aligned)
         result, more = how.task.complete(study, before, after, covered)
@@ -112,6 +117,39 @@ def compose(
         if how.draw_box:
             result = replace_rgb(result, draw_boxes(result.rgb, faces, size))
     return result, notes + unsure + more
+
+
+def _keep_detail(
+    pasted: Rgb,
+    before: Picture,
+    picture: Picture,
+    aligned: Sequence[AlignedFace],
+    restored: Sequence[Crop],
+    masks: Sequence[Mask],
+) -> list[str]:
+    """Put the fine detail of large sharp faces back into ``pasted``, in place, and return notes about it.
+
+    Args:
+        pasted: (H, W, 3), the result with its faces.
+        before: the same without them.
+        picture: the input, of its own size.
+        aligned: the faces, in the input.
+        restored: their restored crops.
+        masks: where they were pasted.
+    """
+    (height, width), (old_height, old_width) = before.rgb.shape[:2], picture.rgb.shape[:2]
+    notes = []
+    for one, crop, mask in zip(aligned, restored, masks, strict=True):
+        detail = detail_of(one.crop.pixels, crop, mask, picture.rgb, one.matrix)
+        if detail.weight is not None:
+            matrix = scaled(one.matrix, (width / old_width, height / old_height))
+            with_detail(pasted, before.rgb, detail.weight, mask, matrix)
+        if detail.lost:
+            notes.append(
+                f"face {one.number}: is larger than the network's {crop.shape[0]} pixels, and its finest detail was "
+                f"left out, as {detail.lost}: --strength 0.8 keeps some of it, --max_face_size leaves such faces alone"
+            )
+    return notes
 
 
 def as_picture(picture: Picture, crop: Crop) -> Picture:

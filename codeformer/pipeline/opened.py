@@ -57,7 +57,8 @@ class OpenPicture:
         wanted = [one for number, one in sorted(self.aligned.items()) if number in numbers]
         with self._lock:
             restored = [self._decode(one, engine, w) for one in wanted]
-        return compose(self.study, self.faces, wanted, restored, engine.composition, Clock())
+        how = replace(engine.composition, detail=engine.task.name == "restore")
+        return compose(self.study, self.faces, wanted, restored, how, Clock())
 
     def _decode(self, one: AlignedFace, engine: Engine, w: float) -> Crop:
         known = self._decoded.get(one.number)

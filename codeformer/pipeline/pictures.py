@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from codeformer.faces.face import Face
 from codeformer.faces.find import close_scale, smallest_face
 from codeformer.images.halftone import halftone_of
 from codeformer.images.picture import Picture
+from codeformer.options import FaceOptions
 from codeformer.pipeline.batches import in_batches
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose, ground_of
@@ -115,6 +116,8 @@ class Result(Generic[K]):
         """Why no face was worked on, for the user."""
         if not self.faces:
             return "no face found"
+        if all(one.distance is None for one in self.faces):
+            return f"{'all its faces are' if len(self.faces) > 1 else 'its face is'} larger than --max_face_size"
         far = min((one.distance for one in self.faces if one.distance is not None), default=float("inf"))
         none = "its face is not" if len(self.faces) == 1 else f"none of its {len(self.faces)} faces is"
         return f"{none} the person's (nearest distance {far:.2f})"
@@ -245,10 +248,23 @@ def _begin(job: Job[K], engine: Engine) -> _Waiting[K]:
             item.aligned = align(item.study, item.faces, numbers, task, size, aligned=options.aligned)
         if not item.aligned and mended is None and (numbers or options.aligned or task.needs_face):
             raise RestorationError(task.untouched(len(numbers)))
+        if large := _left_alone(item.faces, numbers, options):
+            item.notes.append(large)
         if item.distances and 0 < len(numbers) < len(item.faces):
             item.notes.append(_others(item.distances, numbers))
         item.notes += _doubts(item, engine)
     return item
+
+
+def _left_alone(faces: Sequence[Face], numbers: Collection[int], options: FaceOptions) -> str:
+    """Return which faces are larger than the user wants, where others are not; else nothing."""
+    if options.max_face_size is None or not numbers:
+        return ""
+    sizes = {number: min(face.width, face.height) for number, face in enumerate(faces, 1)}
+    large = [f"{number} ({size:.0f} pixels)" for number, size in sizes.items() if size > options.max_face_size]
+    if not large:
+        return ""
+    return f"larger than --max_face_size {options.max_face_size:g}, and left as they are: face {', '.join(large)}"
 
 
 def _others(distances: Sequence[float], numbers: Collection[int]) -> str:
@@ -314,7 +330,8 @@ def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
     notes: dict[str, None] = {}  # in order; several weights often give the same
     if item.error is None and study is not None:
         with item.guarded():
-            how, weights = engine.composition, engine.work.weights
+            how = replace(engine.composition, detail=engine.task.name == "restore")
+            weights = engine.work.weights
             ground = None
             if len(weights) > 1 and not how.aligned:
                 with item.clock.timed("upsample"):

@@ -22,6 +22,7 @@ class Faces(BaseModel):
     fidelity_weight: float | None = None
     det_threshold: float | None = None
     min_face_size: float | None = None
+    max_face_size: float | None = None
     max_faces: int | None = None
     only_center_face: bool = False
     landmarks: list[str] = []

@@ -109,6 +109,7 @@ def face_work(fields: Mapping[str, Any], task: Task, server: ServerOptions) -> F
             detection_model=server.detection_model,
             det_threshold=given.get("det_threshold", DEFAULT_THRESHOLD),
             min_face_size=given.get("min_face_size", 0.0),
+            max_face_size=given.get("max_face_size"),
             max_faces=given.get("max_faces"),
             only_center_face=given.get("only_center_face", False),
             numbers=tuple(given.get("face", ())),

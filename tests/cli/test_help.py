@@ -44,7 +44,7 @@ def test_the_options_of_restore_come_in_groups() -> None:
 @pytest.mark.parametrize("name", ["restore", "colorize", "inpaint", "upscale"])
 def test_an_option_with_a_value_says_its_default(name: str) -> None:
     no_default = {"paths", "input_path", "max_faces", "face", "landmarks", "suffix", "output_path", "config"}
-    no_default |= {"save_config", "weights_dir", "mask", "mask_color"}
+    no_default |= {"max_face_size", "save_config", "weights_dir", "mask", "mask_color"}
     for action in commands_of(build_parser())[name]._actions:
         if action.nargs != 0 and action.dest not in no_default:
             assert "default" in (action.help or ""), action.dest
