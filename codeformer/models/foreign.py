@@ -25,7 +25,7 @@ from codeformer.models.state import read_state
 
 
 def _gfpgan(net: Any, x: Tensor) -> Tensor:
-    out: Tensor = net(x, return_rgb=False, randomize_noise=False)[0]
+    out: Tensor = net(x.contiguous(), return_rgb=False, randomize_noise=False)[0]  # it takes views of its features
     return out
 
 

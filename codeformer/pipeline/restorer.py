@@ -88,7 +88,7 @@ class FaceRestorer:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.net = within_memory(
-            lambda: net.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last),
+            lambda: net.eval().requires_grad_(False).to(self.device).to(memory_format=_layout(net)),
             f"the network does not fit into the memory of {self.device}; try --device cpu",
         )
         self.size = int(net.config.img_size)
@@ -223,6 +223,12 @@ def largest_layer(config: Config) -> int:
 def evenly(count: int, most: int) -> int:
     """Return the size of equal parts of ``count`` faces, of which none has more than ``most``: 64 by 63 gives 32."""
     return count if count <= most else math.ceil(count / math.ceil(count / most))
+
+
+def _layout(net: torch.nn.Module) -> torch.memory_format:
+    """Return how tensors lie best in memory. Some of GFPGAN have five dimensions, which cannot be channels last."""
+    five = any(one.dim() == 5 for one in (*net.parameters(), *net.buffers()))
+    return torch.contiguous_format if five else torch.channels_last
 
 
 def _pick_batch_size(device: torch.device) -> int:

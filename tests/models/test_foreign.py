@@ -85,6 +85,24 @@ def test_a_face_goes_through_the_whole_pipeline(restoreformer: Path, portrait: n
         Restorer(restoreformer, "cpu", precision="fp16")
 
 
+def test_modulated_convolutions_have_five_dimensions() -> None:
+    """GFPGAN has such, which PyTorch refuses to lay out with the channels last; and it takes views of its features."""
+    from codeformer.pipeline.restorer import FaceRestorer
+
+    class Modulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((1, 3, 3, 1, 1), 0.1))
+
+        def forward(self, x: Tensor, **options: object) -> tuple[Tensor, None]:
+            assert x.view(len(x), -1).shape[1] == 3 * 16 * 16
+            return nn.functional.conv2d(x, self.weight[0]), None
+
+    restorer = FaceRestorer(ForeignRestorer(Modulated(), "GFPGAN"), device="cpu", precision="fp32")
+    (face,) = restorer.restore([np.full((16, 16, 3), 0.75, np.float32)], w=0.5, adain=False)
+    np.testing.assert_allclose(face, 0.5 + 0.15 / 2, atol=1e-6)
+
+
 def test_files_that_are_no_face_restorers(restoreformer: Path, networks: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds ESRGAN, which restores no faces.*--bg_upsampler"):
         open_model(networks["rrdb"])
