@@ -17,6 +17,7 @@ import av
 from codeformer.errors import InputError, UsageError
 from codeformer.video.alpha import is_transparent
 from codeformer.video.fields import CombFinder
+from codeformer.video.pixels import side_data_of
 
 _ATTACHED_PICTURE, _TIMED_THUMBNAILS, _DEFAULT = 0x400, 0x800, 0x1  # AV_DISPOSITION_...
 #: Containers that are a bare stream: nothing in them says when a frame is shown.
@@ -30,6 +31,9 @@ _HIGHEST_RATE = 130  # frames per second that are believed without a look at the
 _USUAL_RATES = tuple(Fraction(n) for n in (10, 12, 15, 16, 18, 20, 24, 25, 30, 48, 50, 60, 100, 120)) + tuple(
     Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
 )
+
+# What becomes of tags that are not UTF-8: PyAV 19 keeps their bytes by itself, and has no such option any more.
+_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def open_container(path: Path, rate: Fraction | None = None) -> Any:
@@ -48,7 +52,7 @@ def open_container(path: Path, rate: Fraction | None = None) -> Any:
         raise InputError(f"{path}: no such file")
     options = {} if rate is None else {"framerate": f"{rate.numerator}/{rate.denominator}"}
     try:
-        return av.open(f"file:{path}", metadata_errors="replace", options=options)
+        return av.open(f"file:{path}", options=options, **_TAGS)
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read it") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -261,7 +265,7 @@ def _look_from(path: Path, number: int | None, at: Fraction | None, frames: int,
                 result.transparent += is_transparent(frame)
                 result.interlaced += bool(frame.interlaced_frame)
                 result.combed += combs.push(frame, Fraction(stream.time_base))
-                result.captions |= any(data.type.name == "A53_CC" for data in frame.side_data)
+                result.captions |= any(name == "A53_CC" for name, _ in side_data_of(frame))
                 seen += 1
                 if seen >= frames:
                     break

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from codeformer.video.pixels import side_data_of
+
 _COLOUR, _LUMINANCE = 50_000, 10_000  # steps in which encoders count a coordinate's 1, and a cd/m²
 _LEFT_OUT = {
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata",
@@ -54,7 +56,7 @@ class Light:
 def light_of(frame: Any) -> Light | None:
     """Return what a decoded frame says; None where it says nothing."""
     display = levels = None
-    for name, data in _side_data(frame):
+    for name, data in side_data_of(frame):
         if name == "MASTERING_DISPLAY_METADATA" and len(data) >= 88:
             numbers = struct.unpack("=22i", data[:88])
             if all(numbers[1:20:2]):
@@ -67,11 +69,5 @@ def light_of(frame: Any) -> Light | None:
 
 def unkept(frame: Any) -> Iterator[str]:
     """Yield a line for each kind of a frame's HDR metadata that describes the brightness from frame to frame."""
-    for words in sorted({_LEFT_OUT[name] for name, _ in _side_data(frame) if name in _LEFT_OUT}):
+    for words in sorted({_LEFT_OUT[name] for name, _ in side_data_of(frame) if name in _LEFT_OUT}):
         yield f"its {words} is left out: it describes the frames as they were"
-
-
-def _side_data(frame: Any) -> list[tuple[str, bytes]]:
-    side_data: Any = frame.side_data
-    entries = [side_data[index] for index in range(len(side_data))]
-    return [(entry.type.name, bytes(memoryview(entry))) for entry in entries]

@@ -104,14 +104,20 @@ def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
     return Colour(matrix, FULL if full else LIMITED, primaries, transfer)
 
 
+def side_data_of(frame: av.VideoFrame) -> list[tuple[str, bytes]]:
+    """Return what a frame carries beside its pixels: names as FFmpeg has them, such as ``DISPLAYMATRIX``, and bytes."""
+    side_data: Any = frame.side_data
+    # Iterating gives the entries until PyAV 18, and their types, which are the keys, since PyAV 19.
+    entries = [one if hasattr(one, "type") else side_data[one] for one in side_data]
+    return [(entry.type.name, bytes(memoryview(entry))) for entry in entries]
+
+
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the multiple of 90 degrees, maybe mirrored, that the frame's display matrix asks for."""
-    side_data: Any = frame.side_data
-    for index in range(len(side_data)):
-        data = side_data[index]
-        if data.type.name != "DISPLAYMATRIX":
+    for name, data in side_data_of(frame):
+        if name != "DISPLAYMATRIX":
             continue
-        a, b, _, c, d = struct.unpack("=5i", bytes(memoryview(data))[:20])  # x' = ax + cy, y' = bx + dy
+        a, b, _, c, d = struct.unpack("=5i", data[:20])  # x' = ax + cy, y' = bx + dy
         if abs(a) + abs(d) >= abs(b) + abs(c):
             return Orientation(False, a < 0, d < 0)
         return Orientation(True, c < 0, b < 0)

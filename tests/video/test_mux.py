@@ -239,6 +239,15 @@ def test_subtitles_and_chapters_and_metadata(tmp_path: Path, before: str, after:
         assert {k.lower(): v for k, v in film.metadata.items()}["artist"] == "Someone"
 
 
+def test_a_title_that_is_not_utf_8_does_not_stop_a_film(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "a.mkv", 6, metadata={"title": "Grandmother"})
+    source.write_bytes(source.read_bytes().replace(b"Grandmother", b"Gro\xdfmutter!"))
+    assert copy_film(source, tmp_path / "b.mkv") == []
+    assert len(decode(tmp_path / "b.mkv")) == 6
+    written = (tmp_path / "b.mkv").read_bytes()
+    assert b"Gro\xdfmutter!" in written or "Gro\ufffdmutter!".encode() in written
+
+
 def test_subtitles_that_cannot_be_held_are_named(tmp_path: Path) -> None:
     source = make_film(tmp_path / "a.mkv", 10, subtitles=[(0.0, 0.2, "x")])
     with av.open(str(source)) as film:
