@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codeformer.models.attention import self_attend
 from codeformer.models.config import Config
 from codeformer.models.state import load_into
 from codeformer.models.vqgan import ResBlock, VQAutoEncoder
@@ -48,7 +49,7 @@ class TransformerSALayer(nn.Module):
         """Map (N, B, C) to (N, B, C), with `position` (N, 1, C)."""
         h = self.norm1(x)
         q = h + position
-        x = x + self.self_attn(q, q, value=h, need_weights=False)[0]
+        x = x + self_attend(self.self_attn, q, h)
         return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
 
 

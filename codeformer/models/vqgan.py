@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codeformer.models.attention import attend
 from codeformer.models.config import Config
 from codeformer.models.state import load_into
 
@@ -59,7 +60,7 @@ class AttnBlock(nn.Module):
         h = self.norm(x)
         # (B, 1, HW, C): one head, spelled out because the exporter to ONNX knows no attention without heads
         q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        h = attend(q, k, v).squeeze(1)
         return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
 
 
