@@ -9,6 +9,7 @@ has real ones, because its seams are measured too. ``--reference`` is a checkout
 network runs in a process of its own in the same run. Close other programs: each number is the best of its repeats.
 ``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
 ``--simulate_gpu`` shows how well the steps overlap where the network runs elsewhere: see simulate_gpu.py.
+``--engines`` compares PyTorch, ONNX Runtime and OpenVINO: see benchmark_engines.py.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from typing import Any
 
 import numpy as np
 from against import CASES, Compared, compare, table
+from benchmark_engines import NETWORKS
+from benchmark_engines import measure as measure_engines
+from benchmark_engines import table as table_of_engines
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "inputs" / "whole_imgs" / "00_astronaut.jpg"
@@ -404,6 +408,20 @@ def against(args: argparse.Namespace) -> int:
     return 0
 
 
+def engines(args: argparse.Namespace) -> int:
+    """Time the networks on all engines."""
+    from codeformer.memory import keep_freed_memory
+
+    keep_freed_memory()
+    rows = []
+    for network in args.network:
+        rows += measure_engines(network, args.w, 3 if args.quick else 12)
+    print("\n".join(table_of_engines(rows)))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
 def main() -> int:
     """Time what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -421,6 +439,15 @@ def main() -> int:
         "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"with --against: {', '.join(CASES)}"
     )
     parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
+    parser.add_argument("--engines", action="store_true", help="PyTorch, ONNX Runtime and OpenVINO by turns")
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        choices=NETWORKS,
+        default=NETWORKS,
+        metavar="NAME",
+        help="with --engines: compact, published",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers and the machine")
     args = parser.parse_args()
     if args.against:
@@ -431,6 +458,8 @@ def main() -> int:
         for line in simulate_gpu.table():
             print(line, flush=True)
         return 0
+    if args.engines:
+        return engines(args)
 
     import torch
 

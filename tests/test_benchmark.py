@@ -41,3 +41,13 @@ def test_a_revision_that_git_does_not_know_is_named(tmp_path: Path) -> None:
     against = load("against")
     with pytest.raises(SystemExit, match="no-such-revision"), against.worktree("no-such-revision", tmp_path):
         pass
+
+
+def test_engines_are_compared_with_the_first(small_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = load("benchmark_engines")
+    monkeypatch.setattr(engines, "_file", lambda network, folder: small_model_path)
+    cases = (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16"))  # fp16 needs a GPU: it is left out
+    ruler, other = engines.measure("compact", 0.5, 2, cases)
+    assert (ruler.backend, ruler.precision, ruler.psnr) == ("torch", "fp32", None)
+    assert other.psnr > 30 and other.furthest > 0 and other.equal_codes > 0.9 and other.cpu_seconds > 0
+    assert len(list(engines.table([ruler, other]))) == 4

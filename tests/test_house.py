@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("pipeline", "run", "tasks", "train", "version"),
     },
     "train": {
+        "backends",
         *(
             "arrays",
             "device",

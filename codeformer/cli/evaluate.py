@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeformer.cli.console import Console
-from codeformer.cli.options import add_message_options
+from codeformer.cli.options import add_backend_option, add_message_options
 from codeformer.cli.streams import emit
 from codeformer.cli.values import decimal
 from codeformer.errors import ExitCode, UsageError, WeightsError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from codeformer.models.file import ModelFile
+    from codeformer.options import Precision
     from codeformer.train.evaluate import Candidate, Evaluation
     from codeformer.train.iqa import Fid
     from codeformer.train.metrics import Identity
@@ -82,6 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--limit", type=int, metavar="N", help="only N faces, evenly spread over the folder")
     parser.add_argument("-o", "--output_path", type=Path, metavar="DIR", help="write sheet.png and metrics.json here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics here")
+    add_backend_option(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     add_message_options(parser)
     parser.set_defaults(run=run)
@@ -135,7 +137,8 @@ def run(args: argparse.Namespace) -> ExitCode:
 
     for folder in (args.data, *(args.results or ())):
         list_faces(folder)  # a wrong folder is said before the networks are loaded
-    device = pick_device(args.device)
+    other = args.backend in ("onnxruntime", "openvino") and args.device != "cpu"
+    device = pick_device("auto" if other else args.device)  # of the measures, which PyTorch computes
     if args.results:
         result, said = _compare(args, console, device)
     else:
@@ -186,7 +189,7 @@ def _evaluate(args: argparse.Namespace, console: Console, device: torch.device) 
         )
     for file, candidate in zip(files, candidates, strict=True):
         emit(f"{file.path}: {_described(question)}, AdaIN {'on' if candidate.adain else 'off'}")
-    size = candidates[0].net.config.img_size
+    size = candidates[0].size
     emit(f"{len(result.faces)} faces of {args.data}, {size} x {size}")
     models = [
         {"file": str(file.path), "sha256": file.sha256, "adain": candidate.adain, "hole": candidate.hole}
@@ -200,7 +203,21 @@ def _open(file: ModelFile, name: str, args: argparse.Namespace) -> Candidate:
     from codeformer.train.evaluate import Candidate
 
     adain = file.adain(TASKS[args.task]) if args.adain == "auto" else args.adain == "on"
-    return Candidate(file.build(), name, adain, file.hole or "white")
+    return Candidate(_network(file, args), name, adain, file.hole or "white")
+
+
+def _network(file: ModelFile, args: argparse.Namespace) -> Any:
+    """Return a network of PyTorch's, or one on the engine that the options ask for."""
+    from codeformer.backends.choose import open_exported, place_for
+    from codeformer.options import ModelOptions
+    from codeformer.tasks.table import TASKS
+
+    task = TASKS[args.task]
+    own = file.exported is not None and args.backend != "openvino"  # ONNX Runtime computes as the file does
+    precision: Precision = "auto" if own else "fp32"
+    options = ModelOptions(str(file.path), args.weights_dir, args.device, precision, None, args.backend)
+    place = place_for(file, task, options)
+    return file.build() if place.backend == "torch" else open_exported(file, task, options, place)
 
 
 def _compare(args: argparse.Namespace, console: Console, device: torch.device) -> tuple[Evaluation, dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from codeformer.arrays import Crop
+from codeformer.backends.restorer import ExportedRestorer
 from codeformer.errors import InputError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.foreign import ForeignRestorer
@@ -38,10 +39,15 @@ class Candidate:
         hole: what it sees where it inpaints, ``white`` or ``smear``.
     """
 
-    net: CodeFormer | VQAutoEncoder | ForeignRestorer
+    net: CodeFormer | VQAutoEncoder | ForeignRestorer | ExportedRestorer
     name: str = ""
     adain: bool = False
     hole: str = "white"
+
+    @property
+    def size(self) -> int:
+        """Side of its faces, pixels."""
+        return self.net.size if isinstance(self.net, ExportedRestorer) else self.net.config.img_size
 
     def title(self, answer: str) -> str:
         """Return the title of one of its answers."""
@@ -151,7 +157,8 @@ def evaluate(
     shown = {chosen[i] for i in spread(len(chosen), rows)}
     device = device or torch.device("cpu")
     for candidate in candidates:
-        candidate.net.eval().to(device)
+        if not isinstance(candidate.net, ExportedRestorer):
+            candidate.net.eval().to(device)
     faces: dict[str, dict[str, Scores]] = {}
     sheet: dict[str, list[Crop]] = {}
     enlarged: list[str] = []
@@ -260,7 +267,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _size_of(candidates: Sequence[Candidate], question: Question, measures: Measures) -> int:
-    sizes = {candidate.net.config.img_size for candidate in candidates}
+    sizes = {candidate.size for candidate in candidates}
     if len(sizes) > 1:
         raise UsageError(f"--model: networks of {' and '.join(map(str, sorted(sizes)))} pixels cannot be compared")
     size = sizes.pop()
@@ -275,6 +282,11 @@ def _size_of(candidates: Sequence[Candidate], question: Question, measures: Meas
 def ask(candidate: Candidate, sample: Sample, question: Question, device: torch.device) -> dict[str, Crop]:
     """Return a network's answers by title: at each w, or an autoencoder's reproduction of the sharp face."""
     net = candidate.net
+    if isinstance(net, ExportedRestorer):
+        (faces,) = net.restore_at([sample.seen(candidate.hole)], question.fidelities, adain=candidate.adain)
+        return {
+            candidate.title(w_title(w)): sample.finish(face) for w, face in zip(question.fidelities, faces, strict=True)
+        }
     if isinstance(net, VQAutoEncoder) and not isinstance(net, CodeFormer):
         return {candidate.title("codes"): to_picture(net(to_tensor(sample.hq)[None].to(device))[0][0])}
     lq_feat, features = net.encode_features(to_tensor(sample.seen(candidate.hole))[None].to(device))

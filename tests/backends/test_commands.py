@@ -75,3 +75,17 @@ def test_a_film(portrait: np.ndarray, exported: dict[str, Path], small_model_pat
     assert len(pictures["ours"]) == 4
     for one, other in zip(pictures["ours"], pictures["theirs"], strict=True):
         assert np.abs(one - other).mean() < 0.05
+
+
+def test_evaluating_an_exported_network(
+    small_faces: list[np.ndarray], exported: dict[str, Path], small_model_path: Path, tmp_path: Path
+) -> None:
+    for number, face in enumerate(small_faces):
+        write_picture(Picture(np.rint(face * 255).astype(np.uint8)), tmp_path / "faces" / f"{number}.png")
+    means = []
+    for model in (small_model_path, exported["whole"]):
+        words = ["evaluate", "--data", str(tmp_path / "faces"), "-w", "0", "0.5", "--no_perceptual", "--no_identity"]
+        assert main([*words, "--model", str(model), "--device", "cpu", "--json", str(tmp_path / "numbers.json")]) == 0
+        means.append(json.loads((tmp_path / "numbers.json").read_text())["means"])
+    for title, scores in means[0].items():
+        assert means[1][title] == pytest.approx(scores, abs=0.01), title
