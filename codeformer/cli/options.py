@@ -123,7 +123,7 @@ def add_backend_option(group: argparse._ActionsContainer) -> None:
         default="auto",
         choices=BACKENDS,
         help="what runs the network: auto (PyTorch for weights, ONNX Runtime for an exported .onnx file), torch, "
-        "onnxruntime or openvino (default: auto)",
+        "onnxruntime or openvino (default: auto); docs/export.md names the devices of each",
     )
 
 
