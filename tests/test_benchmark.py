@@ -49,5 +49,5 @@ def test_engines_are_compared_with_the_first(small_model_path: Path, monkeypatch
     cases = (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16"))  # fp16 needs a GPU: it is left out
     ruler, other = engines.measure("compact", 0.5, 2, cases)
     assert (ruler.backend, ruler.precision, ruler.psnr) == ("torch", "fp32", None)
-    assert other.psnr > 30 and other.furthest > 0 and other.equal_codes > 0.9 and other.cpu_seconds > 0
+    assert 20 < other.psnr < 100 and other.furthest > 0 and 0.9 < other.equal_codes <= 1 and other.cpu_seconds > 0
     assert len(list(engines.table([ruler, other]))) == 4
