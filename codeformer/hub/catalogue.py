@@ -150,7 +150,7 @@ WEIGHTS: tuple[Weights, ...] = (
 GROUPS = ("restoration", "colorization", "inpainting", "detection", "parsing", "upsampling")
 #: SHA-256 of the files that the package carries. Whoever replaces one writes its ``sha256sum`` here.
 BUNDLED = {
-    "compact.safetensors": "44fd739dd48d3c8455bd3e803f6420885c7480533fad41ffa7bf4ed0a3575f10",
+    "compact.safetensors": "b706674537e61cc77f16ed5336d694f555d7283aa99e3e0f470e43c55c9d7b8e",
     "compact_inpainting.safetensors": "b02cb0d64a069462e1df07beb00da0e127eb857fd1c5ede1fb4c1775005f4fd5",
     "scratches.safetensors": "f7f767d9a96310b2105991f443e04928f15cbdd1a3f9a916353c696c0f245b75",
     "retinaface_mobile0.25.onnx": "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
