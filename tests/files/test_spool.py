@@ -12,6 +12,7 @@ texts = st.text(st.characters(codec=None), max_size=8)  # lone surrogates too: p
 
 
 @given(st.lists(texts))
+@settings(deadline=None)
 def test_seen_is_a_set(keys: list[str]) -> None:
     seen, known = Seen(), set[str]()
     for key in keys:
@@ -22,6 +23,7 @@ def test_seen_is_a_set(keys: list[str]) -> None:
 
 
 @given(st.lists(texts))
+@settings(deadline=None)
 def test_a_spool_is_a_sequence(items: list[str]) -> None:
     spool = Spool(packed_text, unpacked_text, items)
     assert list(spool) == items and len(spool) == len(items) and list(spool[1:]) == items[1:]
@@ -37,7 +39,7 @@ def test_a_spool_of_many() -> None:
 
 
 @given(st.dictionaries(texts, texts))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_a_table_is_a_dict(pairs: dict[str, str]) -> None:
     table = Table(pairs.items())
     assert {key: table[key] for key in pairs} == pairs and len(table) == len(pairs)
@@ -49,5 +51,6 @@ def test_a_table_is_a_dict(pairs: dict[str, str]) -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=5), unique=True), st.integers(1, 4))
+@settings(deadline=None)
 def test_names_are_sorted_in_memory_as_on_the_disk(names: list[str], most: int) -> None:
     assert list(in_order(names, most)) == sorted(names)

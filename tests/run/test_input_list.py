@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer.cli import main
@@ -24,6 +24,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_s
 
 
 @given(st.lists(names, max_size=6), st.sampled_from(["\n", "\r\n"]), st.booleans())
+@settings(deadline=None)
 def test_one_path_a_line(tmp_path_factory: pytest.TempPathFactory, paths: list[str], end: str, mark: bool) -> None:
     file = tmp_path_factory.mktemp("list") / "list.txt"
     file.write_bytes(("\ufeff" * mark + end.join(["", *paths, ""])).encode())

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer.cli import main
@@ -54,6 +54,7 @@ puts = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("xXyé"), st.
 
 
 @given(puts)
+@settings(deadline=None)
 def test_of_an_input_the_record_of_the_latest_run_counts(puts: list[tuple[str, str, int]]) -> None:
     index, wanted, newest = Index(), dict[str, Known](), dict[str, int]()
     for number, (key, stem, began) in enumerate(puts):

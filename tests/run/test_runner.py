@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer.errors import ExitCode, InputError, OutputError, RestorationError, UsageError
@@ -39,6 +39,7 @@ files = st.lists(st.tuples(st.sampled_from(["", "sub", "Sub"]), stems, st.sample
 
 
 @given(files, files)
+@settings(deadline=None)
 def test_no_two_inputs_ever_share_a_name(first: list[tuple[str, str, str]], then: list[tuple[str, str, str]]) -> None:
     def inputs(parts: list[tuple[str, str, str]], top: str) -> list[Input]:
         return [Input(Path(top) / f / (s + e), PurePosixPath(f)) for f, s, e in dict.fromkeys(parts)]
