@@ -159,6 +159,7 @@ def test_a_watched_folder(photo: Path, options: list[str], tmp_path: Path) -> No
         _until((final / "second.png").exists, process)
         journal, report = tmp_path / "out" / "results.jsonl", tmp_path / "out" / "results.json"
         _until(lambda: report.exists() and "bad.png" in report.read_text() and not journal.exists(), process)
+        time.sleep(2)  # from writing the report to waiting: Ctrl-C before that is one of a run that works
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=60)
     finally:
