@@ -98,9 +98,12 @@ def _bundled_row(name: str, group: str) -> dict[str, Any]:
     }
 
 
-def _about_w(path: Path, group: str) -> str:
-    """Return what a bundled file does with the fidelity weight."""
-    model = open_model(path)
+def _about_w(path: Path, group: str) -> str | None:
+    """Return what a bundled file does with the fidelity weight; None if it cannot be opened."""
+    try:
+        model = open_model(path)
+    except WeightsError:
+        return None
     names = [name for name, task in TASKS.items() if task.weights_group == group or name in (model.tasks or ())]
     return "; ".join(f"{name} with {model.describe_w(TASKS[name])}" for name in names)
 
