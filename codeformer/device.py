@@ -79,7 +79,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
     """Return the precision for a ``--precision``: ``auto`` is the fastest that the device computes natively.
 
     Raises:
-        UsageError: there is no such precision, or not on this device.
+        UsageError: the precision is unknown, or this device does not have it.
     """
     if precision not in ("auto", *_DTYPES):
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, not {precision!r}")

@@ -43,7 +43,7 @@ def make_detector(name: str, *, device: str = "cpu", weights_dir: Path | None = 
     """Return the detector of that name.
 
     Raises:
-        UsageError: there is no such detector, or its extra is not installed.
+        UsageError: the detector is unknown, or its extra is not installed.
         WeightsError: its file is missing or damaged.
     """
     if name not in DETECTORS:

@@ -68,7 +68,7 @@ class Person:
 
     Attributes:
         photos: (N, 128), a description for each photograph.
-        limit: a face that is no further from one of them is the person's.
+        limit: the largest distance to one of them at which a face still counts as the person's.
     """
 
     photos: Floats

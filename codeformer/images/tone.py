@@ -101,7 +101,7 @@ def _cells(picture: Picture, mask: Mask | None, count: int) -> Samples:
 
 
 def _curve(y: NDArray[np.float64], chroma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean chroma of each bin of brightness, smoothed; where there is no pixel, as in the bins beside."""
+    """Return the mean chroma of each bin of brightness, smoothed; a bin without pixels gets its neighbours' chroma."""
     bins = np.clip((y * _BINS).astype(np.int64), 0, _BINS - 1)
     weight = np.bincount(bins, minlength=_BINS).astype(np.float64)
     sums = np.stack([np.bincount(bins, chroma[:, c], _BINS) for c in range(2)], axis=1)

@@ -77,7 +77,7 @@ def parts_of(path: Path, metadata: dict[str, str]) -> Parts:
 
 
 def _fields(file: BinaryIO, size: int) -> list[bytes]:
-    """Return the bytes of the metadata's entries. Raises ValueError where the file is no such message."""
+    """Return the bytes of the metadata's entries. Raises ValueError if the file is not ONNX."""
     found = []
     while file.tell() < size:
         key = _varint(file)

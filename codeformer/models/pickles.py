@@ -81,6 +81,7 @@ def check_checkpoint(path: Path) -> None:
                 _check_tar(file, name)
             else:
                 _check_stream(file, size, name)
+    # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for an encrypted entry.
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(
             f"{name}: not a PyTorch checkpoint, or cut off ({_reason(error)}); fetch it again"
