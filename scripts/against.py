@@ -118,11 +118,12 @@ def _film(path: Path) -> None:
         out.mux(stream.encode(None))
 
 
-def run_once(command: Sequence[str], tree: Path, out: Path) -> Run:
-    """Run a command with a tree's code. Exits when it fails."""
-    env = {**os.environ, "PYTHONPATH": str(tree)}
+def run_once(command: Sequence[str], tree: Path, out: Path, cwd: Path | None = None) -> Run:
+    """Run a command with a tree's code, in the folder ``cwd`` or beside the results. Exits when it fails."""
+    own = os.environ.get("PYTHONPATH")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), own] if own else [str(tree)])}
     usage, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, env=env, cwd=out.parent, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, cwd=cwd or out.parent, capture_output=True, text=True)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{' '.join(command)} (with {tree}) failed: {done.stderr.strip()[-500:]}")

