@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codeformer.arrays import Rgb
-from codeformer.images import jpeg
+from codeformer.images import jpeg, partial
 from codeformer.images.png import SIGNATURE, chunk, chunks_of, unpacked
 from codeformer.images.tiff import mend_tiff
 
@@ -30,26 +30,44 @@ _JUMP = 10  # levels between the rows above and below a seam, for half of the co
 class Mended:
     """A file that a decoder reads to its end.
 
-    ``rows`` of ``height`` are in it; the others are to be added below (``data`` then holds a picture of ``rows`` rows),
-    or stand in it in grey. ``rows`` is None where only the pixels will tell.
+    Attributes:
+        data: the file.
+        rows: how many of ``height`` rows are there; None where only the pixels will tell.
+        height: the picture's rows. Those that ``data`` does not hold are to be added below.
+        width: the picture's columns, where some of them may be missing; else 0.
+        sound: ``data`` holds the whole picture, but only these pixels, (top, bottom) and (left, right), are right; None
+            for all that it holds.
+        notes: further lines for the user.
     """
 
     data: bytes
     rows: int | None
     height: int
+    width: int = 0
+    sound: tuple[tuple[int, int], tuple[int, int]] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
         """How much of the picture is there."""
-        return 1.0 if self.rows is None else min(1.0, self.rows / max(1, self.height))
+        there, whole, _ = self._extent
+        return 1.0 if there is None else min(1.0, there / max(1, whole))
 
     @property
     def note(self) -> str:
         """What the user is told."""
-        if self.rows is None or self.rows >= self.height:
-            return "is damaged or cut off, but all its rows are there"
-        missing = self.height - self.rows
-        return f"is damaged or cut off: of its {self.height} rows, {missing} ({missing / self.height:.0%}) are missing"
+        there, whole, what = self._extent
+        if there is None or there >= whole:
+            return f"is damaged or cut off, but all its {what} are there"
+        missing = whole - there
+        return f"is damaged or cut off: of its {whole} {what}, {missing} ({missing / whole:.0%}) are missing"
+
+    @property
+    def _extent(self) -> tuple[int | None, int, str]:
+        """How many of how many rows, or columns, are there."""
+        if self.sound is not None and self.sound[1] != (0, self.width):
+            return self.sound[1][1] - self.sound[1][0], self.width, "columns"
+        return self.rows, self.height, "rows"
 
 
 def mend(kind: str, data: bytes, max_pixels: int) -> Mended | None:
@@ -66,17 +84,35 @@ def mend(kind: str, data: bytes, max_pixels: int) -> Mended | None:
             return _mend_bmp(data)
         if kind == "TIFF" and (found := mend_tiff(data, max_pixels)) is not None:
             return Mended(*found)
+        if kind in partial.KINDS and (part := partial.completed(kind, data, max_pixels)) is not None:
+            sound = part.rows, part.columns
+            return Mended(part.data, part.rows[1] - part.rows[0], *part.size, sound, part.notes)
     except (struct.error, zlib.error, ValueError, IndexError, KeyError):
         return None
     return None
 
 
-def in_grey(pixels: Rgb, alpha: np.ndarray | None, height: int) -> tuple[Rgb, np.ndarray | None]:
-    """Return a picture (rows, W, 3) and its alpha with grey and opaque rows below, up to ``height``."""
-    more = height - pixels.shape[0]
+def in_grey(pixels: Rgb, alpha: np.ndarray | None, mended: Mended) -> tuple[Rgb, np.ndarray | None]:
+    """Return the picture of a mended file (H, W, 3) and its alpha, with grey and opaque pixels for what is missing.
+
+    Args:
+        pixels: (rows, W, 3), as the decoder gave them.
+        alpha: (rows, W).
+        mended: the file.
+    """
+    top = int(np.iinfo(pixels.dtype).max)
+    if mended.sound is not None:
+        part = tuple(slice(*ends) for ends in mended.sound)
+        grey = np.full_like(pixels, (top + 1) // 2)
+        grey[part] = pixels[part]
+        if alpha is not None:
+            opaque = np.full_like(alpha, top)
+            opaque[part] = alpha[part]
+            alpha = opaque
+        return grey, alpha
+    more = mended.height - pixels.shape[0]
     if more <= 0:
         return pixels, alpha
-    top = int(np.iinfo(pixels.dtype).max)
     below = np.full((more, *pixels.shape[1:]), (top + 1) // 2, pixels.dtype)
     if alpha is not None:
         alpha = np.concatenate([alpha, np.full((more, alpha.shape[1]), top, alpha.dtype)])

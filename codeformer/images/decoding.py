@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -59,7 +59,7 @@ def decoded_pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, n
         InputError: pixels of a kind that is not read. Decoders raise others.
     """
     if kind == "PNG" and png_is_deep(head):
-        orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # decodes it all, as the block may come last
+        orientation = _orientation(image)  # decodes it all, as the block may come last
         file.seek(0)
         return *read_png(file.read()), orientation
     if kind == "TIFF":
@@ -83,7 +83,7 @@ def decoded_pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, n
     # Some formats check again here. The lock would make threads decode one after the other: only where needed.
     with unlimited_pillow() if image.width * image.height > _HUGE else nullcontext():
         image.load()
-    orientation = image.getexif().get(exif_blocks.ORIENTATION, 1)  # after load: Pillow itself turns some formats
+    orientation = _orientation(image)  # after load: Pillow itself turns some formats
     mode = image.mode
     if mode in ("CMYK", "LAB"):
         notes.append(f"its {mode} colours are converted to sRGB")
@@ -97,6 +97,12 @@ def decoded_pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, n
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     rgb, alpha = _in_strips(image, transparent)
     return rgb, alpha, mode in ("1", "L", "LA", "La"), orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    with suppress(Exception):  # a damaged block, which Pillow takes for a TIFF file
+        return int(image.getexif().get(exif_blocks.ORIENTATION, 1))
+    return 1
 
 
 def _in_strips(image: Image.Image, transparent: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -121,8 +121,23 @@ def read_deep_ppm(data: bytes) -> Pixels:
     return Pixels(np.rint(np.minimum(values, most).astype(np.float32) * np.float32(65535 / most)).astype(np.uint16))
 
 
+_BINARY = re.compile(rb"(P[56fF])(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(-?[\d.]+)\s")
+
+
+def length_of_portable(data: bytes) -> int:
+    """Return how many bytes a binary PGM, PPM or PFM file has when it is whole. Raises ValueError for other kinds."""
+    found = _BINARY.match(data)
+    if found is None:
+        raise ValueError("it has no fixed length")
+    deep = float(found[4]) > 255
+    size = {b"P5": 1 + deep, b"P6": 3 * (1 + deep), b"Pf": 4, b"PF": 12}[found[1]]
+    return found.end() + int(found[2]) * int(found[3]) * size
+
+
 def read_pfm(data: bytes) -> Pixels:
-    """Read a PFM file: linear light in floating point."""
+    """Read a PFM file: linear light in floating point. Raises ValueError if it is cut off."""
+    if len(data) < length_of_portable(data):
+        raise ValueError("it ends too early")
     pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.float32:
         raise ValueError("it cannot be decoded")

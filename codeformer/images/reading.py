@@ -29,6 +29,11 @@ from codeformer.images.space import colours_of_png, profile_of_code
 from codeformer.images.tiff import read_odd_tiff, table_of
 from codeformer.images.value import Picture
 
+# Programs that read the beginning of files that the libraries here refuse
+_PARTIAL = {
+    "JXL": "djxl --allow_partial_files IN.jxl OUT.png",
+    "JPEG2000": "opj_decompress -allow-partial -i IN.jp2 -o OUT.png",
+}
 _LAYERS = "has layers; the flat picture that the file holds of them is used"
 
 
@@ -146,6 +151,11 @@ def _refusal(name: str, kind: str, error: Exception) -> InputError:
         return InputError(str(error) if name in str(error) else f"{name}: {error}")
     if isinstance(error, UnidentifiedImageError):
         return InputError(f"{name}: a damaged {kind} file or a rare kind of it; convert it to PNG first")
+    if kind in _PARTIAL:
+        return InputError(
+            f"{name}: the {kind} file is damaged or cut off; copy or download it again, or try what is left of it: "
+            f"{_PARTIAL[kind]}"
+        )
     return InputError(f"{name}: the {kind} file is damaged or cut off ({reason(error)}); copy or download it again")
 
 
@@ -167,7 +177,7 @@ def _decoded(
     head = file.read(4096)
     file.seek(0)
     if kind in formats.FOREIGN:
-        return _foreign(file.read(), path, name, kind, max_pixels, notes)
+        return _foreign(file.read(), path, kind, max_pixels, notes, mended)
     try:
         with unlimited_pillow():
             image = Image.open(file, formats=[kind])
@@ -188,7 +198,7 @@ def _decoded(
             f"{name}: the {kind} file is cut off ({width}x{height} pixels need {least} bytes or more); copy or "
             "download it again"
         )
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    if (frames := getattr(image, "n_frames", 1)) > 1 and not (mended and mended.notes):
         what = "pictures, as of a stereo camera or with a preview" if kind == "JPEG" else "frames or pages"
         notes.append(_LAYERS if kind == "PSD" else f"has {frames} {what}; only the first is used")
     rgb, alpha, grey, orientation = decoded_pixels(file, image, kind, head, name, notes)
@@ -198,9 +208,9 @@ def _decoded(
         _require_enough(share, name, kind)
         notes += more
     elif mended is not None:
-        rgb, alpha = damage.in_grey(rgb, alpha, mended.height)
-        notes.append(mended.note)
-    exif = _exif(image, kind)
+        rgb, alpha = damage.in_grey(rgb, alpha, mended)
+        notes += (mended.note, *mended.notes)
+    exif = _exif(image, kind, notes)
     colours = _colours(image, file, kind, rgb, grey, notes)
     said = said_by(image, kind, file, exif)
     dpi = said.dpi[::-1] if said.dpi and orientation in (5, 6, 7, 8) else said.dpi
@@ -245,7 +255,9 @@ def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: 
     )
 
 
-def _foreign(data: bytes, path: Path, name: str, kind: str, max_pixels: int, notes: list[str]) -> Picture:
+def _foreign(
+    data: bytes, path: Path, kind: str, max_pixels: int, notes: list[str], mended: damage.Mended | None
+) -> Picture:
     """Return a picture of a format that Pillow does not read."""
     if (size := foreign.size_of(kind, data)) is not None:
         foreign.check_size(*size, max_pixels)
@@ -255,6 +267,9 @@ def _foreign(data: bytes, path: Path, name: str, kind: str, max_pixels: int, not
         pixels = foreign.read_pfm(data)
     else:
         pixels = foreign.read_by_ffmpeg(kind, data)
+    if mended is not None:
+        rgb, alpha = damage.in_grey(pixels.rgb, pixels.alpha, mended)
+        pixels = pixels._replace(rgb=rgb, alpha=alpha, notes=(mended.note, *mended.notes, *pixels.notes))
     exif = None
     if kind == "RAW":
         with suppress(Exception):  # most are TIFF files
@@ -281,14 +296,19 @@ def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _exif(image: Image.Image, kind: str) -> bytes | None:
-    """Return the EXIF block, upright; a damaged one is dropped, as every reader does."""
+def _exif(image: Image.Image, kind: str, notes: list[str]) -> bytes | None:
+    """Return the EXIF block, upright; a damaged one is left out, with a line."""
     if kind == "TIFF":
         with suppress(Exception):
             return exif_blocks.from_tiff(image)
         return None
     block = image.info.get("exif")
-    return exif_blocks.upright(block) if isinstance(block, bytes) and block else None
+    if not isinstance(block, bytes) or not block:
+        return None
+    upright = exif_blocks.upright(block)
+    if upright is None:
+        notes.append("its EXIF is damaged; it is left out")
+    return upright
 
 
 class _Colours(NamedTuple):

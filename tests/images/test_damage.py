@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from codeformer.errors import InputError
 from codeformer.images import jpeg
@@ -154,6 +155,113 @@ def test_rows_of_lossless_files(tmp_path: Path, photo: np.ndarray, kind: str, de
     assert picture.alpha is not None and alpha is not None
     np.testing.assert_array_equal(picture.alpha[:there], alpha[:there])
     assert (picture.alpha[there:] == np.iinfo(rgb.dtype).max).all(), "grey rows are to be seen"
+
+
+def pillow_file(rgb: np.ndarray, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def deep_file(rgb: np.ndarray, suffix: str) -> bytes:
+    pixels = rgb[..., ::-1].astype(np.float32) / 255 if suffix == ".pfm" else to_uint16(rgb)[..., ::-1]
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def shade(rgb: np.ndarray) -> np.ndarray:
+    """An alpha channel that takes few bytes."""
+    return np.repeat(np.linspace(0, 255, rgb.shape[0], dtype=np.uint8)[:, None], rgb.shape[1], axis=1)
+
+
+SEQUENTIAL = {
+    "webp": lambda rgb: pillow_file(rgb, "WEBP", quality=85),
+    "webp lossless": lambda rgb: pillow_file(rgb, "WEBP", lossless=True),
+    "webp alpha": lambda rgb: pillow_file(np.dstack([rgb, shade(rgb)]), "WEBP", quality=85),
+    "avif": lambda rgb: pillow_file(rgb, "AVIF", quality=85),
+    "heic": lambda rgb: pillow_file(rgb, "HEIF", quality=85),
+    "gif": lambda rgb: pillow_file(rgb, "GIF", interlace=0),
+    "ppm": lambda rgb: pillow_file(rgb, "PPM"),
+    "pgm": lambda rgb: pillow_file(rgb[..., 1], "PPM"),
+    "deep ppm": lambda rgb: deep_file(rgb, ".ppm"),
+    "pfm": lambda rgb: deep_file(rgb, ".pfm"),
+    "tga": lambda rgb: pillow_file(rgb, "TGA"),
+    "tga packed": lambda rgb: pillow_file(rgb, "TGA", compression="tga_rle"),
+}
+_LOWEST_FIRST = ("pfm", "tga")
+
+
+@pytest.mark.parametrize("share", [0.6, 0.97])
+@pytest.mark.parametrize("kind", SEQUENTIAL)
+def test_a_cut_off_file_gives_the_pixels_that_it_has(
+    tmp_path: Path, astronaut: np.ndarray, kind: str, share: float
+) -> None:
+    if kind == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if kind == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    data = SEQUENTIAL[kind](np.ascontiguousarray(astronaut[:320, :200]))
+    name = tmp_path / f"x.{kind.partition(' ')[0]}"
+    whole = read(name, data).rgb
+    picture = read(name, data[: int(len(data) * share)])
+    grey = (int(np.iinfo(whole.dtype).max) + 1) // 2
+    right = (picture.rgb == whole).all(axis=2)
+    assert ((picture.rgb == grey).all(axis=2) | right).all(), "what is not of the picture is grey"
+    found = re.fullmatch(
+        r"is damaged or cut off: of its (320 rows|200 columns), \d+ \((\d+)%\) are missing", *picture.warnings
+    )
+    assert found is not None, picture.warnings
+    there = 1 - int(found[2]) / 100
+    assert right.mean() == pytest.approx(there, abs=0.02), "the warning tells how much is missing"
+    assert share - 0.35 < there < share + 0.15, "not much less than is in the file"
+
+
+def test_a_heic_without_the_end_of_its_transparency_keeps_its_colours(tmp_path: Path, photo: np.ndarray) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = pillow_file(np.dstack([photo, shade(photo)]), "HEIF", quality=85)
+    picture = read(tmp_path / "x.heic", data[: len(data) * 7 // 10])
+    assert picture.alpha is None
+    assert "its transparency is missing" in picture.warnings
+    assert len(picture.warnings) == 2
+
+
+def test_what_a_turned_picture_misses_are_columns(tmp_path: Path, photo: np.ndarray) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = pillow_file(photo[:, :200], "HEIF", quality=85, exif=exif.tobytes())
+    whole = read(tmp_path / "x.heic", data).rgb
+    assert whole.shape == (200, 225, 3)
+    picture = read(tmp_path / "x.heic", data[: len(data) * 7 // 10])
+    found = re.fullmatch(r"is damaged or cut off: of its 225 columns, (\d+) \(.*", picture.warnings[0])
+    assert found is not None, picture.warnings
+    there = 225 - int(found[1])
+    np.testing.assert_array_equal(picture.rgb[:, -there:], whole[:, -there:])
+    assert (picture.rgb[:, :-there] == 128).all()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_the_first_frame_of_a_cut_off_animation(tmp_path: Path, photo: np.ndarray, share: float) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(255 - photo)]
+    Image.fromarray(photo).save(buffer, "WEBP", quality=85, save_all=True, append_images=frames)
+    data = buffer.getvalue()
+    whole = read(tmp_path / "x.webp", data).rgb
+    picture = read(tmp_path / "x.webp", data[: int(len(data) * share)])
+    assert "is an animation; only its first frame is used" in picture.warnings
+    there = 225 if share > 0.5 else int((picture.rgb != 128).any(axis=(1, 2)).sum())
+    assert there > 100
+    np.testing.assert_array_equal(picture.rgb[:there], whole[:there])
+
+
+@pytest.mark.parametrize(("kind", "program"), [("JPEG2000", "opj_decompress"), ("JXL", "djxl")])
+def test_what_no_library_here_reads_in_part_names_a_program(
+    tmp_path: Path, photo: np.ndarray, kind: str, program: str
+) -> None:
+    if kind == "JXL":
+        pytest.importorskip("pillow_jxl")
+    data = pillow_file(photo, kind)
+    with pytest.raises(InputError, match=f"copy or download it again.*{program}"):
+        read(tmp_path / "x", data[: len(data) // 2])
 
 
 def test_strips_of_another_programs_tiff(tmp_path: Path, photo: np.ndarray) -> None:
