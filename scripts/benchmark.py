@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from against import CASES, Compared, Run, compare, table
 from benchmark_common import ROOT, Row, Settings, best, photograph
-from benchmark_engines import NETWORKS
+from benchmark_engines import NETWORKS, programs, table_of_programs
 from benchmark_engines import measure as measure_engines
 from benchmark_engines import table as table_of_engines
 from benchmark_upsampling import upsample_rows
@@ -240,7 +240,10 @@ def engines(args: argparse.Namespace) -> int:
     rows = []
     for network in args.network:
         rows += measure_engines(network, args.w, 3 if args.quick else 12)
-    print("\n".join(table_of_engines(rows)))
+    print("\n".join(table_of_engines(rows)), flush=True)
+    print()
+    for line in table_of_programs(programs(1 if args.quick else 3)):
+        print(line, flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     return 0

@@ -6,19 +6,23 @@
 Each round runs every engine once on the same face, so that a load of the machine falls on all alike; of the rounds the
 fastest counts. Close other programs; on a busy machine CPU seconds distort least. ``published`` is the published
 network's shape with random weights: its time is right, its codes mean nothing. Networks are exported as for
-``--backend``, into the cache.
+``--backend``, into the cache. A second table has whole programs, start included: one picture, crops, and a film, with
+the bundled network by each engine in turn.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from against import CROPS, FRAMES, Run, commands, run_once
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = ROOT / "inputs" / "cropped_faces"
@@ -31,6 +35,9 @@ CASES = (
     ("openvino", "fp32"),
     ("openvino", "bf16"),
 )
+#: Whole programs: the cases of ``against``, as a reader knows them.
+PROGRAMS = {"start": "one picture", "crops": f"{CROPS} aligned crops", "film": f"a film of {FRAMES} frames"}
+BACKENDS = ("torch", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,36 @@ def measure(network: str, w: float, rounds: int, cases: Sequence[tuple[str, str]
         for (backend, precision, load, _), (pictures, codes), spent in zip(opened, made, best, strict=True):
             row = Engine(network, backend, precision, load, *spent)
             yield row if (backend, precision) == opened[0][:2] else _compared(row, made[0], pictures, codes)
+
+
+def programs(rounds: int) -> Iterator[tuple[str, dict[str, Run]]]:
+    """Yield each case of ``PROGRAMS`` with the best run, by CPU time, of each engine that is installed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case, what in PROGRAMS.items():
+            command = commands(case, folder, "cpu")
+            runs: dict[str, list[Run]] = {}
+            for turn in range(rounds + 1):
+                for backend in BACKENDS if turn % 2 == 0 else BACKENDS[::-1]:
+                    if not find_spec(backend):
+                        continue
+                    out = folder / f"{case}-{backend}"
+                    out.mkdir()
+                    run = run_once([*command(out), "--model", "compact", "--backend", backend], ROOT, out)
+                    shutil.rmtree(out)
+                    runs.setdefault(backend, [])
+                    if turn:  # the first may have exported
+                        runs[backend].append(run)
+            yield what, {backend: min(done, key=lambda run: run.cpu_seconds) for backend, done in runs.items()}
+
+
+def table_of_programs(rows: Iterator[tuple[str, dict[str, Run]]]) -> Iterator[str]:
+    """Yield the whole programs as a table of Markdown: seconds, and CPU seconds behind a slash."""
+    yield f"| s / CPU s | {' | '.join(BACKENDS)} |"
+    yield "|---" * (len(BACKENDS) + 1) + "|"
+    for what, runs in rows:
+        cells = (f"{run.seconds:.2f} / {run.cpu_seconds:.2f}" if (run := runs.get(one)) else "" for one in BACKENDS)
+        yield f"| {what} | {' | '.join(cells)} |"
 
 
 def faces(size: int) -> list[np.ndarray]:

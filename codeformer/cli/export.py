@@ -31,9 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--split", action="store_true", help="two files, FILE_encoder.onnx and FILE_decoder.onnx, with codes between"
     )
-    parser.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with PyTorch (default)"
-    )
+    parser.add_argument("--verify", action="store_true", default=True, help="compare with PyTorch (default)")
+    parser.add_argument("--no_verify", action="store_false", dest="verify", help="leave the comparison out")
     parser.add_argument("--faces", type=Path, metavar="DIR", help="aligned faces to compare on; else pictures it draws")
     add_weights_folder_option(parser)
     add_message_options(parser)

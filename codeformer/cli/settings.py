@@ -142,6 +142,8 @@ def _words(name: str, action: argparse.Action, value: Any, file: Path) -> list[s
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise UsageError(f"{shown(file)}: {name} is true or false")
+        if not value and action.default is True and action.const is True:
+            return [f"--no_{name}"]  # what is on by default has an option that switches it off
         return [f"--{name}"] if value else []
     values = value if isinstance(value, list) else [value]
     if any(isinstance(one, (bool, dict, list)) for one in values):

@@ -148,3 +148,10 @@ def test_every_command_that_writes_png_takes_its_level() -> None:
     commands = commands_of(parser.build_parser())
     takes = {name for name, one in commands.items() if "--png_level" in one.format_help()}
     assert takes >= {"restore", "colorize", "inpaint", "upscale", "align", "video"}
+
+
+def test_every_option_can_be_typed_as_help_shows_it() -> None:
+    for name, command in commands_of(parser.build_parser()).items():
+        for action in command._actions:
+            shown = list(action.option_strings)
+            assert normalise(shown) == shown, f"codeformer {name} {' '.join(shown)}"

@@ -118,3 +118,11 @@ def test_the_device_by_the_environment(monkeypatch: pytest.MonkeyPatch, file: Pa
 
         monkeypatch.setenv("CODEFORMER_DEVICE", "gpu")
         face_work(parse(["restore", "a.png"])[0])
+
+
+def test_false_switches_off_what_is_on_by_default(file: Path) -> None:
+    file.write_text("[export]\nverify = false\n")
+    words = ["export", "-o", "face.onnx"]
+    assert options(words)["verify"] is True
+    assert options([*words, "--config", str(file)]) == options([*words, "--no_verify"])
+    assert options([*words, "--config", str(file)])["verify"] is False
