@@ -24,6 +24,8 @@ NO_TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DO_NOT_TRACK": "1",
 }
+# Files that drivers for NVIDIA's and AMD's cards make on Linux, the first also within Windows' subsystem
+_ACCELERATORS = ("/dev/dxg", "/dev/nvidiactl", "/dev/kfd")
 
 
 def prepare_process() -> None:
@@ -75,6 +77,27 @@ def openvino() -> Any:
         return require("openvino", "--backend openvino", "openvino")
     finally:
         del sys.modules[name]
+
+
+def accelerator_in_sight() -> bool:
+    """Return whether PyTorch may find a GPU here: told by the system's files alone, since PyTorch takes seconds to ask.
+
+    True where that cannot be told.
+    """
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    try:
+        if version("torch").endswith("+cpu"):
+            return False
+    except PackageNotFoundError:
+        return False
+    if sys.platform == "win32":
+        system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
+        return any((system / library).is_file() for library in ("nvcuda.dll", "amdhip64.dll", "amdhip64_7.dll"))
+    return not sys.platform.startswith("linux") or any(Path(device).exists() for device in _ACCELERATORS)
 
 
 def threads() -> int:

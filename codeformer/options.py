@@ -102,7 +102,9 @@ class ModelOptions:
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps, or a device of another engine
     precision: Precision = "auto"
     batch_size: int | None = None  # None: by the device
-    backend: Backend = "auto"  # auto: PyTorch for weights, ONNX Runtime for an exported network
+    backend: Backend = (
+        "auto"  # auto: PyTorch for weights, ONNX Runtime for exported networks and where it starts sooner
+    )
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "--model", "must be auto, compact, official or a file")

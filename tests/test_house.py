@@ -34,8 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("tasks", "version"),
     },
     "pipeline": {
-        *("arrays", "backends", "device", "errors", "faces", "images", "models", "options", "scratches"),
-        *("tasks", "upsampling"),
+        *("arrays", "backends", "device", "environment", "errors", "faces", "images", "models", "options"),
+        *("scratches", "tasks", "upsampling"),
     },
     "scratches": {"arrays", "hub"},
     "run": {

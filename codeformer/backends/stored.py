@@ -1,4 +1,4 @@
-"""The exported form of weights at hand: made once, and kept in the user's cache folder."""
+"""The exported form of weights at hand: graphs beside the file, or made once and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codeformer.errors import UsageError
 from codeformer.extras import installed
-from codeformer.models.exported import Parts
+from codeformer.models.exported import Parts, linked_to
 from codeformer.models.file import ModelFile
 from codeformer.tasks.base import Task
 from codeformer.version import __version__
@@ -20,8 +20,9 @@ _NEEDED = ("torch", "onnx", "onnxscript")
 def parts_for(model: ModelFile, task: Task, precision: str) -> Parts:
     """Return the files of a network for other engines than PyTorch.
 
-    An exported network has its own. Of weights they are exported, compared with PyTorch, and kept under the hash of
-    the weights; a line is logged before that begins, because it takes a minute or so.
+    An exported network has its own, and so have weights with graphs beside them, as the bundled ones. Others are
+    exported, compared with PyTorch, and kept under the hash of the weights; a line is logged before that begins,
+    because it takes a minute or so.
 
     Args:
         model: the weights file, or the exported network.
@@ -33,8 +34,8 @@ def parts_for(model: ModelFile, task: Task, precision: str) -> Parts:
         RestorationError: what was exported differs from PyTorch by more than it may.
         OutputError: the cache folder cannot be written.
     """
-    if model.exported is not None:
-        return model.exported
+    if (known := _known(model, task, precision)) is not None:
+        return known
     target = _place(model, task, precision)
     parts = _pair(target)
     if not all(path.is_file() for path in (parts.encoder, parts.decoder) if path is not None):
@@ -44,8 +45,19 @@ def parts_for(model: ModelFile, task: Task, precision: str) -> Parts:
 
 def is_stored(model: ModelFile, task: Task, precision: str = "fp32") -> bool:
     """Return whether :func:`parts_for` has its files already."""
-    parts = model.exported or _pair(_place(model, task, precision))
+    parts = _known(model, task, precision) or _pair(_place(model, task, precision))
     return all(path.is_file() for path in (parts.whole, parts.encoder, parts.decoder) if path is not None)
+
+
+def is_linked(model: ModelFile, task: Task) -> bool:
+    """Return whether a weights file has graphs beside it, so that it starts without PyTorch."""
+    return model.exported is None and _known(model, task, "fp32") is not None
+
+
+def _known(model: ModelFile, task: Task, precision: str) -> Parts | None:
+    if model.exported is not None or precision != "fp32":
+        return model.exported
+    return linked_to(model.path, model.sha256, model.adain(task))
 
 
 def _export(model: ModelFile, task: Task, target: Path, precision: str) -> None:

@@ -122,8 +122,8 @@ def add_backend_option(group: argparse._ActionsContainer) -> None:
         "--backend",
         default="auto",
         choices=BACKENDS,
-        help="what runs the network: auto (PyTorch for weights, ONNX Runtime for an exported .onnx file), torch, "
-        "onnxruntime or openvino (default: auto); docs/export.md names the devices of each",
+        help="what runs the network: torch, onnxruntime, openvino, or auto: PyTorch, but ONNX Runtime for an exported "
+        ".onnx file, and for one picture on a CPU (default: auto); docs/export.md names the devices of each",
     )
 
 

@@ -136,7 +136,7 @@ def export(model: ModelFile, task: Task, options: ExportOptions, pictures: np.nd
         blobs.append(proto.SerializeToString())
     comparison = None
     if options.verify:
-        faces = _drawn(net) if pictures is None else pictures
+        faces = drawn(net) if pictures is None else pictures
         comparison = compare(net, adain, blobs, faces)
         comparison.require(options.precision)
     for path, blob in zip(options.paths(), blobs, strict=True):
@@ -199,7 +199,7 @@ def _metadata(model: ModelFile, task: Task, options: ExportOptions, part: Graph,
     }
 
 
-def _drawn(net: CodeFormer) -> np.ndarray:
+def drawn(net: CodeFormer) -> np.ndarray:
     """Return two pictures (2, S, S, 3) that the network draws from codes of its own, blurred: faces of a kind."""
     import torch
 
@@ -213,23 +213,25 @@ def _drawn(net: CodeFormer) -> np.ndarray:
     return out.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def session(blob: bytes) -> Any:
-    """Return an ONNX Runtime session on the CPU for a model's bytes; its threads do not spin."""
+def session(blob: bytes | Path) -> Any:
+    """Return an ONNX Runtime session on the CPU for a model's bytes, or its file; its threads do not spin."""
     module = onnxruntime()
     settings = module.SessionOptions()
     settings.intra_op_num_threads = threads()
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return module.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
+    return module.InferenceSession(
+        blob if isinstance(blob, bytes) else str(blob), settings, providers=["CPUExecutionProvider"]
+    )
 
 
-def compare(net: CodeFormer, adain: bool, blobs: Sequence[bytes], pictures: np.ndarray) -> Comparison:
+def compare(net: CodeFormer, adain: bool, blobs: Sequence[bytes | Path], pictures: np.ndarray) -> Comparison:
     """Run exported models, whole or encoder and decoder, beside PyTorch in full precision.
 
     Args:
         net: the network.
         adain: as the files were exported with.
-        blobs: the models' bytes.
+        blobs: the models' bytes, or their files.
         pictures: (B, S, S, 3) float32 in [0, 1].
     """
     import torch

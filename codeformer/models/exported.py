@@ -17,6 +17,8 @@ from codeformer.files.opening import open_regular
 from codeformer.models.header import require_file
 
 SUFFIX = ".onnx"
+#: The key of a graph's metadata that names the file its weights stand in, where that is not the graph's own.
+WEIGHTS = "weights"
 _METADATA = 14  # the field of ModelProto that holds entries of a key (1) and a value (2)
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the bytes of a field are counted
 _LARGEST = 1 << 20  # bytes of one entry
@@ -74,6 +76,25 @@ def parts_of(path: Path, metadata: dict[str, str]) -> Parts:
             raise WeightsError(f"{path} and {companion.name} are not of one export: write both again")
     both = {part: path, other: companion}
     return Parts(encoder=both["encoder"], decoder=both["decoder"])
+
+
+def linked_to(weights: Path, sha256: str, adain: bool) -> Parts | None:
+    """Return the graphs that lie beside a weights file and take their weights from it; None where it has none.
+
+    Args:
+        weights: the file.
+        sha256: its hash; graphs of another file of that name are passed over.
+        adain: whether the graphs have to have AdaIN.
+    """
+    halves = {part: weights.with_name(f"{weights.stem}_{part}{SUFFIX}") for part in ("encoder", "decoder")}
+    wanted = {"source_sha256": sha256, "adain": str(adain).lower(), "precision": "fp32", WEIGHTS: weights.name}
+    for part, path in halves.items():
+        if not path.is_file():
+            return None
+        metadata = read_metadata(path)
+        if any(metadata.get(key) != value for key, value in {**wanted, "part": part}.items()):
+            return None
+    return Parts(encoder=halves["encoder"], decoder=halves["decoder"])
 
 
 def _fields(file: BinaryIO, size: int) -> list[bytes]:

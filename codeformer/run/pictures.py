@@ -19,6 +19,7 @@ from codeformer.models.file import ModelFile, find_model
 from codeformer.options import FaceWork, OutputOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
+from codeformer.pipeline.single import for_one_picture
 from codeformer.run.inputs import CROPPED, Listing, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
@@ -93,7 +94,8 @@ def run_pictures(
             if first is None:
                 return
             report.begin(header)
-            opened = engine or open_engine(task, options.work, model)
+            work = for_one_picture(task, options.work, model) if count == 1 else options.work
+            opened = engine or open_engine(task, work, model)
             header.update(header_of(task, settings, model, opened) | {"started": header["started"]})
             tally.start_work()
             most = options.max_pixels or most_pixels(options.work.canvas.upscale * len(options.work.weights) ** 0.5)

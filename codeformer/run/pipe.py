@@ -16,6 +16,7 @@ from codeformer.models.file import find_model
 from codeformer.options import OutputOptions, RunOptions, UpscaleOptions
 from codeformer.pipeline.engine import open_engine
 from codeformer.pipeline.pictures import Job, process
+from codeformer.pipeline.single import for_one_picture
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import final_ending
 from codeformer.run.pictures import no_face_error
@@ -40,7 +41,7 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
         console.note(note)
     for line in model.doubts(task, w):
         console.warning(line)
-    work = replace(options.work, w=w)
+    work = for_one_picture(task, replace(options.work, w=w), model)
     most = options.max_pixels or most_pixels(work.canvas.upscale)
     result = next(process([Job(None, lambda: _read(source, most))], open_engine(task, work, model)))
     error = result.error

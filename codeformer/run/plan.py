@@ -15,6 +15,7 @@ from codeformer.images.reading import format_of
 from codeformer.models.file import find_model
 from codeformer.options import RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
+from codeformer.pipeline.single import for_one_picture
 from codeformer.run.inputs import NamedInput, find_inputs, output_root
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, expected_names
@@ -157,6 +158,7 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     ]
     facts = [("model", f"{model.path}, w {', '.join(f'{w:g}' for w in work.weights)}")]
     if any(not one.done for one in planned):
+        work = for_one_picture(task, work, model) if len(planned) == 1 else work
         facts += facts_of(open_engine(task, work, model))
     return Plan(task.past, tuple(planned), tuple(facts))
 
