@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from codeformer.cli.streams import emit
 from codeformer.errors import CodeFormerError, ExitCode
 from codeformer.extras import installed
 from codeformer.hub import store as hub
+from codeformer.options import Backend
 from codeformer.version import __version__
 
 _PACKAGES = (
@@ -57,10 +58,10 @@ def run(args: argparse.Namespace) -> ExitCode:
         report["folders"] = _folders(args.weights_dir)
         bar.update()
         report["engines"] = _engines()
-        report["devices"] = [_tried(device) for device in report["engines"].get("torch", [])]
+        report["devices"] = [_tried(name, device) for name, devices in report["engines"].items() for device in devices]
         bar.update()
     report["problems"] = [
-        *(f"device {one['device']}: {one['problem']}" for one in report["devices"] if one["problem"]),
+        *(f"{one['backend']} on {one['device']}: {one['problem']}" for one in report["devices"] if one["problem"]),
         *(f"weights {one['name']}: {one['problem']}" for one in report["weights"] if one["problem"]),
     ]
     emit(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
@@ -149,11 +150,11 @@ def _folders(weights: Path | None) -> dict[str, Any]:
     return found
 
 
-def _engines() -> dict[str, list[str]]:
+def _engines() -> dict[Backend, list[str]]:
     """Return what ``--device`` may name, by ``--backend``; engines that are not installed are left out."""
     from codeformer.backends import ort, ov
 
-    listed = {"torch": _devices, "onnxruntime": ort.devices, "openvino": ov.devices}
+    listed: dict[Backend, Callable[[], list[str]]] = {"torch": _devices, "onnxruntime": ort.devices, "openvino": ov.devices}
     return {name: devices() for name, devices in listed.items() if installed(name)}
 
 
@@ -164,11 +165,12 @@ def _devices() -> list[str]:
     return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
-def _tried(device: str) -> dict[str, Any]:
-    """Restore a face on the device, and compare it with what the CPU makes of it in fp32."""
+def _tried(backend: Backend, device: str) -> dict[str, Any]:
+    """Restore a face on an engine's device, and compare it with what ONNX Runtime makes of it on the CPU."""
     import numpy as np
 
     row: dict[str, Any] = {
+        "backend": backend,
         "device": device,
         "name": _name_of(device),
         "precision": None,
@@ -182,19 +184,19 @@ def _tried(device: str) -> dict[str, Any]:
         y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
         crop = np.stack([0.3 + 0.4 * x, 0.6 - 0.3 * y, 0.4 + 0.2 * np.sin(9 * x * y)], axis=-1)
         crop = (crop * 255).astype(np.uint8)  # not a face: every network has an answer, and answers can be compared
-        restorer = Restorer("compact", device)
+        restorer = Restorer("compact", device, backend=backend)
         restorer.restore(crop, aligned=True)  # the first time is slower
         began = time.perf_counter()
         made = restorer.restore(crop, aligned=True).picture
         row["seconds"] = round(time.perf_counter() - began, 3)
         row["precision"] = restorer.precision
-        right = Restorer("compact", "cpu", precision="fp32").restore(crop, aligned=True).picture
+        right = Restorer("compact", "cpu", backend="onnxruntime").restore(crop, aligned=True).picture
         off = float(np.abs(made.astype(int) - right.astype(int)).mean())
         if off > _TOLERATED:
             row["problem"] = (
                 f"its result is off by {off:.1f} of 255 on average; use another --device or --precision fp32"
             )
-    except (CodeFormerError, RuntimeError, ImportError, OSError) as error:
+    except (CodeFormerError, RuntimeError, ImportError, OSError) as error:  # what drivers and engines raise, too
         row["problem"] = (str(error).splitlines() or [type(error).__name__])[0]
     return row
 
@@ -203,10 +205,11 @@ _TOLERATED = 4.0  # of 255, on average: bf16 on a CPU is off by 0.5 here
 
 
 def _name_of(device: str) -> str:
-    import torch
+    if device.startswith("cuda") and installed("torch"):
+        import torch
 
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
+        if torch.cuda.is_available():
+            return str(torch.cuda.get_device_name(device))
     if device == "cpu":
         with suppress(OSError, IndexError):
             lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -230,10 +233,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     for name, one in report["folders"].items():
         yield f"{name} in {one['path']}: {one['free'] / 1e9:.1f} GB free"
     yield "engines: " + "; ".join(f"{name} on {', '.join(devices)}" for name, devices in report["engines"].items())
-    yield "devices of PyTorch, each tried with a crop of 512 x 512:"
+    yield "each tried with a crop of 512 x 512:"
     for one in report["devices"]:
         state = one["problem"] or f"{one['precision']}, {one['seconds']:.2f} s"
-        yield f"  {one['device']} ({one['name']}): {state}"
+        yield f"  {one['backend']} on {one['device']} ({one['name']}): {state}"
     yield "problems:" if report["problems"] else "no problem found"
     for line in report["problems"]:
         yield f"  {line}"
