@@ -154,7 +154,8 @@ def _engines() -> dict[Backend, list[str]]:
     """Return what ``--device`` may name, by ``--backend``; engines that are not installed are left out."""
     from codeformer.backends import ort, ov
 
-    listed: dict[Backend, Callable[[], list[str]]] = {"torch": _devices, "onnxruntime": ort.devices, "openvino": ov.devices}
+    listed: dict[Backend, Callable[[], list[str]]] = {"torch": _devices, "onnxruntime": ort.devices}
+    listed["openvino"] = ov.devices
     return {name: devices() for name, devices in listed.items() if installed(name)}
 
 
