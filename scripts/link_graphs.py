@@ -33,6 +33,7 @@ from codeformer.models.exported import WEIGHTS
 from codeformer.models.file import ModelFile, open_model
 from codeformer.tasks.table import TASKS
 
+_OLDEST = 8  # version of the format that has all that is used here, for engines of 2023
 _SMALL = 1024  # bytes: what is no weight, such as shapes
 
 
@@ -90,6 +91,7 @@ def link(proto: Any, file: Path, stored: dict[str, Stored]) -> Any:
     for node in graph.node:  # what the exporter tells of itself is most of a graph without weights
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
+    proto.ir_version = _OLDEST
     proto.metadata_props.add(key=WEIGHTS, value=file.name)
     for field, values in (("initializer", kept), ("node", nodes), ("value_info", ()), ("metadata_props", ())):
         copies = [type(value).FromString(value.SerializeToString()) for value in values]
