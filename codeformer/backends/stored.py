@@ -65,7 +65,7 @@ def _export(model: ModelFile, task: Task, target: Path, precision: str) -> None:
     if missing:
         raise UsageError(
             f"{model.path.name} has to be exported for this engine, which needs {' and '.join(missing)}: "
-            f'pip install "codeformer-toolkit[export]", or give --model FILE.onnx (docs/export.md)'
+            f"pip install {' '.join(missing)}, or give --model FILE.onnx (docs/export.md)"
         )
     from codeformer.export.files import ExportOptions, export
 
