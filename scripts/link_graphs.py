@@ -5,7 +5,8 @@
 makes ``NAME_encoder.onnx`` and ``NAME_decoder.onnx`` beside each file: what ``codeformer export --split`` writes, but
 every weight is a place in ``NAME.safetensors`` (ONNX's external data) and a cast to single precision, which engines do
 once when they load it. So the two graphs are small, and no weight lies in two files. They belong to that very file: run
-this again when it changes. Needs the extra ``export``.
+this again when it changes, and put the hashes that it prints into ``BUNDLED`` of codeformer/hub/catalogue.py. Needs the
+extra ``export``.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def write(file: Path) -> list[Path]:
     paths = [file.with_name(path.name) for path in options.paths()]
     for path, blob in zip(paths, blobs, strict=True):
         write_atomic(path, blob)
+        print(f'    "{path.name}": "{hashlib.sha256(blob).hexdigest()}",')
     net = model.build()
     assert isinstance(net, CodeFormer)
     comparison = compare(net, model.adain(task), paths, drawn(net))

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from codeformer.errors import WeightsError
 from codeformer.files.opening import open_regular
+from codeformer.hub.store import bundled_problem, packaged
 from codeformer.models.header import require_file
 
 SUFFIX = ".onnx"
@@ -85,12 +86,17 @@ def linked_to(weights: Path, sha256: str, adain: bool) -> Parts | None:
         weights: the file.
         sha256: its hash; graphs of another file of that name are passed over.
         adain: whether the graphs have to have AdaIN.
+
+    Raises:
+        WeightsError: a graph is damaged.
     """
     halves = {part: weights.with_name(f"{weights.stem}_{part}{SUFFIX}") for part in ("encoder", "decoder")}
     wanted = {"source_sha256": sha256, "adain": str(adain).lower(), "precision": "fp32", WEIGHTS: weights.name}
     for part, path in halves.items():
         if not path.is_file():
             return None
+        if path == packaged(path.name) and (problem := bundled_problem(path.name)):
+            raise WeightsError(problem)
         metadata = read_metadata(path)
         if any(metadata.get(key) != value for key, value in {**wanted, "part": part}.items()):
             return None

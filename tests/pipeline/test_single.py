@@ -17,8 +17,11 @@ import pytest
 
 from codeformer import environment
 from codeformer.backends.stored import is_linked, parts_for
+from codeformer.errors import WeightsError
+from codeformer.hub import store
 from codeformer.hub.store import bundled
 from codeformer.images.picture import Picture, write_picture
+from codeformer.models import exported
 from codeformer.models.exported import linked_to
 from codeformer.models.file import open_model
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, ModelOptions
@@ -69,6 +72,20 @@ def test_graphs_of_another_file_are_passed_over(tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.replace("compact", "mine")))
     assert linked_to(tmp_path / "mine.safetensors", sha256, adain) is None
     assert linked_to(there, sha256, adain) is None
+
+
+def test_a_damaged_graph_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = bundled("compact")
+    for path in weights.parent.glob("compact[._]*"):
+        shutil.copy(path, tmp_path)
+    graph = tmp_path / "compact_decoder.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    monkeypatch.setattr(store, "packaged", lambda file: tmp_path / file)
+    monkeypatch.setattr(exported, "packaged", lambda file: tmp_path / file)
+    with pytest.raises(WeightsError, match=r"compact_decoder\.onnx: is damaged, by its SHA-256; reinstall"):
+        is_linked(open_model(tmp_path / "compact.safetensors"), TASKS["restore"])
 
 
 def asked(**model: Any) -> FaceWork:
