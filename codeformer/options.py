@@ -288,6 +288,32 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class RayOptions:
+    """Which Ray cluster does a run, and what each of its workers gets.
+
+    Attributes:
+        address: ``local`` starts one on this machine, ``auto`` takes the one that it belongs to; or HOST:PORT.
+        workers: how many; None for as many as fit.
+        cpus_per_worker: cores, also the threads of a worker.
+        gpus_per_worker: GPUs, also parts of one; None for one where there are any.
+    """
+
+    address: str = "local"
+    workers: int | None = None
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float | None = None
+
+    def __post_init__(self) -> None:
+        host, colon, port = self.address.rpartition(":")
+        named = self.address in ("auto", "local") or (host and colon and port.isdecimal())
+        _require(bool(named), "--ray_address", f"must be auto, local or HOST:PORT, not {self.address!r}")
+        _require(self.workers is None or self.workers >= 1, "--workers", f"must be 1 or more, not {self.workers}")
+        _require(self.cpus_per_worker > 0, "--cpus_per_worker", f"must be above 0, not {self.cpus_per_worker:g}")
+        gpus = self.gpus_per_worker
+        _require(gpus is None or gpus >= 0, "--gpus_per_worker", f"must be 0 or more, not {gpus}")
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """One run over files and folders.
 
@@ -302,6 +328,7 @@ class RunOptions:
     max_pixels: int | None = None  # of an input; None: by the machine's memory
     shard: Shard | None = None  # None: this process does all inputs
     input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
+    ray: RayOptions | None = None  # None: this process does the work
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
@@ -334,6 +361,7 @@ class UpscaleOptions:
     max_pixels: int | None = None  # of an input; None: by the machine's memory
     shard: Shard | None = None  # None: this process does all inputs
     input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
+    ray: RayOptions | None = None  # None: this process does the work
 
     def __post_init__(self) -> None:
         _max_pixels(self.max_pixels)
@@ -394,6 +422,7 @@ class AlignOptions:
     resume: bool = True
     shard: Shard | None = None  # None: this process does all inputs
     input_list: Path | None = None  # a file that names further inputs; see codeformer.run.input_list
+    ray: RayOptions | None = None  # None: this process does the work
 
     def __post_init__(self) -> None:
         _png_level(self.png_level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from codeformer.cli.many import ray_options
 from codeformer.errors import UsageError
 from codeformer.options import (
     PERSON_DISTANCE,
@@ -81,4 +82,5 @@ def run_options(args: argparse.Namespace) -> RunOptions:
         max_pixels=args.max_pixels,
         shard=args.shard,
         input_list=args.input_list,
+        ray=ray_options(args),
     )

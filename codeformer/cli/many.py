@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from codeformer.errors import UsageError
-from codeformer.options import Shard
+from codeformer.options import RayOptions, Shard
 
 
 def parse_shard(text: str) -> Shard:
@@ -60,3 +60,37 @@ def add_watch_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--watch", action="store_true", help="then wait for pictures that arrive in the folders, until Ctrl-C"
     )
+
+
+def add_engine_options(parser: argparse._ActionsContainer) -> None:
+    """Add --engine, and what Ray is told."""
+    parser.add_argument(
+        "--engine",
+        default="process",
+        choices=("process", "ray"),
+        help="who works: this process, or workers on a Ray cluster (default: process)",
+    )
+    parser.add_argument(
+        "--ray_address",
+        default="local",
+        metavar="auto|local|HOST:PORT",
+        help="auto: the cluster that this machine belongs to; local: one that is started here (default: local)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="Ray workers (default: as many as fit)")
+    parser.add_argument(
+        "--cpus_per_worker", type=float, default=1.0, metavar="N", help="cores of a Ray worker (default: 1)"
+    )
+    parser.add_argument(
+        "--gpus_per_worker", type=float, metavar="N", help="GPUs of a Ray worker (default: 1 where there are any)"
+    )
+
+
+def ray_options(args: argparse.Namespace) -> RayOptions | None:
+    """Return what Ray is told; None without it. Raises UsageError naming the flag."""
+    if args.engine == "ray":
+        return RayOptions(args.ray_address, args.workers, args.cpus_per_worker, args.gpus_per_worker)
+    given = (args.ray_address != "local", args.workers, args.cpus_per_worker != 1, args.gpus_per_worker is not None)
+    for flag, there in zip(("ray_address", "workers", "cpus_per_worker", "gpus_per_worker"), given, strict=True):
+        if there:
+            raise UsageError(f"--{flag} needs --engine ray")
+    return None

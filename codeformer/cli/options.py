@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from codeformer.cli.many import add_json_option, add_many_options, add_watch_option
+from codeformer.cli.many import add_engine_options, add_json_option, add_many_options, add_watch_option
 from codeformer.cli.values import decimal, number_or, parse_landmarks
 from codeformer.cli.whose import add_person_options
 from codeformer.options import (
@@ -349,6 +349,7 @@ def add_picture_options(parser: argparse.ArgumentParser, task: Task) -> None:
         add_scratches_option(parser)
     add_model_options(parser)
     add_canvas_options(parser, task.default_upscale)
+    add_engine_options(group_of(parser, "speed"))
     add_message_options(parser)
 
 

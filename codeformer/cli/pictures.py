@@ -21,6 +21,8 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
     """Work on every picture. Raises CodeFormerError when nothing can be done at all."""
     if args.dry_run and args.watch:
         raise UsageError("--dry_run and --watch contradict each other: leave one out")
+    if args.engine == "ray" and args.watch:
+        raise UsageError("--watch works in this process: leave --engine ray out")
     if args.input_list and args.watch:
         raise UsageError("--watch needs folders: leave --input_list out")
     file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
@@ -69,6 +71,8 @@ def is_pipe(inputs: Sequence[Path], output: Path | None, args: argparse.Namespac
         raise UsageError("-o - takes one picture: give -i - or one file, or a folder as -o")
     if isinstance(weights := getattr(args, "fidelity_weight", None), list) and len(weights) > 1:
         raise UsageError(f"-w with {len(weights)} weights makes as many pictures: give a folder as -o, not -")
+    if getattr(args, "engine", "process") == "ray":
+        raise UsageError("--engine ray needs results in files: give a folder as -o, not -")
     for flag in ("compare", "suffix", "watch", "json", "dry_run", "shard", "input_list"):
         if getattr(args, flag, None):
             raise UsageError(f"--{flag} needs results in files: give a folder as -o, not -")

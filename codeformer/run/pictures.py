@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,17 +15,18 @@ from typing import Any
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
-from codeformer.models.file import ModelFile, find_model
-from codeformer.options import FaceWork, OutputOptions, RunOptions
+from codeformer.models.file import ModelFile, find_model, open_model
+from codeformer.options import FaceWork, OutputOptions, RayOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.pipeline.single import for_one_picture
-from codeformer.run.inputs import CROPPED, Listing, find_inputs, output_root
+from codeformer.run.inputs import CROPPED, Listing, NamedInput, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import Written, final_ending, is_stale, write_outputs
+from codeformer.run.ray_pool import Opened, Sent, ray_outcomes, sent, sent_to_pending, use_threads
 from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
-from codeformer.run.report import NAME, Report
+from codeformer.run.report import NAME, remove_stale
 from codeformer.run.runner import (
     Pending,
     State,
@@ -38,7 +39,7 @@ from codeformer.run.runner import (
     pending,
     run_inputs,
 )
-from codeformer.run.stored import now
+from codeformer.run.stored import Known, now
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.tasks.base import Task
 
@@ -86,42 +87,39 @@ def run_pictures(
         header = header_of(task, settings, model, engine)
         ran_on = {key: value for key, value in report.head().items() if key in RAN_ON}
         tally = Tally(count)
-        replaced = 0  # inputs whose earlier results, of other settings, had the same names
+
+        def opened(facts: Mapping[str, Any]) -> None:
+            header.update(facts)
 
         def restore(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
-            nonlocal replaced
             first = next(jobs, None)
             if first is None:
                 return
             report.begin(header)
-            work = for_one_picture(task, options.work, model) if count == 1 else options.work
-            opened = engine or open_engine(task, work, model)
-            header.update(header_of(task, settings, model, opened) | {"started": header["started"]})
+            here = engine or open_engine(task, work_of(options, model, task, count), model)
+            opened(facts_of(header_of(task, settings, model, here)))
             tally.start_work()
-            most = options.max_pixels or most_pixels(options.work.canvas.upscale * len(options.work.weights) ** 0.5)
-            read = partial(read_picture, max_pixels=most)
-            pictures = (Job(job, partial(read, job.item.path)) for job in chain([first], jobs))
-            for result, written in _written(process(pictures, opened, ahead=_AHEAD), root, options.output):
-                outcome = _outcome(result, written, options.output, task)
-                outcome, replaces = _beside_earlier(outcome, result, report, options)
-                replaced += replaces
-                yield outcome
+            yield from restored(chain([first], jobs), here, root, options, task, report.known.get)
+
+        def begin(item: NamedInput) -> Pending | None:
+            return pending(item, stamp, report, resume=options.output.resume, task=task)
+
+        def send(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
+            report.begin(header)
+            make = partial(open_worker, task, alone(options), model.path, root, settings, count)
+            yield from ray_outcomes(jobs, make, options.ray or RayOptions(), opened)
 
         def finish(state: State) -> None:
             # What no engine was opened for is as it was when the results were made.
             report.finish({**ran_on, **header, "state": state, "finished": now(), "summary": tally.summary()})
 
-        state = run_inputs(
-            named,
-            lambda item: pending(item, stamp, report, resume=options.output.resume, task=task),
-            restore,
-            tally,
-            console,
-            append=report.append,
-            finish=finish,
-        )
-        if replaced:
-            what = counted(replaced, "picture")
+        rest: dict[str, Any] = {"append": report.append, "finish": finish}
+        if options.ray is None:
+            state = run_inputs(named, begin, restore, tally, console, **rest)
+        else:
+            state = run_inputs(named, partial(sent, report), send, tally, console, **rest)
+        if tally.replaced:
+            what = counted(tally.replaced, "picture")
             console.note(f"earlier results of {what}, of other settings or inputs, were replaced; --suffix keeps both")
         mention_join(report, console)
     return conclude(tally, state, console, did=task.past, where=where or root, report=root / NAME)
@@ -134,27 +132,92 @@ def with_weights(options: RunOptions, model: ModelFile, task: Task) -> FaceWork:
     return replace(work, w=w, more_w=tuple(model.choose_w(task, one) for one in work.more_w))
 
 
+def work_of(options: RunOptions, model: ModelFile, task: Task, count: int) -> FaceWork:
+    """Return the work of a run over as many pictures."""
+    return for_one_picture(task, options.work, model) if count == 1 else options.work
+
+
+def restored(
+    jobs: Iterator[Pending],
+    engine: Engine,
+    root: Path,
+    options: RunOptions,
+    task: Task,
+    known: Callable[[str], Known | None],
+) -> Generator[Outcome, None, None]:
+    """Work on pictures and write their results; yield what became of each, in order.
+
+    Args:
+        jobs: the pictures.
+        engine: the networks.
+        root: the output folder.
+        options: the run.
+        task: what is done to the faces, as the run was asked for it.
+        known: what earlier runs made of an input, by its key.
+    """
+    most = options.max_pixels or most_pixels(options.work.canvas.upscale * len(options.work.weights) ** 0.5)
+    read = partial(read_picture, max_pixels=most)
+    pictures = (Job(job, partial(read, job.item.path)) for job in jobs)
+    for result, written in _written(process(pictures, engine, ahead=_AHEAD), root, options.output):
+        outcome = _outcome(result, written, options.output, task)
+        yield _beside_earlier(outcome, result, root, known(result.key.item.key), options)
+
+
+def open_worker(
+    task: Task, options: RunOptions, model: Path, root: Path, settings: dict[str, Any], count: int
+) -> Opened:
+    """Open what a worker of ``--engine ray`` works with, in its own process. Raises CodeFormerError."""
+    use_threads(options.ray or RayOptions())
+    file = open_model(model)
+    engine = open_engine(task, work_of(options, file, task, count), file)
+    stamp = stamp_of(settings, file.sha256)
+
+    def do(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
+        earlier: dict[str, Known | None] = {}
+        done: list[Outcome] = []
+
+        def noted() -> Iterator[Sent]:
+            for job in jobs:
+                earlier[job.item.key] = job.known
+                yield job
+
+        todo = sent_to_pending(noted(), stamp, root, task, resume=options.output.resume, done=done.append)
+        yield from restored(todo, engine, root, options, task, earlier.get)
+        yield from done
+
+    return Opened(do, facts_of(header_of(task, settings, file, engine)))
+
+
+def facts_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a report's head only the open networks tell."""
+    return {key: header[key] for key in RAN_ON if key in header}
+
+
+def alone(options: RunOptions) -> RunOptions:
+    """Return the options that concern one input: what travels to a worker."""
+    return replace(options, inputs=(Path("input"),), input_list=None, shard=None)
+
+
 def _beside_earlier(
-    outcome: Outcome, result: Result[Pending], report: Report, options: RunOptions
-) -> tuple[Outcome, bool]:
+    outcome: Outcome, result: Result[Pending], root: Path, known: Known | None, options: RunOptions
+) -> Outcome:
     """Remove what earlier runs made of this input under the names of this one, and is wrong now.
 
     Returns the outcome, with a line about what was removed, and whether results of other settings were replaced.
     """
     record, picture, output, weights = outcome.record, result.picture, options.output, options.work.weights
-    known = report.known.get(result.key.item.key)
     if record is None or known is None:
-        return outcome, False
+        return outcome
     earlier = [name for name, _ in (*known.kept, *known.outputs)]
     ending = final_ending(output.ext, picture) if picture is not None else ".png"
     stem = result.key.item.stem
-    removed = report.remove_stale(record, lambda name: is_stale(name, stem, output, ending, earlier, weights))
+    removed = remove_stale(root, known, record, lambda name: is_stale(name, stem, output, ending, earlier, weights))
     same = {one["path"] for one in record["outputs"]} & {name for name, _ in known.outputs}
     replaces = known.fingerprint not in ("", result.key.fingerprint) and any(not n.startswith(CROPPED) for n in same)
     if removed:
         line = f"removed what an earlier run made and this one did not: {', '.join(sorted(removed))}"
         outcome = replace(outcome, warnings=(*outcome.warnings, line))
-    return outcome, replaces
+    return replace(outcome, replaced=replaces)
 
 
 def no_face_error(result: Result[Any]) -> InputError:

@@ -28,7 +28,7 @@ from codeformer.options import Shard
 from codeformer.run.index import Index, Place
 from codeformer.run.journal import busy, journal_name, journals_of, names_file, require_alone, written
 from codeformer.run.shards import joined
-from codeformer.run.stored import Record, head_of, judge, known_of, lines_of, now, set_aside, whole_of
+from codeformer.run.stored import Known, Record, head_of, judge, known_of, lines_of, now, set_aside, whole_of
 
 FORMAT = 1
 NAME = "results.json"
@@ -213,23 +213,7 @@ class Report(Earlier):
             is_stale: whether a name below the folder is one that this run would give to a result; no other file is
                 removed.
         """
-        known = self.known.get(record["input"])
-        if known is None:
-            return []
-        new = {one["path"] for one in record["outputs"]}
-        removed, kept = [], {}
-        for name, size in (*known.kept, *known.outputs):
-            if name in new:
-                continue
-            if record["status"] != "failed" and is_stale(name):
-                with suppress(OSError):
-                    remove_below(self.root, name)
-                    removed.append(name)
-            elif os.path.lexists(self.root / name):
-                kept[name] = size
-        if kept:
-            record["kept"] = [{"path": name, "bytes": size} for name, size in kept.items()]
-        return removed
+        return remove_stale(self.root, self.known.get(record["input"]), record, is_stale)
 
     def append(self, record: Record) -> None:
         """Add what became of one input; from now on a kill does not lose it."""
@@ -367,3 +351,23 @@ def _unwritable(root: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{root}: cannot write results here ({reason}); choose another --output_path, or free some space"
     )
+
+
+def remove_stale(root: Path, known: Known | None, record: Record, is_stale: Callable[[str], bool]) -> list[str]:
+    """Do what :meth:`Report.remove_stale` says; ``known`` is what earlier runs made of the input below ``root``."""
+    if known is None:
+        return []
+    new = {one["path"] for one in record["outputs"]}
+    removed, kept = [], {}
+    for name, size in (*known.kept, *known.outputs):
+        if name in new:
+            continue
+        if record["status"] != "failed" and is_stale(name):
+            with suppress(OSError):
+                remove_below(root, name)
+                removed.append(name)
+        elif os.path.lexists(root / name):
+            kept[name] = size
+    if kept:
+        record["kept"] = [{"path": name, "bytes": size} for name, size in kept.items()]
+    return removed

@@ -26,6 +26,8 @@ class Outcome:
         without_face: it did not fail, but there was no face to work on.
         warnings: what the user should know of the result.
         detail: what only a curious user wants to know.
+        done_before: an earlier run had done it, which was found out only when its turn came.
+        replaced: its results took the place of an earlier run's, of other settings.
     """
 
     path: Path
@@ -35,6 +37,8 @@ class Outcome:
     without_face: bool = False
     warnings: tuple[str, ...] = ()
     detail: str = ""
+    done_before: bool = False
+    replaced: bool = False
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Tally:
         total: how many inputs there are.
         done: how many were worked on, those without a face not counted.
         done_before: how many an earlier run had done.
+        replaced: how many results took the place of others, of other settings.
         failed: how many failed.
         failures: the first of those that failed, with the reason; the report has them all.
         codes: how many failed with each exit code.
@@ -55,6 +60,7 @@ class Tally:
     without_face: int = 0
     faces: int = 0
     done_before: int = 0
+    replaced: int = 0
     failed: int = 0
     failures: list[tuple[Path, CodeFormerError]] = field(default_factory=list)
     codes: Counter[ExitCode] = field(default_factory=Counter)
@@ -80,11 +86,14 @@ class Tally:
 
     def count(self, outcome: Outcome) -> None:
         """Count what became of one input."""
+        self.replaced += outcome.replaced
         if outcome.error is not None:
             self.failed += 1
             self.codes[outcome.error.exit_code] += 1
             if len(self.failures) < NAMED:
                 self.failures.append((outcome.path, outcome.error))
+        elif outcome.done_before:
+            self.done_before += 1
         elif outcome.without_face:
             self.without_face += 1
         else:

@@ -1,0 +1,264 @@
+"""``--engine ray``: the inputs of a run go to a pool of Ray actors, each of which keeps its networks.
+
+The driver lists and names the inputs, and has the report. Blocks of inputs go through Ray Data to the actors, which
+read, restore and write, and send back what became of each input; pictures never travel. Autoscaling, back-pressure and
+the retries of a lost worker are Ray's. An input that ends the process of its worker each time costs its block, whose
+inputs are then tried one by one, so that it fails alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from codeformer.environment import cores, refuse_telemetry
+from codeformer.errors import CodeFormerError, RestorationError, UsageError
+from codeformer.extras import require
+from codeformer.files.spool import Spool
+from codeformer.options import RayOptions
+from codeformer.run.inputs import NamedInput
+from codeformer.run.record import fingerprint_of
+from codeformer.run.report import Earlier
+from codeformer.run.runner import Do, Pending
+from codeformer.run.stored import Known
+from codeformer.run.tally import Outcome
+from codeformer.tasks.base import Task
+
+_BLOCK = 32  # inputs that a worker takes at a time, and may share batches among
+_RETRIES = 3  # of a block whose worker was lost
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An input on its way to a worker, with what the report knows of it."""
+
+    item: NamedInput
+    known: Known | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a worker works with.
+
+    Attributes:
+        do: makes the outcomes of jobs.
+        facts: keys of the report's head that only who has opened the networks knows.
+    """
+
+    do: Do[Sent]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def ray_outcomes(
+    jobs: Iterator[Sent],
+    make: Callable[[], Opened],
+    options: RayOptions,
+    opened: Callable[[dict[str, Any]], None] = lambda facts: None,
+) -> Generator[Outcome, None, None]:
+    """Do jobs in a pool of actors, and yield their outcomes in the order in which they are done.
+
+    Args:
+        jobs: the inputs; all are taken before the first outcome comes.
+        make: opens what a worker works with, in its process; it is pickled.
+        options: which cluster, and what a worker gets.
+        opened: told the facts of the first worker that says them.
+
+    Raises:
+        UsageError: Ray is not installed, or the cluster cannot be reached.
+        CodeFormerError: what ends the run in a worker ends it here, such as OutputError for a full disk.
+    """
+    first = list(islice(jobs, 1))
+    if not first:
+        return
+    with _cluster(options) as ray:
+        left: Spool[Sent] = Spool(pickle.dumps, pickle.loads, first)
+        for job in jobs:
+            left.append(job)
+        for size in (_BLOCK, 1):
+            size = max(1, min(size, len(left) // (2 * _workers(ray, options))))
+            missing: Spool[Sent] = Spool(pickle.dumps, pickle.loads)
+            came = bytearray(-(-len(left) // size))
+            for block, facts, outcomes, error in _pass(ray, left, size, make, options):
+                came[block] = 1
+                if facts:
+                    opened(facts)
+                yield from outcomes
+                if error is not None:
+                    raise error
+            for place, job in enumerate(left):
+                if not came[place // size]:
+                    missing.append(job)
+            if not len(missing):
+                return
+            left = missing
+    for job in left:
+        error = RestorationError("the process that worked on it was ended each time, perhaps for lack of memory")
+        yield Outcome(job.item.path, _lost(job, error), error)
+
+
+def sent(report: Earlier, item: NamedInput) -> Sent:
+    """Return an input with what the report knows of it."""
+    return Sent(item, report.known.get(item.key))
+
+
+def sent_to_pending(
+    jobs: Iterable[Sent], stamp: str, root: Path, task: Task | None, *, resume: bool, done: Callable[[Outcome], None]
+) -> Iterator[Pending]:
+    """Yield what is to be done, as :func:`codeformer.run.runner.pending` says; ``done`` takes the inputs that are."""
+    for job in jobs:
+        fingerprint, mask = fingerprint_of(job.item.path, task, stamp)
+        known = job.known
+        if resume and known is not None and known.fingerprint == fingerprint != "" and known.complete(root):
+            done(Outcome(job.item.path, done_before=True))
+        else:
+            yield Pending(job.item, fingerprint, mask)
+
+
+def _lost(job: Sent, error: CodeFormerError) -> dict[str, Any]:
+    outputs = () if job.known is None else job.known.outputs
+    return {
+        "input": job.item.key,
+        "name": job.item.stem,
+        "status": "failed",
+        "fingerprint": "",
+        "outputs": [{"path": name, "bytes": size} for name, size in outputs],
+        "error": {
+            "kind": type(error).__name__,
+            "message": f"{job.item.path}: {error}",
+            "exit_code": int(error.exit_code),
+        },
+    }
+
+
+Result = tuple[int, dict[str, Any], list[Outcome], CodeFormerError | None]
+
+
+def _pass(
+    ray: Any, jobs: Sequence[Sent], size: int, make: Callable[[], Opened], options: RayOptions
+) -> Iterator[Result]:
+    """Send all jobs through the pool once; a block whose worker was lost too often has no result."""
+    import pyarrow
+    from ray.data import ActorPoolStrategy, DataContext, from_arrow_refs
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1
+    source = iter(jobs)
+    blocks: list[Any] = []
+    while block := list(islice(source, size)):
+        row = {"number": [len(blocks)], "jobs": [pickle.dumps(block)]}
+        blocks.append(ray.put(pyarrow.table(row)))
+    workers = min(_workers(ray, options), len(blocks))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max_task_retries is to get a name of its own
+        results = from_arrow_refs(blocks).map_batches(
+            _Worker,
+            batch_size=None,
+            fn_constructor_args=(pickle.dumps(make), str(Path.cwd())),
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=options.cpus_per_worker,
+            num_gpus=_gpus(ray, options),
+            max_task_retries=_RETRIES,
+        )
+    try:
+        for row in results.iter_rows():
+            yield pickle.loads(row["result"])  # type: ignore[arg-type]
+    except ray.exceptions.RayError as error:
+        what = " ".join(str(error).split())[:300]
+        raise RestorationError(f"Ray ended the run: {what}; the same command goes on from there") from error
+
+
+class _Worker:
+    """One actor of the pool, and its networks."""
+
+    def __init__(self, make: bytes, folder: str) -> None:
+        self._error: CodeFormerError | None = None
+        try:
+            os.chdir(folder)  # relative paths count from there
+            self._opened: Opened = pickle.loads(make)()
+        except CodeFormerError as error:
+            self._error = error
+        except OSError as error:
+            self._error = UsageError(f"--engine ray: the workers' machine has no folder {folder} ({error.strerror})")
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        results = [self._do(int(number), jobs) for number, jobs in zip(batch["number"], batch["jobs"], strict=True)]
+        return {"result": [pickle.dumps(one) for one in results]}
+
+    def _do(self, number: int, jobs: bytes) -> Result:
+        if self._error is not None:
+            return number, {}, [], self._error
+        outcomes: list[Outcome] = []
+        try:
+            outcomes.extend(self._opened.do(iter(pickle.loads(jobs))))
+        except CodeFormerError as error:
+            return number, self._opened.facts, outcomes, error
+        return number, self._opened.facts, outcomes, None
+
+
+def use_threads(options: RayOptions) -> None:
+    """Let the libraries of a worker use its share of the cores, and not all."""
+    import cv2
+    import torch
+
+    count = max(1, int(options.cpus_per_worker))
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+@contextmanager
+def _cluster(options: RayOptions) -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine, which ends with the block. Raises UsageError."""
+    refuse_telemetry()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ray = require("ray", "--engine ray", "'codeformer-toolkit[ray]'")
+    require("ray.data", "--engine ray", "'codeformer-toolkit[ray]'")
+    handlers = {number: signal.getsignal(number) for name in _SIGNALS if (number := getattr(signal, name, None))}
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
+    here = {}
+    if options.address == "local":
+        wanted = (options.workers or 1) * options.cpus_per_worker
+        here = {"num_cpus": max(cores(), int(-(-wanted // 1))), "include_dashboard": False}
+    try:
+        ray.init(address=options.address, **quiet, **here)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise UsageError(f"--ray_address {options.address}: no Ray cluster can be reached there ({what})") from error
+    try:
+        for number, handler in handlers.items():  # Ray sets its own, which end the process
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, handler)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _workers(ray: Any, options: RayOptions) -> int:
+    """Return how many actors the pool has: as many as asked for, or as fit into the cluster."""
+    if options.workers is not None:
+        return options.workers
+    there = ray.cluster_resources()
+    fitting = [there.get("CPU", 1) / options.cpus_per_worker]
+    if gpus := _gpus(ray, options):
+        fitting.append(there.get("GPU", 0) / gpus)
+    return max(1, int(min(fitting)))
+
+
+def _gpus(ray: Any, options: RayOptions) -> float:
+    """Return the GPUs of a worker: as asked for, or one where the cluster has any."""
+    if options.gpus_per_worker is not None:
+        return options.gpus_per_worker
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
