@@ -222,10 +222,10 @@ def _cluster(options: RayOptions) -> Iterator[Any]:
     """Connect to a cluster, or start one on this machine, which ends with the block. Raises UsageError."""
     refuse_telemetry()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     ray = require("ray", "--engine ray", "'codeformer-toolkit[ray]'")
     require("ray.data", "--engine ray", "'codeformer-toolkit[ray]'")
+    for name in ("ray", "ray.data"):  # after they are imported, which sets their own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for name in _SIGNALS if (number := getattr(signal, name, None))}
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
     here = {}
