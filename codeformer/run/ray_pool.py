@@ -35,6 +35,7 @@ from codeformer.tasks.base import Task
 
 _BLOCK = 32  # inputs that a worker takes at a time, and may share batches among
 _RETRIES = 3  # of a block whose worker was lost
+_STARTS = 3  # attempts to start a cluster on a busy machine
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -232,11 +233,17 @@ def _cluster(options: RayOptions) -> Iterator[Any]:
     if options.address == "local":
         wanted = (options.workers or 1) * options.cpus_per_worker
         here = {"num_cpus": max(cores(), int(-(-wanted // 1))), "include_dashboard": False}
-    try:
-        ray.init(address=options.address, **quiet, **here)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:300]
-        raise UsageError(f"--ray_address {options.address}: no Ray cluster can be reached there ({what})") from error
+    attempts = _STARTS if here else 1
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(address=options.address, **quiet, **here)
+            break
+        except Exception as error:  # Ray raises that class itself where a machine is too busy to start in 30 seconds
+            ray.shutdown()
+            if not left:
+                what = " ".join(str(error).split())[:300]
+                line = f"--ray_address {options.address}: no Ray cluster can be reached there ({what})"
+                raise UsageError(line) from error
     try:
         for number, handler in handlers.items():  # Ray sets its own, which end the process
             with suppress(ValueError):  # not in the main thread
