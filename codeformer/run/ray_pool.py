@@ -8,24 +8,20 @@ inputs are then tried one by one, so that it fails alone.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from codeformer.environment import cores, refuse_telemetry
 from codeformer.errors import CodeFormerError, RestorationError, UsageError
-from codeformer.extras import require
 from codeformer.files.spool import Spool
 from codeformer.options import RayOptions
 from codeformer.run.inputs import NamedInput
+from codeformer.run.ray_cluster import cluster
 from codeformer.run.record import fingerprint_of
 from codeformer.run.report import Earlier
 from codeformer.run.runner import Do, Pending
@@ -34,9 +30,8 @@ from codeformer.run.tally import Outcome
 from codeformer.tasks.base import Task
 
 _BLOCK = 32  # inputs that a worker takes at a time, and may share batches among
+_WINDOW = 100_000  # inputs of which the driver has blocks at a time: about 50 MB; the actors start anew with each
 _RETRIES = 3  # of a block whose worker was lost
-_STARTS = 3  # attempts to start a cluster on a busy machine
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ def ray_outcomes(
     """Do jobs in a pool of actors, and yield their outcomes in the order in which they are done.
 
     Args:
-        jobs: the inputs; all are taken before the first outcome comes.
+        jobs: the inputs; they are taken by the hundred thousand.
         make: opens what a worker works with, in its process; it is pickled.
         options: which cluster, and what a worker gets.
         opened: told the facts of the first worker that says them.
@@ -78,30 +73,46 @@ def ray_outcomes(
         UsageError: Ray is not installed, or the cluster cannot be reached.
         CodeFormerError: what ends the run in a worker ends it here, such as OutputError for a full disk.
     """
-    first = list(islice(jobs, 1))
-    if not first:
+    window = _window(jobs)
+    if not len(window):
         return
-    with _cluster(options) as ray:
-        left: Spool[Sent] = Spool(pickle.dumps, pickle.loads, first)
-        for job in jobs:
-            left.append(job)
-        for size in (_BLOCK, 1):
-            size = max(1, min(size, len(left) // (2 * _workers(ray, options))))
-            missing: Spool[Sent] = Spool(pickle.dumps, pickle.loads)
-            came = bytearray(-(-len(left) // size))
-            for block, facts, outcomes, error in _pass(ray, left, size, make, options):
-                came[block] = 1
-                if facts:
-                    opened(facts)
-                yield from outcomes
-                if error is not None:
-                    raise error
-            for place, job in enumerate(left):
-                if not came[place // size]:
-                    missing.append(job)
-            if not len(missing):
-                return
-            left = missing
+    with cluster(options) as ray:
+        _require_room(ray, options)
+        while len(window):
+            yield from _all_of(window, ray, make, options, opened)
+            window = _window(jobs)
+
+
+def _window(jobs: Iterator[Sent]) -> Spool[Sent]:
+    """Take the next jobs, as many as the driver may keep track of at a time."""
+    return Spool(pickle.dumps, pickle.loads, islice(jobs, _WINDOW))
+
+
+def _all_of(
+    left: Spool[Sent],
+    ray: Any,
+    make: Callable[[], Opened],
+    options: RayOptions,
+    opened: Callable[[dict[str, Any]], None],
+) -> Generator[Outcome, None, None]:
+    """Do jobs in blocks, and those of blocks that were lost one by one."""
+    for most in (_BLOCK, 1):
+        size = max(1, min(most, len(left) // (2 * _workers(ray, options))))
+        missing: Spool[Sent] = Spool(pickle.dumps, pickle.loads)
+        came = bytearray(-(-len(left) // size))
+        for block, facts, outcomes, error in _pass(ray, left, size, make, options):
+            came[block] = 1
+            if facts:
+                opened(facts)
+            yield from outcomes
+            if error is not None:
+                raise error
+        for place, job in enumerate(left):
+            if not came[place // size]:
+                missing.append(job)
+        left = missing
+        if not len(left):
+            return
     for job in left:
         error = RestorationError("the process that worked on it was ended each time, perhaps for lack of memory")
         yield Outcome(job.item.path, _lost(job, error), error)
@@ -176,6 +187,8 @@ def _pass(
         for row in results.iter_rows():
             yield pickle.loads(row["result"])  # type: ignore[arg-type]
     except ray.exceptions.RayError as error:
+        if "No module named 'codeformer" in str(error):
+            raise UsageError("--engine ray: its workers cannot import codeformer: install it on every node") from error
         what = " ".join(str(error).split())[:300]
         raise RestorationError(f"Ray ended the run: {what}; the same command goes on from there") from error
 
@@ -218,39 +231,13 @@ def use_threads(options: RayOptions) -> None:
     cv2.setNumThreads(count)
 
 
-@contextmanager
-def _cluster(options: RayOptions) -> Iterator[Any]:
-    """Connect to a cluster, or start one on this machine, which ends with the block. Raises UsageError."""
-    refuse_telemetry()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
-    ray = require("ray", "--engine ray", "'codeformer-toolkit[ray]'")
-    require("ray.data", "--engine ray", "'codeformer-toolkit[ray]'")
-    for name in ("ray", "ray.data"):  # after they are imported, which sets their own
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    handlers = {number: signal.getsignal(number) for name in _SIGNALS if (number := getattr(signal, name, None))}
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
-    here = {}
-    if options.address == "local":
-        wanted = (options.workers or 1) * options.cpus_per_worker
-        here = {"num_cpus": max(cores(), int(-(-wanted // 1))), "include_dashboard": False}
-    attempts = _STARTS if here else 1
-    for left in reversed(range(attempts)):
-        try:
-            ray.init(address=options.address, **quiet, **here)
-            break
-        except Exception as error:  # Ray raises that class itself where a machine is too busy to start in 30 seconds
-            ray.shutdown()
-            if not left:
-                what = " ".join(str(error).split())[:300]
-                line = f"--ray_address {options.address}: no Ray cluster can be reached there ({what})"
-                raise UsageError(line) from error
-    try:
-        for number, handler in handlers.items():  # Ray sets its own, which end the process
-            with suppress(ValueError):  # not in the main thread
-                signal.signal(number, handler)
-        yield ray
-    finally:
-        ray.shutdown()
+def _require_room(ray: Any, options: RayOptions) -> None:
+    """Raise UsageError where a worker would wait forever. A cluster that somebody else started may grow."""
+    gpus, there = _gpus(ray, options), ray.cluster_resources().get("GPU", 0)
+    if options.address == "local" and gpus > there:
+        raise UsageError(
+            f"--gpus_per_worker {gpus:g}: this machine has {there:g} GPUs that Ray can see; give less, or 0"
+        )
 
 
 def _workers(ray: Any, options: RayOptions) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ import pytest
 
 from codeformer.cli import main
 from codeformer.errors import OutputError, UsageError, WeightsError
+from codeformer.extras import installed
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import RayOptions
-from codeformer.run import ray_pool
+from codeformer.run import ray_cluster, ray_pool
 from codeformer.run.inputs import NamedInput
 from codeformer.run.ray_pool import Sent, ray_outcomes
 from codeformer.run.report import JOURNAL, NAME
@@ -75,7 +78,7 @@ def test_a_block_that_never_comes_is_tried_input_by_input(monkeypatch: pytest.Mo
     """As if the worker died: Ray gives no result for the block."""
     passes = []
 
-    def one_pass(ray: Any, left: Any, size: int, make: Any, options: Any) -> Iterator[Any]:
+    def one_pass(ray: None, left: Any, size: int, make: Any, options: Any) -> Iterator[Any]:
         passes.append((size, len(left)))
         everything = list(left)
         for number in range(-(-len(everything) // size)):
@@ -85,7 +88,8 @@ def test_a_block_that_never_comes_is_tried_input_by_input(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ray_pool, "_pass", one_pass)
     monkeypatch.setattr(ray_pool, "_workers", lambda ray, options: 1)
-    monkeypatch.setattr(ray_pool, "_cluster", lambda options: _nothing())
+    monkeypatch.setattr(ray_pool, "_require_room", lambda ray, options: None)
+    monkeypatch.setattr(ray_pool, "cluster", lambda options: _nothing())
     names = [f"n{number}" for number in range(99)]
     facts: list[Any] = []
     outcomes = list(ray_outcomes(jobs(*names, "killer"), ray_jobs.refuse, TWO, facts.append))
@@ -112,30 +116,82 @@ def test_a_worker_sends_what_ends_the_run(tmp_path: Path) -> None:
         assert isinstance(ray_pool._Worker(pickle.dumps(make), str(folder))._do(0, b"")[3], kind)
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_run_ends_while_its_cluster_starts(
+    name: str,
+    code: int,
+    folder: Path,
+    tmp_path: Path,
+    small_model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the place of Ray's there is a process that never answers, and has a child."""
+    keeper = tmp_path / "keeper.py"
+    keeper.write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"child = os.fork()\nchild and pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child))\n"
+        f"child and os.kill({os.getpid()}, signal.{name})\ntime.sleep(600)\n"
+    )
+    monkeypatch.setattr(ray_cluster, "_KEEPER", keeper)
+    for module in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    assert main([*words(folder, tmp_path / "out", small_model_path), "--engine", "ray"]) == code
+    told = capsys.readouterr().err
+    assert f"interrupted: {COUNT + 1} of {COUNT + 1} left" in told and "Traceback" not in told
+    assert json.loads((tmp_path / "out" / NAME).read_text())["state"] == "interrupted"
+    child = int((tmp_path / "child").read_text())
+    wait_for(lambda: not running(child))
+
+
+def running(process: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def test_an_address_where_nobody_listens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(UsageError, match=f"--ray_address 127.0.0.1:{port}: nobody listens there"):
+        list(ray_outcomes(jobs("a"), ray_jobs.refuse, RayOptions(f"127.0.0.1:{port}")))
+
+
+def test_a_cluster_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keeper = tmp_path / "keeper.py"
+    keeper.write_text("print('no', 'the node timed out')")
+    monkeypatch.setattr(ray_cluster, "_KEEPER", keeper)
+    for module in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    with pytest.raises(UsageError, match=r"Ray does not start on this machine \(the node timed out\)"):
+        list(ray_outcomes(jobs("a"), ray_jobs.refuse, TWO))
+
+
 # --- with Ray ----------------------------------------------------------------------------------------------------
 
-with_ray = pytest.mark.slow
+
+with_ray = pytest.mark.slow  # all but one run: Ray takes long to start where the machine is busy
 
 
-@pytest.fixture
-def ray() -> Any:
-    return pytest.importorskip("ray.data")
-
-
-@with_ray
-def test_killed_workers_lose_nothing_and_the_killer_is_named(ray: Any, tmp_path: Path) -> None:
-    names = [*(f"n{number}" for number in range(20)), "once", "bad", "killer", "once more"]
-    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), TWO))
-    wanted = {**dict.fromkeys(names, "done"), "bad": "InputError", "killer": "RestorationError"}
-    assert said(outcomes) == wanted and len(outcomes) == len(names), "nothing lost, nothing twice"
-
-
-@with_ray
-@pytest.mark.parametrize(("make", "error"), [("full", OutputError), ("refuse", WeightsError)])
-def test_what_ends_a_worker_ends_the_run(ray: Any, tmp_path: Path, make: str, error: type[Exception]) -> None:
-    opened = ray_jobs.refuse if make == "refuse" else partial(ray_jobs.make, tmp_path)
-    with pytest.raises(error):
-        list(ray_outcomes(jobs("a", "full"), opened, TWO))
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RayOptions]:
+    """One cluster for the tests that leave it as it was."""
+    if not installed("ray"):  # and not imported here, as it is not before a run
+        pytest.skip("Ray is not installed: pip install '.[ray]'")
+    with ray_cluster.local_cluster(TWO) as address:
+        yield RayOptions(address, workers=2)
 
 
 @pytest.fixture
@@ -160,24 +216,127 @@ def tree(out: Path) -> dict[str, bytes]:
     return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.png")}
 
 
-@with_ray
-def test_a_run_is_the_same_as_in_one_process_and_goes_on_when_its_driver_is_killed(
-    ray: Any, folder: Path, tmp_path: Path, small_model_path: Path
+def test_a_run_is_the_same_as_in_one_process(
+    shared: RayOptions, folder: Path, tmp_path: Path, small_model_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, alone = tmp_path / "ray", tmp_path / "alone"
     assert main(words(folder, alone, small_model_path)) == 1
-    engine = ["--engine", "ray", "--workers", "2"]
-    command = [sys.executable, "-m", "codeformer", *words(folder, out, small_model_path), *engine]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while driver.poll() is None and not ((out / JOURNAL).exists() and b'"restored"' in (out / JOURNAL).read_bytes()):
-        time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait(60)
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 1 and again.stderr.count("bad.png") == 1
+    capfd.readouterr()
+    engine = ["--engine", "ray", "--ray_address", shared.address, "--workers", "2"]
+    assert main([*words(folder, out, small_model_path), *engine]) == 1
+    told = capfd.readouterr().err
+    lines = [line for line in told.replace("\r", "\n").splitlines() if line.strip() and "picture/s" not in line]
+    assert [line for line in lines if "bad.png" not in line and " restored" not in line] == [], "nothing of Ray's own"
     assert records(out) == records(alone) and tree(out) == tree(alone)
     report = json.loads((out / NAME).read_text())
     assert report["device"] == "cpu" and report["state"] == "finished"
-    shutil.rmtree(out)
-    assert main([*words(folder, out, small_model_path), *engine]) == 1, "in this process, from the beginning"
+
+
+@with_ray
+@pytest.mark.parametrize(("make", "error"), [("full", OutputError), ("refuse", WeightsError)])
+def test_what_ends_a_worker_ends_the_run(shared: RayOptions, tmp_path: Path, make: str, error: type[Exception]) -> None:
+    opened = ray_jobs.refuse if make == "refuse" else partial(ray_jobs.make, tmp_path)
+    with pytest.raises(error):
+        list(ray_outcomes(jobs("a", "full"), opened, shared))
+
+
+@pytest.fixture
+def ray() -> None:
+    if not installed("ray"):
+        pytest.skip("Ray is not installed: pip install '.[ray]'")
+
+
+@with_ray
+def test_killed_workers_lose_nothing_and_the_killer_is_named(shared: RayOptions, tmp_path: Path) -> None:
+    names = [*(f"n{number}" for number in range(20)), "once", "bad", "killer", "once more"]
+    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared))
+    wanted = {**dict.fromkeys(names, "done"), "bad": "InputError", "killer": "RestorationError"}
+    assert said(outcomes) == wanted and len(outcomes) == len(names), "nothing lost, nothing twice"
+
+
+@with_ray
+def test_one_input_in_a_hundred_is_bad(shared: RayOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In windows of 60 inputs: the pool begins anew with each."""
+    monkeypatch.setattr(ray_pool, "_WINDOW", 60)
+    names = [f"n{number}" for number in range(100)]
+    names[57] = "bad"
+    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared))
+    assert said(outcomes) == {**dict.fromkeys(names, "done"), "bad": "InputError"} and len(outcomes) == 100
+
+
+@with_ray
+@pytest.mark.parametrize("engine", ["local", "shared"])
+def test_a_killed_driver_goes_on_from_its_records(
+    ray: None, engine: str, shared: RayOptions, folder: Path, tmp_path: Path, small_model_path: Path
+) -> None:
+    out, alone = tmp_path / "ray", tmp_path / "alone"
+    assert main(words(folder, alone, small_model_path)) == 1
+    address = "local" if engine == "local" else shared.address
+    with started(words(folder, out, small_model_path), address) as driver:
+        wait_for(lambda: driver.poll() is not None or recorded(out))
+        driver.kill()
+        driver.wait(60)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png") if path.stem in done_in(out)}
+    with started(words(folder, out, small_model_path), address) as again:
+        _, told = again.communicate(timeout=600)
+    assert again.returncode == 1 and told.count(b"bad.png") == 1
     assert records(out) == records(alone) and tree(out) == tree(alone)
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was recorded is not done again"
+
+
+@with_ray
+@pytest.mark.parametrize("when", ["starts", "works"])
+def test_a_group_that_is_told_to_end_says_interrupted(
+    ray: None, when: str, folder: Path, tmp_path: Path, small_model_path: Path
+) -> None:
+    """As timeout(1) and a closed terminal do it: all processes of the group get the signal."""
+    out = tmp_path / "out"
+    with started(words(folder, out, small_model_path), "local") as driver:
+        if when == "starts":
+            wait_for(lambda: any("gcs_server" in one for one in marked(tmp_path).values()))
+        else:
+            wait_for(lambda: driver.poll() is not None or recorded(out))
+        os.killpg(driver.pid, signal.SIGTERM)
+        _, told = driver.communicate(timeout=120)
+    assert driver.returncode == 143, told.decode()
+    assert b"interrupted:" in told and b"Traceback" not in told
+    assert json.loads((out / NAME).read_text())["state"] == "interrupted"
+    wait_for(lambda: not marked(tmp_path))
+
+
+def done_in(out: Path) -> set[str]:
+    lines = [json.loads(line) for line in (out / JOURNAL).read_text().splitlines() if line.endswith("}")]
+    return {one["name"] for one in lines if one.get("status") == "restored"}
+
+
+def recorded(out: Path) -> bool:
+    journal = out / JOURNAL
+    return journal.exists() and b'"restored"' in journal.read_bytes()
+
+
+@contextmanager
+def started(words: list[str], address: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the program in a process group of its own; what it starts can be told by its environment."""
+    command = [sys.executable, "-m", "codeformer", *words, "--engine", "ray", "--ray_address", address]
+    mark = str(Path(words[1]).parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CODEFORMER_TEST": mark}
+    if address == "local":
+        environment = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH")}
+    driver = subprocess.Popen(
+        [*command, "--workers", "2"], stderr=subprocess.PIPE, env=environment, start_new_session=True
+    )
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+def marked(folder: Path) -> dict[int, str]:
+    """Return the command lines of the processes that :func:`started` one way or another."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"CODEFORMER_TEST={folder}\0".encode() in (entry / "environ").read_bytes() and running(int(entry.name)):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
+    return found
