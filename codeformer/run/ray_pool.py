@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import CodeFormerError, RestorationError, UsageError
+from codeformer.extras import installed
 from codeformer.files.spool import Spool
 from codeformer.options import RayOptions
 from codeformer.run.inputs import NamedInput
@@ -224,11 +225,13 @@ class _Worker:
 def use_threads(options: RayOptions) -> None:
     """Let the libraries of a worker use its share of the cores, and not all."""
     import cv2
-    import torch
 
     count = max(1, int(options.cpus_per_worker))
-    torch.set_num_threads(count)
     cv2.setNumThreads(count)
+    if installed("torch"):
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def _require_room(ray: Any, options: RayOptions) -> None:
