@@ -24,7 +24,7 @@ from codeformer.run.inputs import CROPPED, Listing, NamedInput, find_inputs, out
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import Written, final_ending, is_stale, write_outputs
-from codeformer.run.ray_pool import Opened, Sent, ray_outcomes, sent, sent_to_pending, use_threads
+from codeformer.run.ray_pool import Opened, Sent, lost_input, ray_outcomes, sent, sent_to_pending, use_threads
 from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
 from codeformer.run.report import NAME, remove_stale
 from codeformer.run.runner import (
@@ -107,7 +107,7 @@ def run_pictures(
         def send(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
             report.begin(header)
             make = partial(open_worker, task, alone(options), model.path, root, settings, count)
-            yield from ray_outcomes(jobs, make, options.ray or RayOptions(), opened)
+            yield from ray_outcomes(jobs, make, options.ray or RayOptions(), lost_input, opened=opened)
 
         def finish(state: State) -> None:
             # What no engine was opened for is as it was when the results were made.
@@ -165,7 +165,7 @@ def restored(
 
 def open_worker(
     task: Task, options: RunOptions, model: Path, root: Path, settings: dict[str, Any], count: int
-) -> Opened:
+) -> Opened[Sent]:
     """Open what a worker of ``--engine ray`` works with, in its own process. Raises CodeFormerError."""
     use_threads(options.ray or RayOptions())
     file = open_model(model)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from codeformer.errors import CodeFormerError, RestorationError, UsageError
 from codeformer.extras import installed
@@ -23,7 +23,7 @@ from codeformer.files.spool import Spool
 from codeformer.options import RayOptions
 from codeformer.run.inputs import NamedInput
 from codeformer.run.ray_cluster import cluster
-from codeformer.run.record import fingerprint_of
+from codeformer.run.record import error_entry, fingerprint_of
 from codeformer.run.report import Earlier
 from codeformer.run.runner import Do, Pending
 from codeformer.run.stored import Known
@@ -31,8 +31,12 @@ from codeformer.run.tally import Outcome
 from codeformer.tasks.base import Task
 
 _BLOCK = 32  # inputs that a worker takes at a time, and may share batches among
+_ENDED = "the process that worked on it was ended each time, perhaps for lack of memory"
 _WINDOW = 100_000  # inputs of which the driver has blocks at a time: about 50 MB; the actors start anew with each
 _RETRIES = 3  # of a block whose worker was lost
+
+
+J = TypeVar("J")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Opened(Generic[J]):
     """What a worker works with.
 
     Attributes:
@@ -52,15 +56,18 @@ class Opened:
         facts: keys of the report's head that only who has opened the networks knows.
     """
 
-    do: Do[Sent]
+    do: Do[J]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 def ray_outcomes(
-    jobs: Iterator[Sent],
-    make: Callable[[], Opened],
+    jobs: Iterator[J],
+    make: Callable[[], Opened[J]],
     options: RayOptions,
+    lost: Callable[[J, RestorationError], Outcome],
+    *,
     opened: Callable[[dict[str, Any]], None] = lambda facts: None,
+    block: int = _BLOCK,
 ) -> Generator[Outcome, None, None]:
     """Do jobs in a pool of actors, and yield their outcomes in the order in which they are done.
 
@@ -68,7 +75,9 @@ def ray_outcomes(
         jobs: the inputs; they are taken by the hundred thousand.
         make: opens what a worker works with, in its process; it is pickled.
         options: which cluster, and what a worker gets.
+        lost: makes the outcome of a job whose worker ended each time.
         opened: told the facts of the first worker that says them.
+        block: how many jobs a worker takes at a time, at most.
 
     Raises:
         UsageError: Ray is not installed, or the cluster cannot be reached.
@@ -80,29 +89,31 @@ def ray_outcomes(
     with cluster(options) as ray:
         _require_room(ray, options)
         while len(window):
-            yield from _all_of(window, ray, make, options, opened)
+            for job in (yield from _blocks(window, ray, make, options, opened, block)):
+                yield lost(job, RestorationError(_ENDED))
             window = _window(jobs)
 
 
-def _window(jobs: Iterator[Sent]) -> Spool[Sent]:
+def _window(jobs: Iterator[J]) -> Spool[J]:
     """Take the next jobs, as many as the driver may keep track of at a time."""
     return Spool(pickle.dumps, pickle.loads, islice(jobs, _WINDOW))
 
 
-def _all_of(
-    left: Spool[Sent],
+def _blocks(
+    left: Spool[J],
     ray: Any,
-    make: Callable[[], Opened],
+    make: Callable[[], Opened[J]],
     options: RayOptions,
     opened: Callable[[dict[str, Any]], None],
-) -> Generator[Outcome, None, None]:
-    """Do jobs in blocks, and those of blocks that were lost one by one."""
-    for most in (_BLOCK, 1):
+    block: int,
+) -> Generator[Outcome, None, Spool[J]]:
+    """Do jobs in blocks, and those of blocks that were lost one by one; returns the jobs that were lost then too."""
+    for most in (block, 1):
         size = max(1, min(most, len(left) // (2 * _workers(ray, options))))
-        missing: Spool[Sent] = Spool(pickle.dumps, pickle.loads)
+        missing: Spool[J] = Spool(pickle.dumps, pickle.loads)
         came = bytearray(-(-len(left) // size))
-        for block, facts, outcomes, error in _pass(ray, left, size, make, options):
-            came[block] = 1
+        for number, facts, outcomes, error in _pass(ray, left, size, make, options):
+            came[number] = 1
             if facts:
                 opened(facts)
             yield from outcomes
@@ -113,10 +124,8 @@ def _all_of(
                 missing.append(job)
         left = missing
         if not len(left):
-            return
-    for job in left:
-        error = RestorationError("the process that worked on it was ended each time, perhaps for lack of memory")
-        yield Outcome(job.item.path, _lost(job, error), error)
+            break
+    return left
 
 
 def sent(report: Earlier, item: NamedInput) -> Sent:
@@ -137,27 +146,25 @@ def sent_to_pending(
             yield Pending(job.item, fingerprint, mask)
 
 
-def _lost(job: Sent, error: CodeFormerError) -> dict[str, Any]:
+def lost_input(job: Sent, error: CodeFormerError) -> Outcome:
+    """Return the outcome of an input whose worker ended each time; what earlier runs made of it stays."""
     outputs = () if job.known is None else job.known.outputs
-    return {
+    record = {
         "input": job.item.key,
         "name": job.item.stem,
         "status": "failed",
         "fingerprint": "",
         "outputs": [{"path": name, "bytes": size} for name, size in outputs],
-        "error": {
-            "kind": type(error).__name__,
-            "message": f"{job.item.path}: {error}",
-            "exit_code": int(error.exit_code),
-        },
+        "error": error_entry(job.item.path, error),
     }
+    return Outcome(job.item.path, record, error)
 
 
 Result = tuple[int, dict[str, Any], list[Outcome], CodeFormerError | None]
 
 
 def _pass(
-    ray: Any, jobs: Sequence[Sent], size: int, make: Callable[[], Opened], options: RayOptions
+    ray: Any, jobs: Sequence[J], size: int, make: Callable[[], Opened[J]], options: RayOptions
 ) -> Iterator[Result]:
     """Send all jobs through the pool once; a block whose worker was lost too often has no result."""
     import pyarrow
@@ -201,7 +208,7 @@ class _Worker:
         self._error: CodeFormerError | None = None
         try:
             os.chdir(folder)  # relative paths count from there
-            self._opened: Opened = pickle.loads(make)()
+            self._opened: Opened[Any] = pickle.loads(make)()
         except CodeFormerError as error:
             self._error = error
         except OSError as error:

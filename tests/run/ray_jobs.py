@@ -13,7 +13,7 @@ from codeformer.run.ray_pool import Opened, Sent
 from codeformer.run.tally import Outcome
 
 
-def make(folder: Path) -> Opened:
+def make(folder: Path) -> Opened[Sent]:
     """Return what notes each input in a file of its name. Names: ``killer``, ``once``, ``full``, ``bad``."""
 
     def do(jobs: Iterator[Sent]) -> Iterator[Outcome]:
@@ -30,9 +30,9 @@ def make(folder: Path) -> Opened:
             mark.write_text("done")
             yield Outcome(job.item.path, {"input": job.item.key}, InputError("no picture") if name == "bad" else None)
 
-    return Opened(do, {"device": "cpu"})  # type: ignore[arg-type]
+    return Opened(do, {"device": "cpu"})
 
 
-def refuse() -> Opened:
+def refuse() -> Opened[Sent]:
     """Fail as a worker does that finds no weights."""
     raise WeightsError("no weights here")

@@ -26,7 +26,7 @@ from codeformer.images.picture import Picture, write_picture
 from codeformer.options import RayOptions
 from codeformer.run import ray_cluster, ray_pool
 from codeformer.run.inputs import NamedInput
-from codeformer.run.ray_pool import Sent, ray_outcomes
+from codeformer.run.ray_pool import Sent, lost_input, ray_outcomes
 from codeformer.run.report import JOURNAL, NAME
 from codeformer.run.tally import Outcome
 from tests.run import ray_jobs
@@ -66,12 +66,12 @@ def test_what_ray_is_told_is_checked(flags: list[str], says: str, capsys: pytest
 def test_without_ray_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'codeformer-toolkit\[ray\]'"):
-        list(ray_outcomes(jobs("a"), ray_jobs.refuse, TWO))
+        list(ray_outcomes(jobs("a"), ray_jobs.refuse, TWO, lost_input))
 
 
 def test_no_input_starts_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert list(ray_outcomes(jobs(), ray_jobs.refuse, TWO)) == []
+    assert list(ray_outcomes(jobs(), ray_jobs.refuse, TWO, lost_input)) == []
 
 
 def test_a_block_that_never_comes_is_tried_input_by_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_block_that_never_comes_is_tried_input_by_input(monkeypatch: pytest.Mo
     monkeypatch.setattr(ray_pool, "cluster", lambda options: _nothing())
     names = [f"n{number}" for number in range(99)]
     facts: list[Any] = []
-    outcomes = list(ray_outcomes(jobs(*names, "killer"), ray_jobs.refuse, TWO, facts.append))
+    outcomes = list(ray_outcomes(jobs(*names, "killer"), ray_jobs.refuse, TWO, lost_input, opened=facts.append))
     assert said(outcomes) == {**dict.fromkeys(names, "done"), "killer": "RestorationError"}
     assert passes == [(32, 100), (1, 4)] and facts[0] == {"device": "x"} and len(outcomes) == 100
     assert outcomes[-1].record is not None and outcomes[-1].record["status"] == "failed"
@@ -166,7 +166,7 @@ def test_an_address_where_nobody_listens_is_named(monkeypatch: pytest.MonkeyPatc
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(UsageError, match=f"--ray_address 127.0.0.1:{port}: nobody listens there"):
-        list(ray_outcomes(jobs("a"), ray_jobs.refuse, RayOptions(f"127.0.0.1:{port}")))
+        list(ray_outcomes(jobs("a"), ray_jobs.refuse, RayOptions(f"127.0.0.1:{port}"), lost_input))
 
 
 def test_a_cluster_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_cluster_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch,
     for module in ("ray", "ray.data"):
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
     with pytest.raises(UsageError, match=r"Ray does not start on this machine \(the node timed out\)"):
-        list(ray_outcomes(jobs("a"), ray_jobs.refuse, TWO))
+        list(ray_outcomes(jobs("a"), ray_jobs.refuse, TWO, lost_input))
 
 
 # --- with Ray ----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_a_run_is_the_same_as_in_one_process(
 def test_what_ends_a_worker_ends_the_run(shared: RayOptions, tmp_path: Path, make: str, error: type[Exception]) -> None:
     opened = ray_jobs.refuse if make == "refuse" else partial(ray_jobs.make, tmp_path)
     with pytest.raises(error):
-        list(ray_outcomes(jobs("a", "full"), opened, shared))
+        list(ray_outcomes(jobs("a", "full"), opened, shared, lost_input))
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def ray() -> None:
 @with_ray
 def test_killed_workers_lose_nothing_and_the_killer_is_named(shared: RayOptions, tmp_path: Path) -> None:
     names = [*(f"n{number}" for number in range(20)), "once", "bad", "killer", "once more"]
-    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared))
+    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared, lost_input))
     wanted = {**dict.fromkeys(names, "done"), "bad": "InputError", "killer": "RestorationError"}
     assert said(outcomes) == wanted and len(outcomes) == len(names), "nothing lost, nothing twice"
 
@@ -260,7 +260,7 @@ def test_one_input_in_a_hundred_is_bad(shared: RayOptions, tmp_path: Path, monke
     monkeypatch.setattr(ray_pool, "_WINDOW", 60)
     names = [f"n{number}" for number in range(100)]
     names[57] = "bad"
-    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared))
+    outcomes = list(ray_outcomes(jobs(*names), partial(ray_jobs.make, tmp_path), shared, lost_input))
     assert said(outcomes) == {**dict.fromkeys(names, "done"), "bad": "InputError"} and len(outcomes) == 100
 
 
