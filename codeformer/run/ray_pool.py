@@ -186,7 +186,8 @@ def _pass(
             _Worker,
             batch_size=None,
             fn_constructor_args=(pickle.dumps(make), str(Path.cwd())),
-            compute=ActorPoolStrategy(size=workers),
+            # One at a time: what waits behind a block that ends the actor would lose one of its retries with it
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=options.cpus_per_worker,
             num_gpus=_gpus(ray, options),
             max_task_retries=_RETRIES,
