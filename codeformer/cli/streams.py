@@ -5,6 +5,7 @@ Messages are lost in silence. Data is not: stdout remembers that it could not be
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,13 @@ class Stream:
             return self._stream.isatty()
         except (OSError, ValueError):
             return False
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises io.UnsupportedOperation where the stream is closed, as one without any does."""
+        try:
+            return self._stream.fileno()
+        except ValueError as error:  # which argparse of Python 3.14, asking for colours, does not expect
+            raise io.UnsupportedOperation(str(error)) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import pytest
 
 from codeformer import cli as command_line
 from codeformer.cli.console import Console
+from codeformer.cli.streams import Stream
 from codeformer.images.picture import Picture, write_picture
 
 LANDMARKS = "103.1,100.0 147.0,102.5 123.4,128.1 101.1,138.5 144.5,141.0"
@@ -119,3 +121,12 @@ def test_a_path_that_is_no_text_reaches_a_pipe_byte_for_byte(tmp_path: Path) -> 
     result = subprocess.run([*_RUN, "models", "--weights_dir", folder], capture_output=True)
     assert result.returncode == 0, result.stderr
     assert b"weights folder: " + folder in result.stdout
+
+
+def test_a_closed_stream_has_no_descriptor_as_others_have_none(tmp_path: Path) -> None:
+    """Python 3.14's argparse asks for it, and expects this error alone."""
+    with (tmp_path / "file").open("w") as file:
+        assert Stream(file).fileno() == file.fileno()
+    with pytest.raises(io.UnsupportedOperation):
+        Stream(file).fileno()
+    assert not Stream(file).isatty()
