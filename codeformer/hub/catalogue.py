@@ -151,11 +151,11 @@ GROUPS = ("restoration", "colorization", "inpainting", "detection", "parsing", "
 #: SHA-256 of the files that the package carries. Whoever replaces one writes its ``sha256sum`` here.
 BUNDLED = {
     "compact.safetensors": "b706674537e61cc77f16ed5336d694f555d7283aa99e3e0f470e43c55c9d7b8e",
-    "compact_inpainting.safetensors": "b02cb0d64a069462e1df07beb00da0e127eb857fd1c5ede1fb4c1775005f4fd5",
+    "compact_inpainting.safetensors": "4c759098a0d96bc75d393d3e3070d445f1c391fb1bd707f9be1080db130a776f",
     "compact_encoder.onnx": "1aae4558abf442aa52415a92548f53a14b22fac022a74d40b8e5a75ae334aecb",
     "compact_decoder.onnx": "5b10da86f12fa75e784e7d790612e4bcbb9bad0f07951c9035928765d3876a14",
-    "compact_inpainting_encoder.onnx": "bf9c7cff3559ca7fc7238387d65df326aaf7da038179b18b70a01ea9b560e73d",
-    "compact_inpainting_decoder.onnx": "6ed9fd9edd5632765a85e5db3cf42659b5f5e1a0576140badaf62d8eb2f653b6",
+    "compact_inpainting_encoder.onnx": "af9a8e7c7fe60faf9d3dc14ec16317d96e7dfae200a273a55c5a151b5a884c97",
+    "compact_inpainting_decoder.onnx": "7bc544aa9c4ab1b2e236c05454e90689b7f54ebbbc6edec68ed7ebb39ec60fc4",
     "scratches.safetensors": "f7f767d9a96310b2105991f443e04928f15cbdd1a3f9a916353c696c0f245b75",
     "retinaface_mobile0.25.onnx": "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
 }

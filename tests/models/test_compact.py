@@ -13,20 +13,20 @@ from codeformer.models.codeformer import CodeFormer
 from codeformer.models.file import open_model
 from codeformer.models.load import load_network
 from codeformer.pipeline.restorer import FaceRestorer
-from codeformer.tasks.inpainting.masks import paint_over
 from codeformer.train.degrade import MEDIUM, degrade
+from codeformer.train.holes import fill
 from codeformer.train.metrics import psnr
 
 
 @pytest.mark.parametrize(
-    ("name", "tasks"),
-    [("compact", "restore,colorize"), ("compact_inpainting", "inpaint")],
+    ("name", "tasks", "hole"),
+    [("compact", "restore,colorize", "white"), ("compact_inpainting", "inpaint", "smear")],
 )
-def test_a_file_is_small_and_says_what_it_is_for(name: str, tasks: str) -> None:
+def test_a_file_is_small_and_says_what_it_is_for(name: str, tasks: str, hole: str) -> None:
     path = bundled(name)
     assert path.stat().st_size <= 30_000_000
     metadata = open_model(path).metadata
-    assert (metadata["tasks"], metadata.get("hole", "white")) == (tasks, "white")
+    assert (metadata["tasks"], metadata.get("hole", "white")) == (tasks, hole)
     net = load_network(path)
     assert isinstance(net, CodeFormer)
     assert sum(p.numel() for p in net.parameters()) <= 15_000_000
@@ -58,7 +58,7 @@ def test_covered_parts_of_a_face_are_drawn_better_than_they_are_smeared() -> Non
     for place in (eye, nose, np.mean(corners, axis=0)):
         hole = np.zeros((512, 512), np.uint8)
         cv2.circle(hole, place.round().astype(int).tolist(), 40, 1, -1)
-        drawn = net.restore([paint_over(sharp, hole > 0)], w=1.0, adain=False)[0]
+        drawn = net.restore([fill(sharp, hole.astype(np.float32), "smear")], w=1.0, adain=False)[0]
         smeared = cv2.inpaint((sharp * 255).round().astype(np.uint8), hole, 5, cv2.INPAINT_TELEA) / 255
         errors.append([np.abs(blurred(answer) - blurred(sharp))[hole > 0].mean() for answer in (drawn, smeared)])
     ours, theirs = np.mean(errors, axis=0)
