@@ -2,7 +2,8 @@
 
 What a file carries besides its colours (alpha, ICC profile, EXIF, XMP, IPTC, texts, resolution, 16 bits a channel)
 travels in `Picture` and is written again wherever the output's format can hold it; ``docs/pictures.md`` has the table.
-What a format cannot hold is logged in one line. The same picture gives the same bytes, always.
+What a format cannot hold is logged in one line, or returned by the functions that end in ``_noting``, for reports. The
+same picture gives the same bytes, always.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from codeformer.files.atomic import write_atomic
 from codeformer.images.formats import SUFFIXES, WRITABLE_SUFFIXES
 from codeformer.images.reading import read_opened, read_picture
 from codeformer.images.value import Picture, as_srgb, described_as, replace_rgb, to_uint8, to_uint16
-from codeformer.images.writing import encode_picture, picture_file, write_picture
+from codeformer.images.writing import encode_picture, file_noting, picture_file, write_noting, write_picture
 
 __all__ = [
     "SUFFIXES",
@@ -20,6 +21,7 @@ __all__ = [
     "as_srgb",
     "described_as",
     "encode_picture",
+    "file_noting",
     "picture_file",
     "read_opened",
     "read_picture",
@@ -27,5 +29,6 @@ __all__ = [
     "to_uint8",
     "to_uint16",
     "write_atomic",
+    "write_noting",
     "write_picture",
 ]

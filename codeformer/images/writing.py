@@ -48,9 +48,16 @@ def write_picture(
         OutputError: it cannot be written, naming the path; the file is then as it was before.
         OutOfMemoryError: there is not enough memory.
     """
-    data, lost = _file_of(picture, Path(path), quality, png_level)
+    _tell(write_noting(picture, path, quality=quality, png_level=png_level, below=below), Path(path))
+
+
+def write_noting(
+    picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2, below: Path | None = None
+) -> str:
+    """Write ``picture`` as :func:`write_picture` does, and return what it would log; ``""`` where nothing is lost."""
+    data, lost = file_noting(picture, Path(path), quality=quality, png_level=png_level)
     write_atomic(Path(path), data, below=below)
-    _tell(lost, Path(path))
+    return lost
 
 
 def picture_file(picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2) -> bytes:
@@ -58,9 +65,20 @@ def picture_file(picture: Picture, path: Path, *, quality: int = 95, png_level: 
 
     What the format cannot hold is logged in one line. Raises OutputError and OutOfMemoryError as it does.
     """
-    data, lost = _file_of(picture, path, quality, png_level)
+    data, lost = file_noting(picture, path, quality=quality, png_level=png_level)
     _tell(lost, path)
     return data
+
+
+def file_noting(picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2) -> tuple[bytes, str]:
+    """Return the bytes of :func:`picture_file`, and what it would log; ``""`` where nothing is lost.
+
+    Raises:
+        OutputError, OutOfMemoryError: as :func:`write_picture` does.
+    """
+    data, lost = _file_of(picture, path, quality, png_level)
+    kind = formats.FORMAT_OF_SUFFIX[path.suffix.lower()]
+    return data, f"{kind} cannot hold {_listed(lost)}; PNG can" if lost else ""
 
 
 def _file_of(picture: Picture, path: Path, quality: int, png_level: int) -> tuple[bytes, list[str]]:
@@ -79,10 +97,9 @@ def _file_of(picture: Picture, path: Path, quality: int, png_level: int) -> tupl
         raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
 
 
-def _tell(lost: list[str], path: Path) -> None:
+def _tell(lost: str, path: Path) -> None:
     if lost:
-        kind = formats.FORMAT_OF_SUFFIX[path.suffix.lower()]
-        _log.warning("%s: %s cannot hold %s; PNG can", shown(path), kind, _listed(lost))
+        _log.warning("%s: %s", shown(path), lost)
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95, png_level: int = 2) -> bytes:

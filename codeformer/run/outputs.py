@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from codeformer.arrays import Where
-from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_uint16, write_picture
+from codeformer.images.picture import WRITABLE_SUFFIXES, Picture, as_srgb, to_uint16, write_noting
 from codeformer.options import OutputOptions
 from codeformer.pipeline.compose import as_picture
 from codeformer.pipeline.pictures import Rendering, Result
@@ -20,11 +20,19 @@ from codeformer.run.inputs import COMPARE, CROPPED, FINAL, MASKS, OUR_FOLDERS, R
 
 
 class Written(NamedTuple):
-    """A file of a result: its path below the output folder, bytes, and its fidelity weight where there are several."""
+    """A file of a result.
+
+    Attributes:
+        name: its path below the output folder.
+        size: its bytes.
+        w: its fidelity weight, where there are several.
+        lost: what its format cannot hold of the picture, as a line for the user.
+    """
 
     name: str
     size: int
     w: float | None = None
+    lost: str = ""
 
 
 def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOptions) -> list[Written]:
@@ -62,9 +70,18 @@ def write_outputs(result: Result[Any], stem: str, root: Path, options: OutputOpt
         files.append((name, rendering.w, partial(_itself, rendering.output)))
     written = []
     for name, w, make in files:
-        write_picture(make(), root / name, quality=options.quality, png_level=options.png_level, below=root)
-        written.append(Written(name, (root / name).stat().st_size, w))
+        lost = write_noting(make(), root / name, quality=options.quality, png_level=options.png_level, below=root)
+        written.append(Written(name, (root / name).stat().st_size, w, lost))
     return written
+
+
+def losses(files: Sequence[Written]) -> list[str]:
+    """Return one line for each kind of loss: which files of a result do not hold all of it, and what they lack."""
+    names: dict[str, list[str]] = {}
+    for one in files:
+        if one.lost:
+            names.setdefault(one.lost, []).append(one.name)
+    return [f"{', '.join(which)}: {lost}" for lost, which in names.items()]
 
 
 def tail_of(options: OutputOptions, w: float | None = None) -> str:

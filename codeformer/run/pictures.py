@@ -23,7 +23,7 @@ from codeformer.pipeline.single import for_one_picture
 from codeformer.run.inputs import CROPPED, Listing, NamedInput, find_inputs, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
-from codeformer.run.outputs import Written, final_ending, is_stale, write_outputs
+from codeformer.run.outputs import Written, final_ending, is_stale, losses, write_outputs
 from codeformer.run.ray_pool import Opened, Sent, lost_input, ray_outcomes, sent, sent_to_pending, use_threads
 from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
 from codeformer.run.report import NAME, remove_stale
@@ -284,7 +284,8 @@ def _write(result: Result[Pending], root: Path, output: OutputOptions) -> _Writt
 def _outcome(result: Result[Pending], written: _Written, output: OutputOptions, task: Task) -> Outcome:
     """Return what a picture's result means: its line of the report, its counts, and what to tell the user."""
     job = result.key
-    error, status, warnings = result.error or written.error, "failed", result.notes
+    error, status = result.error or written.error, "failed"
+    warnings = (*result.notes, *losses(written.files))
     if error is None and result.without_face and output.no_face == "error":
         error = no_face_error(result)
     without_face = error is None and result.without_face

@@ -20,7 +20,7 @@ from codeformer.options import FaceWork, OutputOptions
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.pictures import Result
 from codeformer.run.inputs import NamedInput
-from codeformer.run.outputs import Written
+from codeformer.run.outputs import Written, losses
 from codeformer.run.stored import Record, now
 from codeformer.tasks.base import Task
 from codeformer.version import __version__
@@ -161,8 +161,8 @@ def record_of(
         ],
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
         "mask": None if mask is None else os.path.abspath(mask),  # noqa: PTH100  (links stay as they are named)
-        "outputs": [{"path": name, "bytes": size} | ({} if w is None else {"w": w}) for name, size, w in files],
-        "notes": list(result.notes),
+        "outputs": [{"path": name, "bytes": size} | ({} if w is None else {"w": w}) for name, size, w, _ in files],
+        "notes": [*result.notes, *losses(files)],
         "error": None if error is None else error_entry(item.path, error),
     }
 

@@ -12,7 +12,7 @@ from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
 from codeformer.files.spool import Seen, packed_text
 from codeformer.images.limits import most_pixels
-from codeformer.images.picture import SUFFIXES, read_picture, write_picture
+from codeformer.images.picture import SUFFIXES, read_picture, write_noting
 from codeformer.images.reading import format_of
 from codeformer.options import UpscaleOptions
 from codeformer.run.inputs import Input, find_inputs
@@ -193,9 +193,10 @@ def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, source
     enlarged = upsample_picture(picture, upsampler, options.upscale)
     # Before it is written, so that a file that a kill leaves is known as ours
     report.append(_record(job, "failed", [*others, (name, -1)]))
-    write_picture(enlarged, path, quality=options.quality, png_level=options.png_level, below=report.root)
-    record = _record(job, "enlarged", [*others, (name, path.stat().st_size)])
-    return Outcome(item.path, record, warnings=picture.warnings)
+    lost = write_noting(enlarged, path, quality=options.quality, png_level=options.png_level, below=report.root)
+    notes = (*picture.warnings, *([f"{name}: {lost}"] if lost else []))
+    record = _record(job, "enlarged", [*others, (name, path.stat().st_size)], notes=notes)
+    return Outcome(item.path, record, warnings=notes)
 
 
 def _require_free(
@@ -216,7 +217,11 @@ def _failed(job: Pending, error: CodeFormerError, report: Report) -> Outcome:
 
 
 def _record(
-    job: Pending, status: str, outputs: Sequence[tuple[str, int]], error: CodeFormerError | None = None
+    job: Pending,
+    status: str,
+    outputs: Sequence[tuple[str, int]],
+    error: CodeFormerError | None = None,
+    notes: Sequence[str] = (),
 ) -> Record:
     return {
         "input": job.item.key,
@@ -224,5 +229,6 @@ def _record(
         "status": status,
         "fingerprint": "" if error else job.fingerprint,
         "outputs": [{"path": name, "bytes": size} for name, size in outputs],
+        "notes": list(notes),
         "error": None if error is None else error_entry(job.item.path, error),
     }

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from codeformer.cli.models import rows as model_rows
 from codeformer.errors import CodeFormerError, InputError, OutputError
-from codeformer.images.picture import Picture, picture_file
+from codeformer.images.picture import file_noting
 from codeformer.options import VIDEO_SUFFIXES, OutputOptions, UpscaleOptions
 from codeformer.pipeline.pictures import Result
 from codeformer.tasks.base import Task
@@ -202,9 +202,9 @@ async def _answer(
         text = without(words_of(error, name), hidden)
         raise type(error)(text)
     goal = name.with_suffix(f".{ext}")
-    data = await run_in_threadpool(_encoded, result.output, goal, quality)
+    data, lost = await run_in_threadpool(file_noting, result.output, goal, quality=quality)
     record = describe(result, name, past if result.done or not result.faces else "no_face")
-    record["notes"] = [without(note, hidden) for note in record["notes"]]
+    record["notes"] = [*(without(note, hidden) for note in record["notes"]), *([lost] if lost else [])]
     if past != "enlarged" and result.without_face:
         record["status"] = "no_face"
         record["notes"].insert(0, "no face found; only resized")
@@ -218,10 +218,6 @@ async def _answer(
         "X-Content-Type-Options": "nosniff",
     }
     return Response(data, media_type=_TYPES[ext], headers=headers)
-
-
-def _encoded(picture: Picture, goal: Path, quality: int) -> bytes:
-    return picture_file(picture, goal, quality=quality)
 
 
 def _add_films(app: FastAPI, service: Service) -> None:

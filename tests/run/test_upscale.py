@@ -107,7 +107,7 @@ def test_what_a_kill_leaves_of_upscale_is_known_as_its_result(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("codeformer.run.upscale.write_picture", stopped)
+        patch.setattr("codeformer.run.upscale.write_noting", stopped)
         assert main(command) == ExitCode.INTERRUPTED
     assert (tmp_path / "out" / "a.png").exists()
     assert main(command) == ExitCode.OK
