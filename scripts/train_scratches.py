@@ -1,7 +1,7 @@
 """Train the network that finds scratches, and measure it.
 
 Usage:
-    python scripts/train_scratches.py train FOLDER... -o FILE [--init FILE] [--minutes N]
+    python scripts/train_scratches.py train FOLDER... -o FILE [--init FILE] [--also PICTURE...] [--minutes N]
     python scripts/train_scratches.py measure FILE FOLDER|PICTURE... [--limit N]
 
 Photographs are aged anew for every sample (scripts/age_prints.py), so sharp ones without any damage are all it needs.
@@ -33,7 +33,7 @@ from codeformer.scratches.find import ScratchFinder, marks  # noqa: E402
 from codeformer.scratches.network import ScratchNet, network_input  # noqa: E402
 
 _SIDE, _BATCH = 256, 8
-_ENDINGS = {".webp", ".png", ".jpg"}
+_ENDINGS = {".webp", ".png", ".jpg", ".jpeg"}
 # As photographs with lines, dots and letters that are no damage; those left out here are for measuring.
 _SAMPLES = ("coffee", "chelsea", "rocket", "immunohistochemistry", "retina", "gravel", "brick", "grass", "text", "page")
 _MORE_SAMPLES = ("coins", "clock", "moon", "colorwheel", "logo")
@@ -119,7 +119,8 @@ def with_objects(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for _ in range(int(rng.integers(1, 7))):
         layer = top.copy()
         kind = rng.choice(
-            ["shape", "star", "text", "rod", "stripes", "ring", "light"], p=[0.2, 0.1, 0.15, 0.2, 0.1, 0.1, 0.15]
+            ["shape", "star", "text", "rod", "stripes", "ring", "light", "cord", "net"],
+            p=[0.15, 0.1, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.05],
         )
         _OBJECTS[kind](layer, rng)
         top = cv2.GaussianBlur(layer, (0, 0), rng.uniform(0.35, 0.8))
@@ -212,6 +213,29 @@ def _ring(layer: np.ndarray, rng: np.random.Generator) -> None:
     cv2.ellipse(layer, *place, outline, int(rng.integers(1, 5)), cv2.LINE_AA, 4)
 
 
+def _cord(layer: np.ndarray, rng: np.random.Generator) -> None:
+    """Cords, hoses, piping, rims of glasses: bent, round, lit from one side, and of one width."""
+    t = np.linspace(0, 1, 48)[:, None]
+    a, b, c, d = (rng.uniform(-0.2, 1.2, 2) * _SIDE for _ in range(4))
+    way = (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
+    colour, width, light = np.array(_colour(rng)), rng.uniform(3, 11), rng.uniform(-0.3, 0.3, 2)
+    for share, brightness in ((1.0, rng.uniform(0.3, 0.8)), (0.6, 1.0), (0.25, rng.uniform(1.0, 1.6))):
+        points = np.rint((way + light * width * (1 - share)) * 16).astype(np.int32)
+        tone = tuple(float(v) for v in np.clip(colour * brightness, 0, 255))
+        cv2.polylines(layer, [points], False, tone, max(1, round(width * share)), cv2.LINE_AA, 4)
+
+
+def _net(layer: np.ndarray, rng: np.random.Generator) -> None:
+    """Fences, blinds, checked cloth: two sets of lines that cross."""
+    colour, width, step = _colour(rng), int(rng.integers(1, 4)), rng.uniform(7, 30)
+    turn, centre, reach = rng.uniform(0, np.pi), rng.uniform(0, _SIDE, 2), rng.uniform(30, 140)
+    for angle in (turn, turn + rng.uniform(0.9, 2.2)):
+        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        for place in np.arange(-reach, reach, step):
+            ends = [np.rint((centre + across * place + along * far) * 16).astype(int) for far in (-reach, reach)]
+            cv2.line(layer, tuple(map(int, ends[0])), tuple(map(int, ends[1])), colour, width, cv2.LINE_AA, 4)
+
+
 def _light(layer: np.ndarray, rng: np.random.Generator) -> None:
     """Highlights: bright in the middle, and fading."""
     y, x = np.mgrid[0:_SIDE, 0:_SIDE].astype(np.float32)
@@ -231,6 +255,8 @@ _OBJECTS = {
     "stripes": _stripes,
     "ring": _ring,
     "light": _light,
+    "cord": _cord,
+    "net": _net,
 }
 
 
@@ -246,20 +272,22 @@ def _torn(aged: np.ndarray, rng: np.random.Generator, *, top: bool, left: bool) 
     return aged, np.zeros(aged.shape[:2], bool)
 
 
-def train(folders: list[Path], out: Path, init: Path | None, minutes: float, seed: int) -> None:
+def train(
+    folders: list[Path], out: Path, init: Path | None, also: list[Path], minutes: float, rate: float, seed: int
+) -> None:
     """Train for so many minutes, and write the mean of the weights over the last steps."""
     torch.manual_seed(seed)
     cv2.setNumThreads(1)
     net = ScratchNet().to(memory_format=torch.channels_last)
     if init is not None:
         net.load_state_dict({name: tensor.float() for name, tensor in load_file(init).items()})
-    files, extra = pictures_in(folders), samples_of_skimage()
+    files, extra = pictures_in(folders), samples_of_skimage() + [read(path) for path in also]
     ready: queue.Queue[tuple[np.ndarray, np.ndarray]] = queue.Queue(8 * _BATCH)
 
     def feed(number: int) -> None:
         rng = np.random.default_rng((seed, number))
         while True:
-            own = rng.random() < 0.2 and extra
+            own = rng.random() < 0.3 and extra
             ready.put(sample(extra[rng.integers(len(extra))] if own else read(files[rng.integers(len(files))]), rng))
 
     for number in range(2):
@@ -269,7 +297,7 @@ def train(folders: list[Path], out: Path, init: Path | None, minutes: float, see
     began, step, losses = time.monotonic(), 0, []
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, step / 30 + 0.02) * max(0.02, math.cos(share * math.pi / 2))
+            group["lr"] = rate * min(1, step / 30 + 0.02) * max(0.02, math.cos(share * math.pi / 2))
         inputs, truths = zip(*(ready.get() for _ in range(_BATCH)), strict=True)
         x = torch.from_numpy(np.stack(inputs)).contiguous(memory_format=torch.channels_last)
         y = torch.from_numpy(np.stack(truths))  # (B, 1, S, S)
@@ -348,7 +376,9 @@ def main() -> None:
     one.add_argument("folders", nargs="+", type=Path)
     one.add_argument("-o", "--out", type=Path, required=True)
     one.add_argument("--init", type=Path)
+    one.add_argument("--also", nargs="+", type=Path, default=[], help="sharp pictures of other things than faces")
     one.add_argument("--minutes", type=float, default=45)
+    one.add_argument("--rate", type=float, default=2e-3)
     one.add_argument("--seed", type=int, default=0)
     other = commands.add_parser("measure")
     other.add_argument("file", type=Path)
@@ -356,7 +386,7 @@ def main() -> None:
     other.add_argument("--limit", type=int)
     args = parser.parse_args()
     if args.command == "train":
-        train(args.folders, args.out, args.init, args.minutes, args.seed)
+        train(args.folders, args.out, args.init, args.also, args.minutes, args.rate, args.seed)
     else:
         measure(args.file, args.pictures, args.limit)
 

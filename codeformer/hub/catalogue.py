@@ -156,6 +156,6 @@ BUNDLED = {
     "compact_decoder.onnx": "5b10da86f12fa75e784e7d790612e4bcbb9bad0f07951c9035928765d3876a14",
     "compact_inpainting_encoder.onnx": "af9a8e7c7fe60faf9d3dc14ec16317d96e7dfae200a273a55c5a151b5a884c97",
     "compact_inpainting_decoder.onnx": "7bc544aa9c4ab1b2e236c05454e90689b7f54ebbbc6edec68ed7ebb39ec60fc4",
-    "scratches.safetensors": "f7f767d9a96310b2105991f443e04928f15cbdd1a3f9a916353c696c0f245b75",
+    "scratches.safetensors": "0932480cd871908e325ba10f4e6e2b3b8f7d1762ede68bcc9cebb4595cf3818b",
     "retinaface_mobile0.25.onnx": "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
 }

@@ -20,8 +20,8 @@ from codeformer.scratches.network import MULTIPLE, REACH, ScratchNet, network_in
 FILE = "scratches.safetensors"
 
 # Measured by `python scripts/train_scratches.py measure`: see weights/TRAINING.md
-_SURE = 0.9  # a mark has at least one pixel with this probability
-_LIKELY = 0.35  # and consists of pixels with this one
+_SURE = 0.95  # a mark has at least one pixel with this probability
+_LIKELY = 0.3  # and consists of pixels with this one
 _TILE = 1024
 _SMALLEST = 512  # the picture is not looked at smaller than this, its longer side
 
