@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from codeformer.errors import ExitCode, InputError, OutputError, RestorationError, UsageError
 from codeformer.faces.find import Face
-from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
+from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_noting, write_picture
 from codeformer.models.file import open_model
 from codeformer.models.load import load_network
 from codeformer.options import CanvasOptions, FaceOptions, FaceWork, OutputOptions, RunOptions
@@ -491,15 +491,15 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(
     out = tmp_path / "o"
     with monkeypatch.context() as patch:
 
-        def full(picture: Picture, path: Path, **options: object) -> None:
+        def full(picture: Picture, path: Path, **options: object) -> str:
             if path.name.startswith("b_"):
                 try:
                     raise OSError(errno.ENOSPC, "No space left on device")
                 except OSError as error:
                     raise OutputError(f"{path}: cannot be written") from error
-            write_picture(picture, path)
+            return write_noting(picture, path)
 
-        patch.setattr("codeformer.run.outputs.write_picture", full)
+        patch.setattr("codeformer.run.outputs.write_noting", full)
         with pytest.raises(OutputError, match="cannot be written"):
             go(engine, folder, out=out)
         assert json.loads((out / NAME).read_text())["state"] == "failed"
@@ -519,14 +519,14 @@ def test_a_format_that_cannot_hold_one_picture_fails_that_one(engine: Engine, fo
 def test_one_picture_that_cannot_be_written_fails_alone(
     failure: Exception, engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(picture: Picture, path: Path, **options: object) -> None:
+    def refuse(picture: Picture, path: Path, **options: object) -> str:
         if path.name.startswith("b_"):
             if isinstance(failure, MemoryError):
                 raise failure
             raise OutputError(f"{path}: cannot be written") from failure
-        write_picture(picture, path)
+        return write_noting(picture, path)
 
-    monkeypatch.setattr("codeformer.run.outputs.write_picture", refuse)
+    monkeypatch.setattr("codeformer.run.outputs.write_noting", refuse)
     log = Log()
     assert go(engine, folder, out=tmp_path / "o", log=log) == ExitCode.SOME_FAILED
     assert len(log.errors) == 1 and "b.png" in log.errors[0]
