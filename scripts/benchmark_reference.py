@@ -120,7 +120,8 @@ def copied(checkout: Path, folder: Path) -> tuple[Path, list[str]]:
     missing = [part for part in PARTS if not (checkout / part).exists()]
     if missing:
         sys.exit(
-            f"--reference {checkout}: is no checkout of github.com/sczhou/CodeFormer: {', '.join(missing)} not there"
+            f"--reference {checkout}: this folder lacks {', '.join(missing)}, "
+            "which a checkout of github.com/sczhou/CodeFormer has"
         )
     copy = folder / "published"
     copy.mkdir()

@@ -35,7 +35,7 @@ from codeformer.models.file import ModelFile, open_model
 from codeformer.tasks.table import TASKS
 
 _OLDEST = 8  # version of the format that has all that is used here, for engines of 2023
-_SMALL = 1024  # bytes: what is no weight, such as shapes
+_SMALL = 1024  # bytes: smaller tensors, such as shapes, stay in the graph
 
 
 @dataclass(frozen=True)
