@@ -180,6 +180,7 @@ def _pass(
         row = {"number": [len(blocks)], "jobs": [pickle.dumps(block)]}
         blocks.append(ray.put(pyarrow.table(row)))
     workers = min(_workers(ray, options), len(blocks))
+    results: Any  # whether Ray, with its types, is installed or not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # max_task_retries is to get a name of its own
         results = from_arrow_refs(blocks).map_batches(
@@ -194,7 +195,7 @@ def _pass(
         )
     try:
         for row in results.iter_rows():
-            yield pickle.loads(row["result"])  # type: ignore[arg-type]
+            yield pickle.loads(row["result"])
     except ray.exceptions.RayError as error:
         if "No module named 'codeformer" in str(error):
             raise UsageError("--engine ray: its workers cannot import codeformer: install it on every node") from error
