@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("arrays", "backends", "device", "environment", "errors", "extras", "faces", "files", "hub", "images"),
         *("models", "options", "pipeline", "tasks", "upsampling", "version"),
     },
+    "stores": {"errors", "extras", "files", "images", "run"},
     "api": {
         "arrays",
         "backends",
@@ -90,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "options",
             "pipeline",
             "run",
+            "stores",
             "tasks",
             "train",
             "upsampling",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeformer.cli.console import Console
 from codeformer.cli.many import add_many_options
@@ -16,9 +17,13 @@ from codeformer.cli.options import (
     add_recursive_option,
     add_resume_options,
 )
+from codeformer.cli.stores import Spoken, places, without_file_urls
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
 from codeformer.options import AlignOptions, Demands
+
+if TYPE_CHECKING:
+    from codeformer.run.places import Place
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,6 +73,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Cut the faces out of all photographs, and print the report's path. Raises CodeFormerError."""
+    without_file_urls(args)
+    console = Console(quiet=args.quiet, verbose=args.verbose)
+    with places(args, console, inputs="inputs", output="output") as (place, console, spoken):
+        return _run(args, console, place, spoken)
+
+
+def _run(args: argparse.Namespace, console: Console, place: Place, spoken: Spoken) -> ExitCode:
     demands = Demands(
         size=args.size,
         min_size=args.min_size,
@@ -93,11 +105,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.run.journal import journal_name
     from codeformer.train.align import REPORT, plan_align, run_align
 
-    console = Console(quiet=args.quiet, verbose=args.verbose)
     if args.dry_run:
         from codeformer.cli.dry_run import show_plan
 
-        return show_plan(plan_align(options, console), console)
-    code = run_align(options, console)
-    emit(args.output / (REPORT if args.shard is None else journal_name(REPORT, args.shard)))
+        return show_plan(plan_align(options, console, place), console, spoken)
+    code = run_align(options, console, place=place)
+    emit(spoken(str(args.output / (REPORT if args.shard is None else journal_name(REPORT, args.shard)))))
     return code

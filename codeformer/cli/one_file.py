@@ -18,13 +18,18 @@ _EXTENSIONS: dict[str, Extension] = {f".{ext}": ext for ext in get_args(Extensio
 _EXTENSIONS |= {".jpeg": "jpg", ".tif": "tiff"}
 
 
+def names_picture(path: Path) -> bool:
+    """Return whether a path has the ending of a picture that can be written."""
+    return path.suffix.lower() in _EXTENSIONS
+
+
 def result_file(output: Path | None, inputs: list[Path]) -> Path | None:
     """Return the output path if it names a picture and not a folder.
 
     Raises:
         UsageError: it names a picture, but there may be several results.
     """
-    if output is None or output.suffix.lower() not in _EXTENSIONS or is_folder(output):
+    if output is None or not names_picture(output) or is_folder(output):
         return None
     if len(inputs) != 1 or is_folder(inputs[0]):
         raise UsageError(f"--output_path {output}: names one picture, and there may be several results: give a folder")

@@ -6,13 +6,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeformer.cli.asked import run_options
 from codeformer.cli.console import Console
 from codeformer.cli.one_file import into_file, result_file, take_file
+from codeformer.cli.stores import Spoken, places, without_file_urls
 from codeformer.cli.streams import stdout_for_data
 from codeformer.errors import ExitCode, UsageError
 from codeformer.tasks.base import Task
+
+if TYPE_CHECKING:
+    from codeformer.run.places import Place
 
 PIPE = Path("-")
 
@@ -25,12 +30,18 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
         raise UsageError("--watch works in this process: leave --engine ray out")
     if args.input_list and args.watch:
         raise UsageError("--watch needs folders: leave --input_list out")
+    without_file_urls(args)
+    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
+    with places(args, console) as (place, console, spoken):
+        return _run(args, task, console, place, spoken)
+
+
+def _run(args: argparse.Namespace, task: Task, console: Console, place: Place, spoken: Spoken) -> ExitCode:
     file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
     if file is not None:
         take_file(file, args)
         args.output_path = None
     options = run_options(args)
-    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output.output_path, args):
         from codeformer.run.pipe import picture_to
 
@@ -44,15 +55,15 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
         from codeformer.cli.dry_run import show_plan
         from codeformer.run.plan import plan_pictures
 
-        return show_plan(plan_pictures(options, task, console, file), console)
+        return show_plan(plan_pictures(options, task, console, file, place), console, spoken)
     from codeformer.run.pictures import run_pictures
 
     if file is None:
-        return run_pictures(options, task, console)
+        return run_pictures(options, task, console, place=place)
 
     def run(folder: Path) -> ExitCode:
         inside = replace(options, output=replace(options.output, output_path=folder))
-        return run_pictures(inside, task, console, where=file)
+        return run_pictures(inside, task, console, where=file, place=place)
 
     return into_file(file, run)
 

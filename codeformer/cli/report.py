@@ -7,6 +7,7 @@ from pathlib import Path
 
 from codeformer.cli.console import Console
 from codeformer.cli.options import add_message_options
+from codeformer.cli.stores import Spoken, reports, without_file_urls
 from codeformer.cli.streams import emit
 from codeformer.errors import ExitCode
 
@@ -35,16 +36,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Write or print the reports of a folder. Raises CodeFormerError."""
+    console = Console(quiet=args.quiet, verbose=args.verbose)
+    without_file_urls(args)
+    with reports(args) as (folder, spoken):
+        return _run(folder, args.format, console, spoken)
+
+
+def _run(folder: Path, kind: str, console: Console, spoken: Spoken) -> ExitCode:
     from codeformer.run.join import as_csv, as_table, join, reports_in
     from codeformer.run.tally import counted
 
-    console = Console(quiet=args.quiet, verbose=args.verbose)
-    for name in reports_in(args.folder):
-        if args.format == "json":
-            head, inputs = join(args.folder, name)
+    for name in reports_in(folder):
+        if kind == "json":
+            head, inputs = join(folder, name)
             console.note(f"{name}: {counted(inputs, 'input')}, the last run: {head.get('state', 'unknown')}")
-            emit(args.folder / name)
+            emit(spoken(str(folder / name)))
         else:
-            for line in (as_csv if args.format == "csv" else as_table)(args.folder, name):
+            for line in (as_csv if kind == "csv" else as_table)(folder, name):
                 emit(line)
     return ExitCode.OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeformer.cli.console import Console
 from codeformer.cli.many import add_json_option, add_many_options
@@ -22,10 +23,14 @@ from codeformer.cli.options import (
     group_of,
 )
 from codeformer.cli.pictures import PIPE, is_pipe
+from codeformer.cli.stores import Spoken, places, without_file_urls
 from codeformer.cli.streams import stdout_for_data
 from codeformer.cli.values import decimal, number_or
 from codeformer.errors import ExitCode
 from codeformer.options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from codeformer.run.places import Place
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,6 +81,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Enlarge every picture. Raises CodeFormerError when nothing can be done at all."""
+    without_file_urls(args)
+    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
+    with places(args, console) as (place, console, spoken):
+        return _run(args, console, place, spoken)
+
+
+def _run(args: argparse.Namespace, console: Console, place: Place, spoken: Spoken) -> ExitCode:
     file = None if PIPE in args.input_path else result_file(args.output_path, args.input_path)
     if file is not None:
         take_file(file, args)
@@ -98,7 +110,6 @@ def run(args: argparse.Namespace) -> ExitCode:
         shard=args.shard,
         input_list=args.input_list,
     )
-    console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
     if is_pipe(options.inputs, options.output_path, args):
         from codeformer.run.pipe import upscale_to
 
@@ -109,7 +120,11 @@ def run(args: argparse.Namespace) -> ExitCode:
     if args.dry_run:
         from codeformer.cli.dry_run import show_plan
 
-        return show_plan(plan_upscale(options, console, file), console)
+        return show_plan(plan_upscale(options, console, file, place), console, spoken)
     if file is None:
-        return run_upscale(options, console)
-    return into_file(file, lambda folder: run_upscale(replace(options, output_path=folder), console, where=file))
+        return run_upscale(options, console, place=place)
+
+    def run(folder: Path) -> ExitCode:
+        return run_upscale(replace(options, output_path=folder), console, where=file, place=place)
+
+    return into_file(file, run)

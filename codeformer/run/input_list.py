@@ -23,15 +23,13 @@ def listed(file: Path) -> Iterator[Path]:
     each line, in UTF-8, and ``-`` reads such lines from stdin. Empty lines are passed over.
 
     Raises:
-        InputError: the list cannot be read, has no such column, or names a URL.
+        InputError: the list cannot be read, or has no such column.
         UsageError: Parquet needs pyarrow, which is not installed.
     """
     kind = file.suffix.lower()
     try:
         names = _parquet(file) if kind == ".parquet" else _csv(file) if kind == ".csv" else _lines(file)
         for name in names:
-            if "://" in name:
-                raise InputError(f"--input_list {file}: {name} is a URL; give paths of files on this machine")
             if name:
                 yield Path(name)
     except (OSError, ValueError, csv.Error) as error:

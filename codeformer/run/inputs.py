@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from codeformer.errors import InputError, UsageError
 from codeformer.files.paths import is_folder, shortened
 from codeformer.files.spool import Seen, Spool, Table, in_order, packed_text, unpacked_text
+from codeformer.files.urls import url_of
 from codeformer.options import VIDEO_SUFFIXES
 from codeformer.run.input_list import listed
 from codeformer.tasks.base import Task
@@ -21,16 +22,20 @@ from codeformer.tasks.base import Task
 FINAL, RESTORED, CROPPED, COMPARE, MASKS = "final_results", "restored_faces", "cropped_faces", "compare", "masks"
 OUR_FOLDERS = (FINAL, RESTORED, CROPPED, COMPARE, MASKS)
 # What runs write beside their results; other programs' files of these names are not pictures either.
-_REPORT = re.compile(r"(results|upscale)(\.\d+-of-\d+|\.names)?\.jsonl?(\.damaged(-\d+)?)?")
+_REPORT = re.compile(r"(results|upscale|align)(\.\d+-of-\d+|\.names)?\.jsonl?(\.damaged(-\d+)?)?")
 _LONGEST_STEM = 180  # bytes: with a face's number, suffix and ending still a legal name everywhere
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file to work on, and its folder below the one that was given (``.`` at the top)."""
+    """A file to work on, and its folder below the one that was given (``.`` at the top).
+
+    ``url`` is where the file comes from, if that is a store: then it is fetched before its turn.
+    """
 
     path: Path
     folder: PurePosixPath = field(default_factory=PurePosixPath)
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,15 @@ class Listing:
 
 @dataclass(frozen=True)
 class NamedInput:
-    """An input with the name of its results: a relative path without ending. ``key`` names it in the report."""
+    """An input with the name of its results: a relative path without ending. ``key`` names it in the report.
+
+    ``version`` changes when the input does, where a store says so; "" where its bytes are to be looked at.
+    """
 
     path: Path
     stem: str
     key: str
+    version: str = ""
 
 
 def find_inputs(
@@ -58,6 +67,7 @@ def find_inputs(
     root: Path,
     is_result: Callable[[str], bool] | None = None,
     input_list: Path | None = None,
+    stored: Callable[[str], tuple[bool, Iterable[Input]]] | None = None,
 ) -> Listing:
     """Return the files behind the given paths, each once, folders in the order of their names.
 
@@ -67,9 +77,10 @@ def find_inputs(
 
     ``input_list``: a file that names further paths. ``is_result``: says of a file below ``root`` whether an earlier run
     made it; then it is not an input where a folder holds it. What the given paths hold lies in memory while it is
-    little, and in a temporary file where it is much.
+    little, and in a temporary file where it is much. ``stored``: says what lies behind a URL, and whether that is a
+    folder; without it there are no URLs among the paths.
     """
-    if input_list is None and not any(os.path.lexists(path) for path in paths):
+    if input_list is None and not any(os.path.lexists(path) or (stored and url_of(path)) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
     real_root = os.path.realpath(root)
@@ -82,12 +93,15 @@ def find_inputs(
         return is_result is not None and not below.startswith("..") and is_result(Path(below).as_posix())
 
     for given in chain(paths, () if input_list is None else listed(input_list)):
-        if not is_folder(given):  # a closed one neither: reading names it
-            found: Iterable[Input] = [Input(given)]
-        else:
+        url, within = url_of(given) if stored else None, False
+        found: Iterable[Input] = [Input(given)]
+        if stored and url:
+            within, found = stored(url)
+        elif is_folder(given):  # no closed one: reading names it
+            within = True
             found = (Input(file, folder) for file, folder in _walk(given, PurePosixPath(), recursive, ours))
         for one in found:
-            if one.path is not given:
+            if within and one.path is not given:
                 if is_made(one.path):
                     continue
                 if not (one.path.suffix.lower() in suffixes or is_folder(one.path)):  # a closed one, to be named
@@ -124,10 +138,15 @@ def _walk(top: Path, folder: PurePosixPath, recursive: bool, skip: set[str]) -> 
             results = has_report and name in OUR_FOLDERS  # of an earlier run
             if recursive and not results and os.path.realpath(top / name) not in skip:
                 yield from _walk(top / name, folder / name, recursive, skip)
-        elif _REPORT.fullmatch(name):
+        elif is_report(name):
             continue
         elif not is_folder(top / name):  # a link that leads nowhere, too: reading it will name it
             yield top / name, folder
+
+
+def is_report(name: str) -> bool:
+    """Return whether a file of this name is what runs write beside their results."""
+    return _REPORT.fullmatch(name) is not None
 
 
 def output_root(inputs: Sequence[Path], task: Task, weights: Sequence[float], given: Path | None) -> Path:
@@ -159,7 +178,7 @@ def name_inputs(inputs: Iterable[Input], taken: Mapping[str, str]) -> Iterator[N
     used = Seen(packed_text(folded_name(stem)) for stem in taken.values() if stem)
     counts = Table()
     for one in inputs:
-        key = str(_absolute(one.path))
+        key = one.url or str(_absolute(one.path))
         stem = taken.get(key, "")
         if not stem:
             wanted = one.folder / shortened(one.path.stem, _LONGEST_STEM)
@@ -184,12 +203,12 @@ def spool_of_names() -> Spool[NamedInput]:
 
 
 def _packed(item: Input) -> bytes:
-    return packed_text(f"{item.path}\0{item.folder}")
+    return packed_text(f"{item.path}\0{item.folder}\0{item.url}")
 
 
 def _unpacked(data: bytes) -> Input:
-    path, _, folder = unpacked_text(data).partition("\0")
-    return Input(Path(path), PurePosixPath(folder))
+    path, folder, url = unpacked_text(data).split("\0")
+    return Input(Path(path), PurePosixPath(folder), url)
 
 
 def count_films(paths: Iterable[Path]) -> int:

@@ -20,10 +20,11 @@ from codeformer.options import FaceWork, OutputOptions, RayOptions, RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.pictures import Job, Result, as_our_error, process
 from codeformer.pipeline.single import for_one_picture
-from codeformer.run.inputs import CROPPED, Listing, NamedInput, find_inputs, output_root
+from codeformer.run.inputs import CROPPED, Listing, NamedInput, output_root
 from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import Written, final_ending, is_stale, losses, write_outputs
+from codeformer.run.places import HERE, Place
 from codeformer.run.ray_pool import Opened, Sent, lost_input, ray_outcomes, sent, sent_to_pending, use_threads
 from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
 from codeformer.run.report import NAME, remove_stale
@@ -55,12 +56,13 @@ def run_pictures(
     engine: Engine | None = None,
     listing: Listing | None = None,
     where: Path | None = None,
+    place: Place = HERE,
 ) -> ExitCode:
     """Work on every input and write results and report.
 
     ``engine``: one that is already open, for callers that run several times. ``listing``: those of the inputs that are
     to be done, where the caller has looked. ``where``: what the summary names as the place of the results, instead of
-    the output folder. An input that fails does not stop the
+    the output folder. ``place``: where inputs and results lie. An input that fails does not stop the
     others. Raises CodeFormerError when nothing can be done (no input, no weights), or when results cannot be written
     any more (OutputError). Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
     """
@@ -72,7 +74,7 @@ def run_pictures(
         console.note(f"only the faces are {task.past}; the rest of a picture stays as it is")
     root = output_root(options.given, task, options.work.weights, options.output.output_path)
     if listing is None:
-        listing = find_inputs(
+        listing = place.find(
             options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, input_list=options.input_list
         )
     mention_ignored(listing.ignored, console)
@@ -115,7 +117,8 @@ def run_pictures(
 
         rest: dict[str, Any] = {"append": report.append, "finish": finish}
         if options.ray is None:
-            state = run_inputs(named, begin, restore, tally, console, **rest)
+            do = place.around(restore, report)
+            state = run_inputs(place.with_versions(named), begin, do, tally, console, **rest)
         else:
             state = run_inputs(named, partial(sent, report), send, tally, console, **rest)
         if tally.replaced:

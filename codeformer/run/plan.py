@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from codeformer.backends.base import backend_of
-from codeformer.errors import CodeFormerError, ExitCode
+from codeformer.errors import CodeFormerError
 from codeformer.files.atomic import unwritable, why_closed
 from codeformer.images.picture import SUFFIXES
 from codeformer.images.reading import format_of
@@ -16,14 +16,14 @@ from codeformer.models.file import find_model
 from codeformer.options import RunOptions
 from codeformer.pipeline.engine import Engine, open_engine
 from codeformer.pipeline.single import for_one_picture
-from codeformer.run.inputs import NamedInput, find_inputs, output_root
+from codeformer.run.inputs import NamedInput, output_root
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, expected_names
 from codeformer.run.pictures import with_weights
+from codeformer.run.places import HERE, Place
 from codeformer.run.record import describe, error_entry, stamp_of
 from codeformer.run.report import NAME, Earlier, look
 from codeformer.run.runner import Pending, mention_ignored, named_inputs, pending
-from codeformer.run.tally import Outcome, Tally
 from codeformer.tasks.base import Task
 
 
@@ -66,24 +66,16 @@ class Plan:
 
     Attributes:
         did: what would be done to the inputs, such as ``restored``.
-        inputs: in the run's order.
+        inputs: in the run's order; looked at one after the other, when they are asked for, so there may be any number.
         facts: what it would be done with: names and values.
+        more_facts: finds out the rest of them, by loading what does the work. It is called before the first input that
+            is not done already, and raises CodeFormerError where the run would end.
     """
 
     did: str
-    inputs: tuple[Planned, ...]
+    inputs: Iterable[Planned]
     facts: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What the run would end with, if nothing else goes wrong."""
-        tally = Tally(len(self.inputs))
-        for one in self.inputs:
-            if one.done:
-                tally.done_before += 1
-            else:
-                tally.count(Outcome(one.path, error=one.error))
-        return tally.exit_code
+    more_facts: Callable[[], Sequence[tuple[str, str]]] = tuple
 
 
 def plan_input(
@@ -105,6 +97,28 @@ def plan_input(
         return Planned(item.path, error=error)
 
 
+def plan_inputs(
+    named: Iterable[NamedInput],
+    begin: Callable[[NamedInput], Pending | None],
+    earlier: Earlier,
+    results: Callable[[Pending], Sequence[Path]],
+    place: Place = HERE,
+) -> Iterator[Planned]:
+    """Yield what would become of each input; see :func:`plan_input`.
+
+    Args:
+        named: the inputs.
+        begin: makes a job of one; None if it is done already.
+        earlier: what earlier runs did.
+        results: the files that a job would write.
+        place: where the inputs lie.
+    """
+    for item in place.with_versions(named):
+        job = begin(item)
+        error = None if job is None else place.peek(job)
+        yield Planned(item.path, error=error) if error else plan_input(item, job, earlier, results)
+
+
 def beside(file: Path, report: str = NAME) -> Earlier:
     """Return what is known to a run that makes a single file: nothing. Raises OutputError if it cannot be written."""
     if error := why_closed(file.parent):
@@ -112,7 +126,9 @@ def beside(file: Path, report: str = NAME) -> Earlier:
     return Earlier(file.parent, report)
 
 
-def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path | None = None) -> Plan:
+def plan_pictures(
+    options: RunOptions, task: Task, console: Messages, file: Path | None = None, place: Place = HERE
+) -> Plan:
     """Return what :func:`~codeformer.run.pictures.run_pictures` would do, after its checks; nothing is written.
 
     The networks are loaded, where there is something to do. Pictures are recognised by their first bytes, and not
@@ -123,6 +139,7 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
         task: what is done to the faces.
         console: where the checks speak.
         file: the result's file, where that is given instead of a folder.
+        place: where inputs and results lie.
 
     Raises:
         CodeFormerError: as the run does before its first picture.
@@ -131,12 +148,12 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
     model = find_model(asked.model, task, asked.weights_dir)
     work = with_weights(options, model, task)
     root = output_root(options.given, task, work.weights, output.output_path)
-    listing = find_inputs(
+    listing = place.find(
         options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=root, input_list=options.input_list
     )
     mention_ignored(listing.ignored, console)
     earlier = look(root, shard=options.shard) if file is None else beside(file)
-    _, named = named_inputs(earlier, listing.inputs)
+    count, named = named_inputs(earlier, listing.inputs)
     for note in model.notes:
         console.note(note)
     for line in (line for w in work.weights for line in model.doubts(task, w)):
@@ -152,15 +169,16 @@ def plan_pictures(options: RunOptions, task: Task, console: Messages, file: Path
         names = expected_names(job.item.stem, ending, output, work.weights, aligned=aligned, scratches=mends)
         return [root / name for name in names] if file is None else [file]
 
-    planned = [
-        plan_input(item, pending(item, stamp, earlier, resume=output.resume, task=task), earlier, results)
-        for item in named
-    ]
-    facts = [("model", f"{model.path}, w {', '.join(f'{w:g}' for w in work.weights)}")]
-    if any(not one.done for one in planned):
-        work = for_one_picture(task, work, model) if len(planned) == 1 else work
-        facts += facts_of(open_engine(task, work, model))
-    return Plan(task.past, tuple(planned), tuple(facts))
+    def begin(item: NamedInput) -> Pending | None:
+        return pending(item, stamp, earlier, resume=output.resume, task=task)
+
+    planned = plan_inputs(named, begin, earlier, results, place)
+    facts = (("model", f"{model.path}, w {', '.join(f'{w:g}' for w in work.weights)}"),)
+
+    def more_facts() -> list[tuple[str, str]]:
+        return facts_of(open_engine(task, for_one_picture(task, work, model) if count == 1 else work, model))
+
+    return Plan(task.past, planned, facts, more_facts)
 
 
 def facts_of(engine: Engine) -> list[tuple[str, str]]:

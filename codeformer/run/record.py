@@ -93,19 +93,19 @@ def stamp_of(settings: Mapping[str, Any], digest: str) -> str:
     return hashlib.sha256(json.dumps([settings, digest, __version__]).encode()).hexdigest()
 
 
-def fingerprint_of(path: Path, task: Task | None, stamp: str) -> tuple[str, Path | None]:
+def fingerprint_of(path: Path, task: Task | None, stamp: str, version: str = "") -> tuple[str, Path | None]:
     """Return the fingerprint of an input, and its mask's file if the task has one.
 
-    It is of the settings and of both files' bytes.
+    It is of the settings and of both files' bytes; where a store says what version it has of the input, of that.
 
     The fingerprint is empty if a file cannot be read or there is not exactly one mask, which the job will say properly.
     """
     mask = None
-    if not is_file(path):  # a pipe would block
+    if not version and not is_file(path):  # a pipe would block
         return "", mask
     try:
         mask = task.companion(path) if task else None
-        parts = [stamp, *(sha256_of(file) for file in (path, mask) if file is not None)]
+        parts = [stamp, version or sha256_of(path), *([] if mask is None else [sha256_of(mask)])]
     except (OSError, CodeFormerError):
         return "", mask
     return hashlib.sha256(" ".join(parts).encode()).hexdigest(), mask

@@ -19,7 +19,7 @@ from codeformer.errors import CodeFormerError, ExitCode, OutputError
 from codeformer.files.atomic import can_write_in
 from codeformer.images.formats import extra_for
 from codeformer.options import Shard
-from codeformer.run.inputs import Input, NamedInput, count_films, name_inputs
+from codeformer.run.inputs import Input, NamedInput, count_films, name_inputs, spool_of_names
 from codeformer.run.interrupts import signals_held
 from codeformer.run.journal import shared_names
 from codeformer.run.messages import Bar, Messages
@@ -70,9 +70,12 @@ def named_inputs(
     if report.shard is None:
         return len(inputs), name_inputs(inputs, taken)
     if isinstance(report, Report):
-        own = shared_names(report.root, report.name, inputs, taken, report.shard)
+        own: Sequence[NamedInput] = shared_names(report.root, report.name, inputs, taken, report.shard)
     else:  # which writes nothing
-        own = [item for item in name_inputs(inputs, taken) if report.shard.takes(item.key)]
+        own = mine = spool_of_names()
+        for item in name_inputs(inputs, taken):
+            if report.shard.takes(item.key):
+                mine.append(item)
     return len(own), own
 
 
@@ -84,7 +87,7 @@ def mention_join(report: Report, console: Messages) -> None:
 
 def pending(item: NamedInput, stamp: str, report: Earlier, *, resume: bool, task: Task | None = None) -> Pending | None:
     """Return what is to be done about an input, or None if the report and the results say that it is done."""
-    fingerprint, mask = fingerprint_of(item.path, task, stamp)
+    fingerprint, mask = fingerprint_of(item.path, task, stamp, item.version)
     if resume and report.is_done(item.key, fingerprint):
         return None
     return Pending(item, fingerprint, mask)

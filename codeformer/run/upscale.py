@@ -15,13 +15,15 @@ from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_noting
 from codeformer.images.reading import format_of
 from codeformer.options import UpscaleOptions
-from codeformer.run.inputs import Input, find_inputs
+from codeformer.run.inputs import Input
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, final_ending
-from codeformer.run.plan import Plan, beside, plan_input
+from codeformer.run.places import HERE, Place
+from codeformer.run.plan import Plan, beside, plan_inputs
 from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
+    Do,
     Pending,
     State,
     conclude,
@@ -43,10 +45,13 @@ from codeformer.version import __version__
 REPORT = "upscale.json"  # beside a results.json, which restore and the others may keep in the same folder
 
 
-def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | None = None) -> ExitCode:
+def run_upscale(
+    options: UpscaleOptions, console: Messages, *, where: Path | None = None, place: Place = HERE
+) -> ExitCode:
     """Enlarge every picture, and write the results and their report.
 
-    ``where``: what the summary names as the place of the results, instead of the output folder.
+    ``where``: what the summary names as the place of the results, instead of the output folder. ``place``: where inputs
+    and results lie.
 
     A picture that fails does not stop the others. Ctrl-C ends the run cleanly with ``ExitCode.INTERRUPTED``.
 
@@ -54,7 +59,7 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
         CodeFormerError: nothing can be done (no input, no network), or nothing can be written any more.
     """
     with open_report(options.output_path, REPORT, console, options.shard) as report:
-        found = _found(options, report, console)
+        found = _found(options, report, console, place)
         count, named = named_inputs(report, found)
         network = network_of(options)
         upsampler = _upsampler(options, network)
@@ -74,14 +79,15 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
         def finish(state: State) -> None:
             report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
 
+        enlarge: Do[Pending] = one_by_one(
+            lambda job: _enlarge(job, upsampler, options, sources, report),
+            lambda job, error: _failed(job, error, report),
+            "upsample",
+        )
         state = run_inputs(
-            named,
+            place.with_versions(named),
             lambda item: pending(item, stamp, report, resume=options.resume),
-            one_by_one(
-                lambda job: _enlarge(job, upsampler, options, sources, report),
-                lambda job, error: _failed(job, error, report),
-                "upsample",
-            ),
+            place.around(enlarge, report),
             tally,
             console,
             append=report.append,
@@ -93,10 +99,10 @@ def run_upscale(options: UpscaleOptions, console: Messages, *, where: Path | Non
     )
 
 
-def _found(options: UpscaleOptions, earlier: Earlier, console: Messages) -> Sequence[Input]:
+def _found(options: UpscaleOptions, earlier: Earlier, console: Messages, place: Place) -> Sequence[Input]:
     """Return the inputs; what earlier runs made is not one."""
     made = Seen(packed_text(name) for known in earlier.known.known_values() for name, _ in known.outputs)
-    listing = find_inputs(
+    listing = place.find(
         options.inputs,
         recursive=options.recursive,
         suffixes=SUFFIXES,
@@ -129,20 +135,21 @@ def _upsampler(options: UpscaleOptions, network: Path) -> Upsampler:
     )
 
 
-def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None = None) -> Plan:
+def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None = None, place: Place = HERE) -> Plan:
     """Return what :func:`run_upscale` would do, after its checks; nothing is written.
 
     Args:
         options: the run.
         console: where the checks speak.
         file: the result's file, where that is given instead of a folder.
+        place: where inputs and results lie.
 
     Raises:
         CodeFormerError: as the run does before its first picture.
     """
     earlier = look(options.output_path, REPORT, options.shard) if file is None else beside(file, REPORT)
     root = earlier.root
-    found = _found(options, earlier, console)
+    found = _found(options, earlier, console, place)
     _, named = named_inputs(earlier, found)
     network = network_of(options)
     upsampler = _upsampler(options, network)
@@ -157,11 +164,11 @@ def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None =
             _require_free(root / name, name, known.outputs if known else (), options, sources)
         return [file or root / name]
 
-    planned = [
-        plan_input(item, pending(item, stamp, earlier, resume=options.resume), earlier, results) for item in named
-    ]
+    planned = plan_inputs(
+        named, lambda item: pending(item, stamp, earlier, resume=options.resume), earlier, results, place
+    )
     where = f"{upsampler.device}, {upsampler.precision}"
-    return Plan("enlarged", tuple(planned), (("model", f"{network}, x{options.upscale:g}"), ("device", where)))
+    return Plan("enlarged", planned, (("model", f"{network}, x{options.upscale:g}"), ("device", where)))
 
 
 def _settled(options: UpscaleOptions, network: Path) -> tuple[dict[str, Any], str]:

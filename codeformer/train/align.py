@@ -23,9 +23,10 @@ from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
 from codeformer.images.reading import format_of
 from codeformer.options import AlignOptions, Demands
-from codeformer.run.inputs import Input, NamedInput, find_inputs
+from codeformer.run.inputs import Input, NamedInput
 from codeformer.run.messages import Messages
-from codeformer.run.plan import Plan, plan_input
+from codeformer.run.places import HERE, Place
+from codeformer.run.plan import Plan, plan_inputs
 from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
@@ -92,7 +93,9 @@ def judge(rgb: Rgb, face: Face, demands: Demands) -> tuple[Verdict, Crop | None]
     return verdict, crop if status == "kept" else None
 
 
-def run_align(options: AlignOptions, console: Messages, detector: Detector | None = None) -> ExitCode:
+def run_align(
+    options: AlignOptions, console: Messages, detector: Detector | None = None, place: Place = HERE
+) -> ExitCode:
     """Write the faces of all photographs as ``<name>_<number>.<ext>``, and the report ``align.json``.
 
     Equal names of different photographs get a number each. Repeated, a photograph keeps its name and replaces its own
@@ -104,12 +107,13 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
         options: what to do.
         console: where the run speaks.
         detector: one that is open already; else the options say which.
+        place: where photographs and faces lie.
 
     Raises:
         CodeFormerError: nothing can be done (no photograph, no detector), or nothing can be written any more.
     """
     out, demands = options.output_path, options.demands
-    found = _found(options, console)
+    found = _found(options, console, place)
     with open_report(out, REPORT, console, options.shard) as report:
         count, named = _named(found, report)
         settings = {"demands": asdict(demands), "detection_model": options.detection_model}
@@ -139,9 +143,9 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
             report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
 
         state = run_inputs(
-            named,
+            place.with_versions(named),
             lambda item: pending(item, stamp, report, resume=options.resume),
-            align,
+            place.around(align, report),
             tally,
             console,
             append=report.append,
@@ -156,14 +160,14 @@ def run_align(options: AlignOptions, console: Messages, detector: Detector | Non
     return conclude(tally, state, console, did="aligned", where=out, report=out / REPORT)
 
 
-def plan_align(options: AlignOptions, console: Messages) -> Plan:
+def plan_align(options: AlignOptions, console: Messages, place: Place = HERE) -> Plan:
     """Return what :func:`run_align` would do, after its checks; nothing is written.
 
     Raises:
         CodeFormerError: as the run does before its first photograph.
     """
     earlier = look(options.output_path, REPORT, options.shard)
-    _, named = _named(_found(options, console), earlier)
+    _, named = _named(_found(options, console, place), earlier)
     settings = {"demands": asdict(options.demands), "detection_model": options.detection_model}
     stamp = stamp_of(settings, "")
 
@@ -171,19 +175,19 @@ def plan_align(options: AlignOptions, console: Messages) -> Plan:
         format_of(job.item.path)
         return [earlier.root / f"{job.item.stem}_NN.{options.demands.ext}"]
 
-    planned = [
-        plan_input(item, pending(item, stamp, earlier, resume=options.resume), earlier, results) for item in named
-    ]
-    facts = [("detector", options.detection_model)]
-    if any(not one.done for one in planned):
+    def more_facts() -> list[tuple[str, str]]:
         _open_detector(options)
-        facts.append(("device", str(pick_device(options.device))))
-    return Plan("aligned", tuple(planned), tuple(facts))
+        return [("device", str(pick_device(options.device)))]
+
+    planned = plan_inputs(
+        named, lambda item: pending(item, stamp, earlier, resume=options.resume), earlier, results, place
+    )
+    return Plan("aligned", planned, (("detector", options.detection_model),), more_facts)
 
 
-def _found(options: AlignOptions, console: Messages) -> Sequence[Input]:
+def _found(options: AlignOptions, console: Messages, place: Place) -> Sequence[Input]:
     out = options.output_path
-    listing = find_inputs(
+    listing = place.find(
         options.inputs, recursive=options.recursive, suffixes=SUFFIXES, root=out, input_list=options.input_list
     )
     mention_ignored(listing.ignored, console)

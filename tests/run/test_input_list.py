@@ -50,7 +50,6 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", b"s3://bucket/a.png\n", "is a URL"),
         ("a.csv", b"id,picture\n1,a.png\n", "needs a column path, input, file; its columns are: id, picture"),
         ("a.csv", b"", "its columns are: none"),
         ("a.parquet", b"no table", "--input_list"),

@@ -1,0 +1,133 @@
+"""URLs on the command line: what stands for them on this machine while a command works."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codeformer.cli.console import Console
+from codeformer.cli.one_file import names_picture
+from codeformer.errors import CodeFormerError, UsageError
+from codeformer.files.urls import local_path, url_of
+
+if TYPE_CHECKING:
+    from codeformer.run.places import Place
+
+#: Changes a text so that it names URLs, not the files that stand for them.
+Spoken = Callable[[str], str]
+
+
+class StoresConsole(Console):
+    """A console that names URLs, and not the files that stand for them."""
+
+    def __init__(self, console: Console, spoken: Spoken) -> None:
+        super().__init__(quiet=console.quiet, verbose=console.verbose, json=console.json)
+        self._spoken = spoken
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Print what became of an input."""
+        from codeformer.stores.outputs import translated
+
+        super().record(translated(record, self._spoken))
+
+    def _write(self, message: str) -> None:
+        super()._write(self._spoken(message))
+
+
+def without_file_urls(args: argparse.Namespace) -> None:
+    """Replace ``file:///`` URLs among inputs and output by their paths."""
+    for name in ("input_path", "inputs", "output_path", "output", "folder", "input_list"):
+        value = getattr(args, name, None)
+        if isinstance(value, list):
+            setattr(args, name, [local_path(one) for one in value])
+        elif isinstance(value, Path):
+            setattr(args, name, local_path(value))
+
+
+@contextmanager
+def places(
+    args: argparse.Namespace, console: Console, *, inputs: str = "input_path", output: str = "output_path"
+) -> Iterator[tuple[Place, Console, Spoken]]:
+    """Yield where a command's inputs and results lie, a console, and what translates other texts.
+
+    Where there are URLs, the output path among the arguments is replaced by a path of this machine. What lies there
+    when the block ends is put up, also after an error.
+
+    Args:
+        args: the arguments.
+        console: where the command speaks.
+        inputs: the name of the inputs among the arguments.
+        output: of the output path.
+
+    Raises:
+        UsageError: URLs do not go with another option, or a package is missing.
+        CodeFormerError: the store cannot be asked, or does not take the results.
+    """
+    from codeformer.run.places import HERE
+
+    url = url_of(getattr(args, output) or Path())
+    given = [one for one in getattr(args, inputs) if url_of(one)]
+    if not (url or given or getattr(args, "input_list", None)):
+        yield HERE, console, str
+        return
+    if url or given:
+        _refuse(args, url or str(url_of(given[0])))
+    from codeformer.stores.remote import Remote
+
+    with tempfile.TemporaryDirectory(prefix="codeformer-") as name:
+        folder = Path(name)
+        single = url if url and names_picture(Path(url)) and len(getattr(args, inputs)) == 1 else None
+        remote = Remote(folder, None if single else url, alone=getattr(args, "engine", "process") == "process")
+        if single:
+            setattr(args, output, remote.single(single, may_replace=not args.resume))
+        elif url:
+            setattr(args, output, remote.mirror())
+        if given and getattr(args, output) == Path("-"):
+            setattr(args, inputs, [remote.fetched_now(one) for one in getattr(args, inputs)])
+        try:
+            yield remote, StoresConsole(console, remote.spoken), remote.spoken
+        except CodeFormerError as error:
+            if not getattr(args, "dry_run", False):
+                with suppress(CodeFormerError):  # the run ends with the error that came first
+                    remote.settle()
+            raise type(error)(remote.spoken(str(error))) from error
+        if not getattr(args, "dry_run", False):
+            remote.settle()
+
+
+@contextmanager
+def reports(args: argparse.Namespace) -> Iterator[tuple[Path, Spoken]]:
+    """Yield a folder with the reports of an output folder, and what translates texts about it.
+
+    Raises:
+        CodeFormerError: the store cannot be asked, or does not take the joined report.
+    """
+    url = url_of(args.folder)
+    if url is None:
+        yield args.folder, str
+        return
+    from codeformer.stores.remote import Remote
+
+    with tempfile.TemporaryDirectory(prefix="codeformer-") as name:
+        remote = Remote(Path(name), url)
+        folder = remote.mirror(files=False)
+        try:
+            yield folder, remote.spoken
+        except CodeFormerError as error:
+            raise type(error)(remote.spoken(str(error))) from error
+        if args.format == "json":
+            remote.settle()
+
+
+def _refuse(args: argparse.Namespace, url: str) -> None:
+    """Raise UsageError where an option needs files of this machine."""
+    if getattr(args, "watch", False):
+        raise UsageError(f"--watch needs folders of this machine: leave {url} out")
+    if getattr(args, "engine", "process") == "ray":
+        raise UsageError(f"--engine ray needs paths that all machines have: for {url} start processes with --shard I/N")
+    if (mask := getattr(args, "mask", None)) is not None and url_of(mask):
+        raise UsageError(f"--mask {url_of(mask)}: masks are read from this machine: copy them, and give the folder")
