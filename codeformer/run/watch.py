@@ -50,7 +50,7 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
     engine = open_engine(task, work, model)
     seen: dict[Path, _Stamp] = {}
     done: dict[Path, _Stamp] = {}
-    failed = False
+    failed = working = False
     console.note(f"watching {', '.join(map(str, options.inputs))}; Ctrl-C ends")
     try:
         while True:
@@ -65,13 +65,17 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
             if ready:
                 done = {path: stamp for path, stamp in done.items() if path in now}
                 done.update({one.path: now[one.path] for one in ready})
+                working = True
                 code = run_pictures(options, task, console, engine, Listing(tuple(ready)))
                 if code is ExitCode.INTERRUPTED:
                     return code
                 failed = failed or code is not ExitCode.OK
+                working = False
             else:
                 time.sleep(pause)
     except KeyboardInterrupt:
+        if working:  # a run that was just ending: what came of its pictures is not known here
+            return ExitCode.INTERRUPTED
         console.note(f"watching ended; {counted(len(done), 'picture')} came")
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
