@@ -187,6 +187,16 @@ def test_no_module_is_larger_than_a_room() -> None:
     assert {name: size for name, size in sizes.items() if size > 450} == {}
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """A name that stands for two things has to be looked up; private ones (``_Worker``) belong to their module."""
+    names: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in names.items() if len(found) > 1} == {}
+
+
 def test_contributing_names_what_is_there() -> None:
     """The walks in CONTRIBUTING name files: each of them exists."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

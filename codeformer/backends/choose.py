@@ -20,7 +20,7 @@ _LARGEST_BATCH = 8  # faces at a time on a GPU
 
 
 @dataclass(frozen=True)
-class Place:
+class EnginePlace:
     """Where a network runs: the engine, its device, and the arithmetic."""
 
     backend: str
@@ -28,7 +28,7 @@ class Place:
     precision: str
 
 
-def place_for(model: ModelFile, task: Task, options: ModelOptions) -> Place:
+def place_for(model: ModelFile, task: Task, options: ModelOptions) -> EnginePlace:
     """Return where the options let a network run. Nothing is loaded but the engine.
 
     ``--backend auto`` is PyTorch for weights and ONNX Runtime for an exported network; without PyTorch it is ONNX
@@ -57,17 +57,17 @@ def place_for(model: ModelFile, task: Task, options: ModelOptions) -> Place:
         from codeformer.device import pick_device, pick_precision
 
         torch_device = pick_device(options.device)
-        return Place(backend, torch_device, pick_precision(options.precision, torch_device))
+        return EnginePlace(backend, torch_device, pick_precision(options.precision, torch_device))
     if backend == "openvino":
         device = ov.pick_device(options.device)
         precision = ov.pick_precision(options.precision, device)
     else:
         device = ort.pick_device(options.device)
         precision = _precision_of_onnxruntime(model, options.precision, device)
-    return Place(backend, device, precision)
+    return EnginePlace(backend, device, precision)
 
 
-def open_exported(model: ModelFile, task: Task, options: ModelOptions, place: Place) -> ExportedRestorer:
+def open_exported(model: ModelFile, task: Task, options: ModelOptions, place: EnginePlace) -> ExportedRestorer:
     """Return a network on another engine than PyTorch.
 
     Raises:

@@ -49,7 +49,7 @@ class _Formatter(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """argparse's parser, strict about names: an abbreviation that works today would break when an option is added."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,13 +68,13 @@ _OUTPUT = ("-o", "--output_path", "--save_frames")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every subcommand. Cheap: PyTorch and OpenCV are not imported."""
-    parser = Parser(
+    parser = CommandParser(
         prog="codeformer",
         description="Restore, colorize and inpaint faces in pictures and films.",
         epilog="codeformer COMMAND --help shows a command's options, codeformer help its topics.",
     )
     parser.add_argument("--version", action="version", version=f"codeformer {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=CommandParser)
     for module in _MODULES:
         module.add_parser(subparsers)
     for name, command in subparsers.choices.items():
@@ -214,7 +214,7 @@ def _settings(name: str, words: Sequence[str], commands: Mapping[str, argparse.A
     """Return the words that ``--config`` stands for."""
     if name == "train":
         return []
-    finder = Parser(add_help=False, prog=commands[name].prog)
+    finder = CommandParser(add_help=False, prog=commands[name].prog)
     finder.add_argument("--config", type=Path)
     file = finder.parse_known_args(list(words))[0].config
     return [] if file is None else words_of(file, name, commands, words)

@@ -24,7 +24,7 @@ from codeformer.models.file import OWN, ModelFile
 from codeformer.tasks.base import Task
 
 if TYPE_CHECKING:
-    from codeformer.export.graphs import Graph
+    from codeformer.export.graphs import ExportPart
 
 _OPSET = 18
 _PACKAGES = "onnx onnxscript"
@@ -144,7 +144,7 @@ def export(model: ModelFile, task: Task, options: ExportOptions, pictures: np.nd
     return Exported(options.paths(), comparison)
 
 
-def _traced(part: Graph) -> Any:
+def _traced(part: ExportPart) -> Any:
     """Return a graph as an ONNX model with any batch; the exporter's own words go nowhere."""
     import torch
 
@@ -179,7 +179,7 @@ def _halved(proto: Any) -> Any:
     return halved.model
 
 
-def _metadata(model: ModelFile, task: Task, options: ExportOptions, part: Graph, adain: bool) -> dict[str, str]:
+def _metadata(model: ModelFile, task: Task, options: ExportOptions, part: ExportPart, adain: bool) -> dict[str, str]:
     """Return what the file says of itself: what our weights file says, and how it was made.
 
     AdaIN is part of the graph: where the weights file does not say how it was trained, the graph is for its task alone.

@@ -14,7 +14,7 @@ from codeformer.models.codeformer import CodeFormer
 
 
 @dataclass(frozen=True, eq=False)
-class Graph:
+class ExportPart:
     """One graph on its way to a file.
 
     Attributes:
@@ -71,14 +71,14 @@ def _as_picture(out: Tensor) -> Tensor:
     return (out.clamp(-1, 1) + 1) * 0.5 + out * 0
 
 
-def whole(net: CodeFormer, adain: bool) -> Graph:
+def whole(net: CodeFormer, adain: bool) -> ExportPart:
     """Return the network as one graph: ``picture`` (B, 3, S, S) and ``w`` () to ``restored`` and ``codes`` (B, h w)."""
     size = net.config.img_size
     example = (torch.rand(2, 3, size, size), torch.tensor(0.5))
-    return Graph("whole", _Whole(net, adain).eval(), example, ("picture", "w"), ("restored", "codes"))
+    return ExportPart("whole", _Whole(net, adain).eval(), example, ("picture", "w"), ("restored", "codes"))
 
 
-def split(net: CodeFormer, adain: bool) -> tuple[Graph, Graph]:
+def split(net: CodeFormer, adain: bool) -> tuple[ExportPart, ExportPart]:
     """Return the network as two graphs, between which codes may be chosen: over time, or once for every w.
 
     The encoder maps ``picture`` to ``logits`` (B, h w, codes), ``lq_feat`` and a ``feature_N`` for each grid where CFT
@@ -90,7 +90,7 @@ def split(net: CodeFormer, adain: bool) -> tuple[Graph, Graph]:
         lq_feat, features = net.encode_features(picture * 2 - 1)
         codes = net.predict_logits(lq_feat).argmax(2)
     names = tuple(f"feature_{name}" for name in features)
-    encoder = Graph("encoder", _Encoder(net).eval(), (picture,), ("picture",), ("logits", "lq_feat", *names))
+    encoder = ExportPart("encoder", _Encoder(net).eval(), (picture,), ("picture",), ("logits", "lq_feat", *names))
     example = (codes.clone(), lq_feat.clone(), torch.tensor(0.5), *(one.clone() for one in features.values()))
     decoder = _Decoder(net, adain, tuple(features)).eval()
-    return encoder, Graph("decoder", decoder, example, ("codes", "lq_feat", "w", *names), ("restored",))
+    return encoder, ExportPart("decoder", decoder, example, ("codes", "lq_feat", "w", *names), ("restored",))

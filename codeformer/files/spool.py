@@ -25,7 +25,7 @@ def private_database(schema: str) -> sqlite3.Connection:
     return database
 
 
-class Seen:
+class SeenSet:
     """A set of byte strings that only grows."""
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:

@@ -27,7 +27,7 @@ _JUMP = 10  # levels between the rows above and below a seam, for half of the co
 
 
 @dataclass(frozen=True)
-class Mended:
+class MendedFile:
     """A file that a decoder reads to its end.
 
     Attributes:
@@ -70,7 +70,7 @@ class Mended:
         return self.rows, self.height, "rows"
 
 
-def mend(kind: str, data: bytes, max_pixels: int) -> Mended | None:
+def mend(kind: str, data: bytes, max_pixels: int) -> MendedFile | None:
     """Return the file ``data`` of format ``kind`` as far as it goes; None if nothing can be made of it.
 
     Nothing is unpacked for a picture of more than ``max_pixels`` pixels.
@@ -83,16 +83,16 @@ def mend(kind: str, data: bytes, max_pixels: int) -> Mended | None:
         if kind == "BMP":
             return _mend_bmp(data)
         if kind == "TIFF" and (found := mend_tiff(data, max_pixels)) is not None:
-            return Mended(*found)
+            return MendedFile(*found)
         if kind in partial.KINDS and (part := partial.completed(kind, data, max_pixels)) is not None:
             sound = part.rows, part.columns
-            return Mended(part.data, part.rows[1] - part.rows[0], *part.size, sound, part.notes)
+            return MendedFile(part.data, part.rows[1] - part.rows[0], *part.size, sound, part.notes)
     except (struct.error, zlib.error, ValueError, IndexError, KeyError):
         return None
     return None
 
 
-def in_grey(pixels: Rgb, alpha: np.ndarray | None, mended: Mended) -> tuple[Rgb, np.ndarray | None]:
+def in_grey(pixels: Rgb, alpha: np.ndarray | None, mended: MendedFile) -> tuple[Rgb, np.ndarray | None]:
     """Return the picture of a mended file (H, W, 3) and its alpha, with grey and opaque pixels for what is missing.
 
     Args:
@@ -122,7 +122,7 @@ def in_grey(pixels: Rgb, alpha: np.ndarray | None, mended: Mended) -> tuple[Rgb,
 # --- JPEG ----------------------------------------------------------------------------------------------------------
 
 
-def _mend_jpeg(data: bytes) -> Mended | None:
+def _mend_jpeg(data: bytes) -> MendedFile | None:
     """Return the file with an end: of what is missing the decoder makes grey blocks, or leaves out detail."""
     layout = jpeg.layout_of(data)
     if layout.frame is None or not layout.scans or layout.end is not None:
@@ -131,7 +131,7 @@ def _mend_jpeg(data: bytes) -> Mended | None:
     start = layout.scans[-1][0]
     filled = len(data) - len(data.rstrip(b"\0"))  # a download that was given its room before its content
     whole = data[: max(start, len(data) - filled)] if filled > 64 else data
-    return Mended(whole.removesuffix(b"\xff") + b"\xff\xd9", None, height)
+    return MendedFile(whole.removesuffix(b"\xff") + b"\xff\xd9", None, height)
 
 
 def jpeg_notes(rgb: Rgb, data: bytes, cut_off: bool) -> tuple[list[str], float]:
@@ -200,7 +200,7 @@ def _seam(rgb: Rgb) -> int | None:
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def _mend_png(data: bytes, max_pixels: int) -> Mended | None:
+def _mend_png(data: bytes, max_pixels: int) -> MendedFile | None:
     """Return the rows that can be unpacked, in a file of their own; of interlaced ones whole passes."""
     head: list[tuple[bytes, bytes]] = []
     packed = []
@@ -222,13 +222,13 @@ def _mend_png(data: bytes, max_pixels: int) -> Mended | None:
     head[0] = (b"IHDR", struct.pack(">I", width) + struct.pack(">I", rows) + head[0][1][8:])
     parts = [SIGNATURE, *(chunk(kind, body) for kind, body in head)]
     parts += [chunk(b"IDAT", zlib.compress(raw[: rows * stride], 1)), chunk(b"IEND", b"")]
-    return Mended(b"".join(parts), rows, height)
+    return MendedFile(b"".join(parts), rows, height)
 
 
 # --- BMP -----------------------------------------------------------------------------------------------------------
 
 
-def _mend_bmp(data: bytes) -> Mended | None:
+def _mend_bmp(data: bytes) -> MendedFile | None:
     """Return the file with grey in place of what is missing; most of them begin with the lowest row."""
     offset, size, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", data, 10)
     if size < 40 or packing not in (0, 3):
@@ -238,4 +238,4 @@ def _mend_bmp(data: bytes) -> Mended | None:
     if rows <= 0:
         return None
     fill = b"\x80" if bits > 8 else b"\0"
-    return Mended(data + fill * (offset + stride * abs(height) - len(data)), rows, abs(height))
+    return MendedFile(data + fill * (offset + stride * abs(height) - len(data)), rows, abs(height))

@@ -28,7 +28,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Layout:
+class JpegLayout:
     """What a JPEG file consists of: its segments, its scans' compressed data as (start, end), and where it ends.
 
     ``end`` is the place after the end marker, or None where the file has none. What follows is another picture.
@@ -49,7 +49,7 @@ class Layout:
         return self.frame is not None and self.frame.marker == _PROGRESSIVE
 
 
-def layout_of(data: bytes) -> Layout:
+def layout_of(data: bytes) -> JpegLayout:
     """Return the layout of a JPEG file, as far as it goes."""
     segments: list[Segment] = []
     scans: list[tuple[int, int]] = []
@@ -62,7 +62,7 @@ def layout_of(data: bytes) -> Layout:
             position += 1
             continue
         if marker == _EOI:
-            return Layout(tuple(segments), tuple(scans), position + 2)
+            return JpegLayout(tuple(segments), tuple(scans), position + 2)
         if position + 4 > len(data):
             break
         (length,) = struct.unpack_from(">H", data, position + 2)
@@ -77,7 +77,7 @@ def layout_of(data: bytes) -> Layout:
             if found is None:
                 break
             position = found.end() - 2
-    return Layout(tuple(segments), tuple(scans), None)
+    return JpegLayout(tuple(segments), tuple(scans), None)
 
 
 def with_segments(data: bytes, more: list[tuple[int, bytes]]) -> bytes:
@@ -102,7 +102,7 @@ class Fault:
     height: int
 
 
-def fault_in(data: bytes, layout: Layout) -> Fault | None:
+def fault_in(data: bytes, layout: JpegLayout) -> Fault | None:
     """Return where the Huffman codes of a baseline JPEG break; None if they are whole, or the file is of another kind.
 
     A wrong bit gives other codes from there on, which sooner or later are impossible: a code that no table has, a
@@ -127,7 +127,7 @@ class _Block(NamedTuple):
     limit: int
 
 
-def _walk(data: bytes, layout: Layout, frame: bytes) -> Fault | None:
+def _walk(data: bytes, layout: JpegLayout, frame: bytes) -> Fault | None:
     _, height, width, count = struct.unpack_from(">BHHB", frame)
     sampling = {frame[6 + 3 * i]: divmod(frame[7 + 3 * i], 16) for i in range(count)}
     scan = next(one.body for one in layout.segments if one.marker == _SOS)
@@ -157,7 +157,7 @@ def _walk(data: bytes, layout: Layout, frame: bytes) -> Fault | None:
     return None if done == total else Fault((done - 1) // columns * 8 * most[1], height)
 
 
-def _limits(layout: Layout) -> dict[int, int]:
+def _limits(layout: JpegLayout) -> dict[int, int]:
     """By the quantization table's number, the largest first number of a block that a picture can have."""
     limits: dict[int, int] = {}
     for one in layout.segments:
@@ -170,7 +170,7 @@ def _limits(layout: Layout) -> dict[int, int]:
     return limits
 
 
-def _tables(layout: Layout) -> dict[int, list[int]]:
+def _tables(layout: JpegLayout) -> dict[int, list[int]]:
     """By class and number, for every 16 bits: the code's length * 256 + its symbol, or 0 where there is no code."""
     tables: dict[int, list[int]] = {}
     for one in layout.segments:

@@ -168,7 +168,7 @@ def _require_enough(share: float, name: str, kind: str) -> None:
 
 
 def _decoded(
-    file: BinaryIO, path: Path, name: str, kind: str, max_pixels: int, mended: damage.Mended | None = None
+    file: BinaryIO, path: Path, name: str, kind: str, max_pixels: int, mended: damage.MendedFile | None = None
 ) -> Picture:
     notes: list[str] = []
     if not formats.suffix_says(path.suffix, kind):
@@ -256,7 +256,7 @@ def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: 
 
 
 def _foreign(
-    data: bytes, path: Path, kind: str, max_pixels: int, notes: list[str], mended: damage.Mended | None
+    data: bytes, path: Path, kind: str, max_pixels: int, notes: list[str], mended: damage.MendedFile | None
 ) -> Picture:
     """Return a picture of a format that Pillow does not read."""
     if (size := foreign.size_of(kind, data)) is not None:

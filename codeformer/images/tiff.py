@@ -90,7 +90,7 @@ _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 277, 278, 279, 284
 
 
 @dataclass(frozen=True)
-class Table:
+class TagTable:
     """A file's first table of tags: each with its type and its values as bytes."""
 
     order: str  # "<" or ">"
@@ -104,14 +104,14 @@ class Table:
         kind, raw = self.tags[tag]
         return struct.unpack(f"{self.order}{len(raw) // _SIZES[kind]}{_FORMATS[kind]}", raw)
 
-    def with_numbers(self, changes: dict[int, tuple[int, ...]]) -> Table:
+    def with_numbers(self, changes: dict[int, tuple[int, ...]]) -> TagTable:
         """Return the table with other values, stored as 64 or 32 bits."""
         kind, code = (16, "Q") if self.big else (4, "I")
         new = {tag: (kind, struct.pack(f"{self.order}{len(values)}{code}", *values)) for tag, values in changes.items()}
         return replace(self, tags={**self.tags, **new})
 
 
-def table_of(data: bytes) -> Table:
+def table_of(data: bytes) -> TagTable:
     """Return the first table of a TIFF file. Raises ValueError if it is not all there."""
     order = "<" if data[:2] == b"II" else ">"
     try:
@@ -134,10 +134,10 @@ def table_of(data: bytes) -> Table:
             place += 4 + 2 * room
     except struct.error as error:
         raise ValueError("the file is cut off") from error
-    return Table(order, big, tags)
+    return TagTable(order, big, tags)
 
 
-def with_table(data: bytes, table: Table) -> bytes:
+def with_table(data: bytes, table: TagTable) -> bytes:
     """Return the file with another first table, behind everything that it has. It is the only one then."""
     order, number, room = table.order, *(("Q", 8) if table.big else ("I", 4))
     data += b"\0" * (-len(data) % 8)

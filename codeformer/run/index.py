@@ -23,7 +23,7 @@ _PUT = """INSERT INTO known VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a record stands.
 
     Attributes:
@@ -47,31 +47,31 @@ class Index(MutableMapping[str, Known]):
         self._database.execute("CREATE INDEX by_name ON known (folded)")
         self._count = 0
 
-    def put(self, key: str, known: Known, place: Place = Place()) -> None:
+    def put(self, key: str, known: Known, place: Position = Position()) -> None:
         """Note the newest record of an input; one of an earlier run than the one that is there is passed over."""
         self._count += 1
         row = (packed_text(key), self._count, place.began, place.source, place.offset, place.length)
         self._database.execute(_PUT, (*row, packed_text(folded_name(known.stem)), _packed(known)))
 
-    def move(self, key: str, place: Place) -> None:
+    def move(self, key: str, place: Position) -> None:
         """Note that an input's record stands elsewhere now."""
         self._database.execute(
             "UPDATE known SET source = ?, place = ?, length = ?, began = ? WHERE key = ?",
             (place.source, place.offset, place.length, place.began, packed_text(key)),
         )
 
-    def place(self, key: str) -> Place | None:
+    def place(self, key: str) -> Position | None:
         """Return where an input's record stands."""
         row = self._database.execute(
             "SELECT source, place, length, began FROM known WHERE key = ?", (packed_text(key),)
         ).fetchone()
-        return None if row is None else Place(*row)
+        return None if row is None else Position(*row)
 
-    def places(self) -> Iterator[tuple[str, Place]]:
+    def places(self) -> Iterator[tuple[str, Position]]:
         """Yield every input with the place of its record, in the order of first appearance."""
         for rows in self._pages("key, source, place, length, began"):
             for key, *place in rows:
-                yield unpacked_text(key), Place(*place)
+                yield unpacked_text(key), Position(*place)
 
     def names(self) -> Mapping[str, str]:
         """Return the names of all inputs' results, by input: no other input may have them."""
@@ -91,7 +91,7 @@ class Index(MutableMapping[str, Known]):
         return _unpacked(row[0])
 
     def __setitem__(self, key: str, known: Known) -> None:
-        self.put(key, known, self.place(key) or Place())
+        self.put(key, known, self.place(key) or Position())
 
     def __delitem__(self, key: str) -> None:
         if self._database.execute("DELETE FROM known WHERE key = ?", (packed_text(key),)).rowcount == 0:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from codeformer.errors import InputError, UsageError
 from codeformer.files.paths import is_folder, shortened
-from codeformer.files.spool import Seen, Spool, Table, in_order, packed_text, unpacked_text
+from codeformer.files.spool import SeenSet, Spool, Table, in_order, packed_text, unpacked_text
 from codeformer.files.urls import url_of
 from codeformer.options import VIDEO_SUFFIXES
 from codeformer.run.input_list import listed
@@ -84,7 +84,7 @@ def find_inputs(
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
     real_root = os.path.realpath(root)
-    seen = Seen()
+    seen = SeenSet()
     inputs = Spool(_packed, _unpacked)
     ignored = Spool(os.fsencode, lambda data: Path(os.fsdecode(data)))
 
@@ -175,7 +175,7 @@ def assign_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> list[Name
 
 def name_inputs(inputs: Iterable[Input], taken: Mapping[str, str]) -> Iterator[NamedInput]:
     """Yield what :func:`assign_names` returns, one after the other. ``taken`` may not change meanwhile."""
-    used = Seen(packed_text(folded_name(stem)) for stem in taken.values() if stem)
+    used = SeenSet(packed_text(folded_name(stem)) for stem in taken.values() if stem)
     counts = Table()
     for one in inputs:
         key = one.url or str(_absolute(one.path))

@@ -25,7 +25,7 @@ from codeformer.files.opening import open_own, open_regular, remove_below
 from codeformer.files.paths import file_id
 from codeformer.files.spool import Spool, packed_text, unpacked_text
 from codeformer.options import Shard
-from codeformer.run.index import Index, Place
+from codeformer.run.index import Index, Position
 from codeformer.run.journal import busy, journal_name, journals_of, names_file, require_alone, written
 from codeformer.run.shards import joined
 from codeformer.run.stored import Known, Record, head_of, judge, known_of, lines_of, now, set_aside, whole_of
@@ -101,7 +101,7 @@ class Earlier:
                 odd += 1
             else:
                 good += 1
-                place = Place(name, line.offset, line.length, began)
+                place = Position(name, line.offset, line.length, began)
                 self.known.put(line.record["input"], known_of(line.record), place)
         if not (good or odd) and name == self.name and os.path.lexists(path):
             with suppress(OSError, ValueError):
@@ -110,10 +110,10 @@ class Earlier:
                     if record is not None:
                         good += 1
                         self._whole[record["input"]] = record
-                        self.known.put(record["input"], known_of(record), Place())
+                        self.known.put(record["input"], known_of(record), Position())
         return good, odd
 
-    def _line(self, key: str, place: Place, files: dict[str, BinaryIO], stack: ExitStack) -> bytes:
+    def _line(self, key: str, place: Position, files: dict[str, BinaryIO], stack: ExitStack) -> bytes:
         """Return the line of a record as it stands in its file. Raises OutputError."""
         if not place.source:
             return json.dumps(self._whole[key], separators=(",", ":")).encode("ascii")
@@ -169,7 +169,7 @@ def write_report(earlier: Earlier, header: Mapping[str, Any]) -> None:
     except OSError as error:
         raise _unwritable(earlier.root, error) from error
     for key, offset, length in moved:
-        earlier.known.move(key, Place(earlier.name, offset, length))
+        earlier.known.move(key, Position(earlier.name, offset, length))
 
 
 class Report(Earlier):
@@ -309,11 +309,11 @@ class Report(Earlier):
                     return journal
             journal.close()  # a run that ended between our opening and our locking has removed it
 
-    def _write(self, record: Record) -> Place:
+    def _write(self, record: Record) -> Position:
         line = json.dumps(record, separators=(",", ":")).encode("ascii")
         self._journal.write(b"\n" + line)  # a torn line before it stays alone
         self._journal.flush()
-        return Place(self.journal, self._journal.tell() - len(line), len(line), self._began)
+        return Position(self.journal, self._journal.tell() - len(line), len(line), self._began)
 
     def _write_run(self, header: Mapping[str, Any]) -> None:
         """Write the head of the run into the journal. Raises OutputError."""

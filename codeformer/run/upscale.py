@@ -10,7 +10,7 @@ from typing import Any
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
-from codeformer.files.spool import Seen, packed_text
+from codeformer.files.spool import SeenSet, packed_text
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_noting
 from codeformer.images.reading import format_of
@@ -101,7 +101,7 @@ def run_upscale(
 
 def _found(options: UpscaleOptions, earlier: Earlier, console: Messages, place: Place) -> Sequence[Input]:
     """Return the inputs; what earlier runs made is not one."""
-    made = Seen(packed_text(name) for known in earlier.known.known_values() for name, _ in known.outputs)
+    made = SeenSet(packed_text(name) for known in earlier.known.known_values() for name, _ in known.outputs)
     listing = place.find(
         options.inputs,
         recursive=options.recursive,
@@ -114,10 +114,10 @@ def _found(options: UpscaleOptions, earlier: Earlier, console: Messages, place: 
     return listing.inputs
 
 
-def _identities(inputs: Sequence[Input]) -> Seen:
+def _identities(inputs: Sequence[Input]) -> SeenSet:
     """Return what tells the inputs' files from all others, by whatever names."""
     found = (file_id(one.path) for one in inputs)
-    return Seen(_identity(one) for one in found if one is not None)
+    return SeenSet(_identity(one) for one in found if one is not None)
 
 
 def _identity(found: FileId) -> bytes:
@@ -184,7 +184,7 @@ def network_of(options: UpscaleOptions) -> Path:
     return Path(options.model)
 
 
-def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: Seen, report: Report) -> Outcome:
+def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: SeenSet, report: Report) -> Outcome:
     """Enlarge one picture and write it.
 
     What is there and is not an earlier result of this input belongs to somebody else: UsageError.
@@ -207,7 +207,7 @@ def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, source
 
 
 def _require_free(
-    path: Path, name: str, made: Sequence[tuple[str, int]], options: UpscaleOptions, sources: Seen
+    path: Path, name: str, made: Sequence[tuple[str, int]], options: UpscaleOptions, sources: SeenSet
 ) -> None:
     """Raise UsageError if what is at a result's place is not an earlier result of the same input."""
     found = file_id(path)

@@ -18,7 +18,7 @@ from codeformer.device import pick_device
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.faces.align import crop_face, face_transform, mean_scale
 from codeformer.faces.find import Detector, Face, find_faces
-from codeformer.files.spool import Seen, Table, packed_text
+from codeformer.files.spool import SeenSet, Table, packed_text
 from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
 from codeformer.images.reading import format_of
@@ -197,7 +197,7 @@ def _found(options: AlignOptions, console: Messages, place: Place) -> Sequence[I
 
 def _named(found: Sequence[Input], report: Earlier) -> tuple[int, Iterable[NamedInput]]:
     """Return the inputs with their number and names, which stay clear of files that are not ours."""
-    ours = Seen(packed_text(name) for known in report.known.known_values() for name, _ in known.outputs)
+    ours = SeenSet(packed_text(name) for known in report.known.known_values() for name, _ in known.outputs)
     taken = Table(report.names().items())
     taken.update((f"file {path}", _stem_of(path)) for path in _pictures(report.root) if packed_text(path) not in ours)
     return named_inputs(report, found, taken)

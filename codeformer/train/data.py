@@ -89,7 +89,7 @@ def read_face(path: Path, size: int) -> tuple[Crop, bool]:
     return data[..., ::-1].astype(np.float32) / np.float32(255), height >= size
 
 
-class Faces(Dataset[dict[str, Any]]):
+class FaceDataset(Dataset[dict[str, Any]]):
     """Training samples.
 
     Args:
@@ -175,7 +175,7 @@ class Steps(Sampler[list[tuple[int, int]]]):
             yield [(step, index) for index in range(start, start + self.batch)]
 
 
-def make_loader(faces: Faces, first: int, last: int, batch: int, *, rank: int, workers: int) -> DataLoader[Any]:
+def make_loader(faces: FaceDataset, first: int, last: int, batch: int, *, rank: int, workers: int) -> DataLoader[Any]:
     """Return a loader of the batches of steps `first` to `last`, exclusive."""
     return DataLoader(
         faces,

@@ -15,7 +15,7 @@ from codeformer.errors import CodeFormerError, InputError, UsageError
 from codeformer.models.load import save_network
 from codeformer.train import checkpoint
 from codeformer.train.codebook import Codebook
-from codeformer.train.data import Faces, Folder, make_loader
+from codeformer.train.data import FaceDataset, Folder, make_loader
 from codeformer.train.networks import (
     Files,
     Networks,
@@ -153,7 +153,9 @@ def loader_of(run: Run, data: Sequence[Folder]) -> Iterable[Batch]:
     """Return the batches of this process that are still to be done."""
     settings, world = run.settings, run.world
     size, kinds = settings.network.img_size, settings.degradations
-    faces = Faces(data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover, settings.strokes)
+    faces = FaceDataset(
+        data, size, kinds, settings.tasks, settings.seed, settings.hole, settings.cover, settings.strokes
+    )
     share = settings.batch_size // world.size
     return make_loader(faces, run.done, settings.steps, share, rank=world.rank, workers=settings.workers)
 

@@ -65,7 +65,7 @@ def picture_losses(
     Args:
         networks: those of the run; a loss whose network is None is left out.
         out: the generated faces, (B, 3, S, S) in [-1, 1].
-        batch: ``hq``, ``sharp``, ``mask``, ``task`` and ``draws`` of :class:`~codeformer.train.data.Faces`.
+        batch: ``hq``, ``sharp``, ``mask``, ``task`` and ``draws`` of :class:`~codeformer.train.data.FaceDataset`.
         settings: the weights.
         step: number of the step, from 0 on: the GAN begins at ``gan_start``.
         reduce: the mean over the processes.

@@ -27,7 +27,7 @@ from codeformer.pipeline.pictures import as_our_error
 from codeformer.run.inputs import Input, assign_names
 from codeformer.tasks.base import Task
 from codeformer.upsampling.upsampler import upsample_picture
-from codeformer.web.networks import Networks
+from codeformer.web.networks import LoadedNetworks
 from codeformer.web.service import Service, Upload, safe_name, without
 
 _SHOWN = 1600  # pixels: a larger picture is shown smaller, and downloaded whole
@@ -85,7 +85,7 @@ class Desks:
         self._lock = threading.Lock()
 
     @property
-    def networks(self) -> Networks:
+    def networks(self) -> LoadedNetworks:
         """The networks that all share."""
         return self._service.networks
 

@@ -13,7 +13,7 @@ from codeformer.cli.values import parse_landmarks
 Landmarks = list[str]
 
 
-class Faces(BaseModel):
+class FaceFields(BaseModel):
     """What pictures and films have in common."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,7 +45,7 @@ class Faces(BaseModel):
         return self.model_dump(exclude=files | {"picture", "mask", "film"})
 
 
-class PictureFields(Faces):
+class PictureFields(FaceFields):
     """Restore."""
 
     picture: Annotated[UploadFile, File(description="the picture, of any format that the command line reads")]
@@ -85,7 +85,7 @@ class UpscaleFields(BaseModel):
     quality: int = 95
 
 
-class FilmFields(Faces):
+class FilmFields(FaceFields):
     """A film."""
 
     film: Annotated[UploadFile, File(description="the film, of any format that the command line reads")]

@@ -15,7 +15,7 @@ from codeformer.upsampling.upsampler import Upsampler, make_upsampler
 from codeformer.web.options import ServerOptions
 
 
-class Networks:
+class LoadedNetworks:
     """Engines by task, for any options of requests. Several threads may ask."""
 
     def __init__(self, server: ServerOptions) -> None:

@@ -25,7 +25,7 @@ from codeformer.tasks.base import Task
 from codeformer.upsampling.upsampler import upsample_picture
 from codeformer.web.batches import Batches, BusyError
 from codeformer.web.films import Films
-from codeformer.web.networks import Networks
+from codeformer.web.networks import LoadedNetworks
 from codeformer.web.options import ServerOptions
 
 _LONGEST_NAME = 120  # bytes
@@ -51,7 +51,7 @@ class Service:
         """Make a folder and start the threads; networks are opened when they are wanted."""
         self.server = server
         self.root = Path(tempfile.mkdtemp(prefix="codeformer-web-"))
-        self.networks = Networks(server)
+        self.networks = LoadedNetworks(server)
         self.batches = Batches(server.queue)
         self.films = Films(self.root / "films", server)
 

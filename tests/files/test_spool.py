@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeformer.files.spool import Seen, Spool, Table, in_order, packed_text, unpacked_text
+from codeformer.files.spool import SeenSet, Spool, Table, in_order, packed_text, unpacked_text
 
 texts = st.text(st.characters(codec=None), max_size=8)  # lone surrogates too: paths have them
 
@@ -14,7 +14,7 @@ texts = st.text(st.characters(codec=None), max_size=8)  # lone surrogates too: p
 @given(st.lists(texts))
 @settings(deadline=None)
 def test_seen_is_a_set(keys: list[str]) -> None:
-    seen, known = Seen(), set[str]()
+    seen, known = SeenSet(), set[str]()
     for key in keys:
         assert seen.add(packed_text(key)) is (key not in known)
         known.add(key)

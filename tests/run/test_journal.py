@@ -21,7 +21,7 @@ from codeformer.cli import main
 from codeformer.errors import InputError, OutputError
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import Shard
-from codeformer.run.index import Index, Place
+from codeformer.run.index import Index, Position
 from codeformer.run.inputs import Input
 from codeformer.run.join import as_csv, as_table, join, reports_in
 from codeformer.run.journal import journal_name
@@ -59,7 +59,7 @@ def test_of_an_input_the_record_of_the_latest_run_counts(puts: list[tuple[str, s
     index, wanted, newest = Index(), dict[str, Known](), dict[str, int]()
     for number, (key, stem, began) in enumerate(puts):
         known = Known(str(number), stem, "restored", ((f"{number}.png", number),), (("old.png", 1),))
-        index.put(key, known, Place("j", number, 1, str(began)))
+        index.put(key, known, Position("j", number, 1, str(began)))
         if began >= newest.get(key, 0):
             wanted[key], newest[key] = known, began
     assert dict(index) == wanted and list(index) == list(wanted) and len(index) == len(wanted)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codeformer.train.data import Faces, Folder
+from codeformer.train.data import FaceDataset, Folder
 from codeformer.train.holes import LEAST, MOST, fill, random_hole, stroke_mask
 
 
@@ -42,7 +42,7 @@ def test_training_paints_strokes_with_the_chance_that_is_set(tmp_path: Path) -> 
     cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 64, 3), 128, np.uint8))
 
     def covered(strokes: float) -> float:
-        faces = Faces([Folder(tmp_path)], 64, ["medium"], {"inpaint": 1.0}, 0, strokes=strokes)
+        faces = FaceDataset([Folder(tmp_path)], 64, ["medium"], {"inpaint": 1.0}, 0, strokes=strokes)
         return float(np.mean([faces[step, 0]["mask"].mean() for step in range(60)]))
 
     shapes, mixed, thick = (covered(chance) for chance in (0.0, 0.5, 1.0))

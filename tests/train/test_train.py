@@ -34,7 +34,7 @@ from codeformer.train import checkpoint, loop, objectives, picture_losses
 from codeformer.train.adversarial import adaptive_weight
 from codeformer.train.codebook import Codebook
 from codeformer.train.crops import choose_squares, cut_all
-from codeformer.train.data import Faces, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
+from codeformer.train.data import FaceDataset, Folder, chances_of, make_loader, read_face, to_picture, to_tensor
 from codeformer.train.losses import grid_pattern, part_region, pixel_loss, soften, stress_colour
 from codeformer.train.networks import Files, Networks, build
 from codeformer.train.perceptual import PerceptualDistance
@@ -438,7 +438,7 @@ def test_what_is_not_finite_stops_with_step_and_batch_before_anything_moves(
     assert main([str(w) for w in [*words, "-o", tmp_path, "--device", "cpu", "--quiet"]]) == 1
     assert "step 19" in capsys.readouterr().err
     failure = torch.load(tmp_path / checkpoint.FAILURE, weights_only=True)
-    expected = Faces([Folder(faces)], 64, ["heavy"], {"restore": 1}, 0)[19, 1]
+    expected = FaceDataset([Folder(faces)], 64, ["heavy"], {"restore": 1}, 0)[19, 1]
     assert failure["step"] == 19 and not np.isfinite(list(failure["logs"].values())).all()
     assert torch.equal(failure["batch"]["lq"][1], expected["lq"])
     assert state_of(tmp_path)["step"] == 10, "the last good checkpoint stays"
@@ -450,7 +450,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_what_was_done_is_kept(
 ) -> None:
     folder = tmp_path / "faces"
     shutil.copytree(faces, folder)
-    order = Faces([Folder(folder)], 64, ["heavy"], {"restore": 1}, 0)
+    order = FaceDataset([Folder(folder)], 64, ["heavy"], {"restore": 1}, 0)
     early, late = ([order[step, 0]["hq"] for step in steps] for steps in (range(3), range(3, 8)))
     for path in sorted(folder.glob("*.png")):
         face = to_tensor(read_face(path, 64)[0])
@@ -648,7 +648,7 @@ def test_a_file_names_the_tasks_that_it_was_trained_for(faces: Path, stage1: Pat
 
 def test_samples_do_not_depend_on_the_workers(faces: Path) -> None:
     tasks = {"restore": 1.0, "colorize": 1.0, "inpaint": 1.0}
-    data = Faces([Folder(faces)], 64, ["medium", "heavy"], tasks, seed=3)
+    data = FaceDataset([Folder(faces)], 64, ["medium", "heavy"], tasks, seed=3)
     batches = [list(make_loader(data, 5, 8, 3, rank=1, workers=workers)) for workers in (0, 2)]
     assert len(batches[0]) == len(batches[1]) == 3
     for one, other in zip(*batches, strict=True):
@@ -657,7 +657,7 @@ def test_samples_do_not_depend_on_the_workers(faces: Path) -> None:
 
 
 def test_a_sample_is_what_it_says(faces: Path) -> None:
-    data = Faces([Folder(faces)], 64, ["medium"], {"restore": 1, "inpaint": 1}, seed=0)
+    data = FaceDataset([Folder(faces)], 64, ["medium"], {"restore": 1, "inpaint": 1}, seed=0)
     samples = [data[step, 0] for step in range(40)]
     assert {s["task"] for s in samples} == {"restore", "inpaint"} and {s["sharp"] for s in samples} == {True, False}
     for s in samples:
@@ -678,7 +678,7 @@ def test_folders_are_sampled_by_their_weights(faces: Path, tmp_path: Path) -> No
         ((8, 1), 0.03, 0.25),
         ((1, 0), -1, 1e-9),
     ):
-        data = Faces([Folder(faces, weights[0]), Folder(tmp_path, weights[1])], 64, ["medium"], {"restore": 1}, 0)
+        data = FaceDataset([Folder(faces, weights[0]), Folder(tmp_path, weights[1])], 64, ["medium"], {"restore": 1}, 0)
         share = np.mean([bool((data[step, 0]["hq"] == 1).all()) for step in range(150)])
         assert low < share < high, weights
     for wrong in ((1, None), (0, 0), (2, -1), (float("inf"), 1)):
@@ -894,7 +894,9 @@ def test_the_adaptive_weight_balances_gradients() -> None:
 
 
 def one_batch(faces: Path, settings: Settings) -> dict[str, Any]:
-    samples = Faces([Folder(faces)], settings.network.img_size, settings.degradations, settings.tasks, settings.seed)
+    samples = FaceDataset(
+        [Folder(faces)], settings.network.img_size, settings.degradations, settings.tasks, settings.seed
+    )
     batch: dict[str, Any] = default_collate([samples[0, i] for i in range(settings.batch_size)])
     return batch
 
