@@ -9,6 +9,7 @@ has real ones, because its seams are measured too. Close other programs: each nu
 ``--reference`` runs a checkout of github.com/sczhou/CodeFormer beside this program: see benchmark_reference.py.
 ``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
 ``--simulate_gpu`` shows how well the steps overlap where the network runs elsewhere: see simulate_gpu.py.
+``--memory`` tells the peak of memory of folders, scans and films of two sizes: see benchmark_memory.py.
 ``--engines`` compares PyTorch, ONNX Runtime and OpenVINO: see benchmark_engines.py.
 """
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +214,8 @@ def reference(args: argparse.Namespace) -> int:
         torch.manual_seed(0)
         restorer = FaceRestorer(CodeFormer.from_config(network_config(name)), device=str(device), batch_size=1)
         crop = np.random.default_rng(0).random((512, 512, 3), np.float32)
-        return Run(*best(lambda: restorer.restore([crop], w=args.w, adain=True), settings.repeats))
+        run = partial(restorer.restore, [crop], w=args.w, adain=True)
+        return Run(*best(run, settings.repeats, by_cpu=True))  # as the published program's best run is chosen
 
     rows: list[Any] = []
 
@@ -267,11 +270,14 @@ def main() -> int:
     parser.add_argument(
         "--case",
         nargs="+",
-        choices=("network", *CASES),
+        choices=("network", *CASES, "folder", "scan"),
         metavar="CASE",
-        help=f"with --against: {', '.join(CASES)}; with --reference: network, start, pictures, crops",
+        help=f"with --against: {', '.join(CASES)}; with --reference: network, start, pictures, crops; with --memory: "
+        "folder, scan, film",
     )
     parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
+    parser.add_argument("--memory", action="store_true", help="peaks of memory, for inputs of two sizes")
+    parser.add_argument("--sizes", nargs="+", type=int, default=(), metavar="N", help="with --memory: other sizes")
     parser.add_argument("--engines", action="store_true", help="PyTorch, ONNX Runtime and OpenVINO by turns")
     parser.add_argument(
         "--network",
@@ -291,6 +297,13 @@ def main() -> int:
         import simulate_gpu
 
         for line in simulate_gpu.table():
+            print(line, flush=True)
+        return 0
+    if args.memory:
+        import benchmark_memory
+
+        cases = [case for case in benchmark_memory.CASES if not args.case or case in args.case]
+        for line in benchmark_memory.table(benchmark_memory.measure(cases, args.sizes)):
             print(line, flush=True)
         return 0
     if args.engines:

@@ -51,3 +51,18 @@ def test_engines_are_compared_with_the_first(small_model_path: Path, monkeypatch
     assert (ruler.backend, ruler.precision, ruler.psnr) == ("torch", "fp32", None)
     assert 20 < other.psnr < 100 and other.furthest > 0 and 0.9 < other.equal_codes <= 1 and other.cpu_seconds > 0
     assert len(list(engines.table([ruler, other]))) == 4
+
+
+@pytest.mark.parametrize(("by_cpu", "chosen"), [(False, (1.0, 9.0)), (True, (3.0, 2.0))])
+def test_the_best_run_is_chosen_by_one_of_two_clocks(
+    by_cpu: bool, chosen: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = load("benchmark_common")
+    now, runs = [0.0, 0.0], iter([(0.5, 0.5), (1.0, 9.0), (3.0, 2.0)])  # the first one does not count
+    monkeypatch.setattr(common.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(common.time, "process_time", lambda: now[1])
+
+    def action() -> None:
+        now[:] = [a + b for a, b in zip(now, next(runs), strict=True)]
+
+    assert common.best(action, 2, by_cpu=by_cpu) == pytest.approx(chosen)

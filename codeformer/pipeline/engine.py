@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from codeformer.backends.choose import open_exported, place_for
 from codeformer.errors import UsageError, WeightsError
 from codeformer.models.file import ModelFile, find_model
 from codeformer.options import FaceWork, ModelOptions
+from codeformer.pipeline.agreement import needs_trial, require_agreement
 from codeformer.pipeline.compose import Composition
 from codeformer.tasks.base import Task
 
@@ -166,6 +168,7 @@ def open_restorer(model: ModelFile, task: Task, options: ModelOptions) -> FaceNe
         WeightsError: the file is damaged, or holds a stage I autoencoder.
         UsageError: the engine, the device or the precision is not there.
         OutOfMemoryError: the network does not fit into memory.
+        RestorationError: the device computes something else than the CPU does.
     """
     place = place_for(model, task, options)
     if place.backend != "torch":
@@ -187,4 +190,8 @@ def open_restorer(model: ModelFile, task: Task, options: ModelOptions) -> FaceNe
             raise UsageError(f"--precision fp16 is too narrow for {model.architecture}: use bf16 or fp32")
         picked = pick_precision(precision, pick_device(options.device))
         precision = "fp32" if picked == "fp16" else picked
-    return FaceRestorer(net, device=options.device, precision=precision, batch_size=options.batch_size)
+    twin = deepcopy(net) if needs_trial(place.device) else None  # before the network moves to the device
+    restorer = FaceRestorer(net, device=options.device, precision=precision, batch_size=options.batch_size)
+    if twin is not None:
+        require_agreement(restorer, FaceRestorer(twin, device="cpu", precision="fp32"))
+    return restorer

@@ -134,7 +134,7 @@ class _Waiting(Generic[K]):
     damage: Where | None = None
     faces: list[Face] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
-    restored: list[tuple[Crop, ...]] = field(default_factory=list)  # of each face, by fidelity weight
+    restored: list[tuple[Crop, ...]] = field(default_factory=list)  # what the network gave of each face, by its w
     distances: list[float] = field(default_factory=list)  # of the faces from the person, where one is asked for
     notes: list[str] = field(default_factory=list)
     error: CodeFormerError | None = None
@@ -313,18 +313,15 @@ def _restore(window: Sequence[_Waiting[K]], engine: Engine) -> None:
 
 
 def _restored(aligned: Sequence[AlignedFace], engine: Engine) -> list[tuple[Crop, ...]]:
-    """Return each face by fidelity weight."""
-    crops, work, finish = [one.source for one in aligned], engine.work, engine.task.finish
-    outputs: list[tuple[Crop, ...]]
+    """Return what the network gives of each face, by fidelity weight."""
+    crops, work = [one.source for one in aligned], engine.work
     if work.more_w:
-        outputs = engine.restorer.restore_at(crops, work.weights, adain=engine.adain)
-    else:
-        outputs = [(one,) for one in engine.restorer.restore(crops, w=work.w, adain=engine.adain)]
-    return [tuple(finish(one.crop, out) for out in outs) for one, outs in zip(aligned, outputs, strict=True)]
+        return engine.restorer.restore_at(crops, work.weights, adain=engine.adain)
+    return [(one,) for one in engine.restorer.restore(crops, w=work.w, adain=engine.adain)]
 
 
 def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
-    """Parse, upsample and paste."""
+    """Finish the faces, parse, upsample and paste: all that another thread does than the network's."""
     picture, study = item.picture, item.study
     renderings: list[Rendering] = []
     notes: dict[str, None] = {}  # in order; several weights often give the same
@@ -337,7 +334,9 @@ def _finish(item: _Waiting[K], engine: Engine) -> Result[K]:
                 with item.clock.timed("upsample"):
                     ground = ground_of(study.picture, how)
             for index, w in enumerate(weights):
-                crops = [crops[index] for crops in item.restored]
+                with item.clock.timed("paste"):
+                    faces = zip(item.aligned, item.restored, strict=True)
+                    crops = [engine.task.finish(one.crop, outputs[index]) for one, outputs in faces]
                 output, more = compose(study, item.faces, item.aligned, crops, how, item.clock, ground)
                 renderings.append(Rendering(output, _face_results(item, crops), w))
                 notes.update(dict.fromkeys(more))

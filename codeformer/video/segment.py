@@ -77,7 +77,7 @@ class Seen:
 
 
 @dataclass(eq=False)
-class _Item:
+class Item:
     """A distinct frame inside the window, filled in from stage to stage."""
 
     seen: Seen
@@ -85,15 +85,29 @@ class _Item:
     repeats: list[Frame] = field(default_factory=list)  # frames equal to this one, shown after it
     tracked: list[Tracked] = field(default_factory=list)
     aligned: list[AlignedFace] = field(default_factory=list)
+    looks: list[temporal.Look] = field(default_factory=list)  # of the aligned faces
     encoded: list[Any] = field(default_factory=list)
     logits: list[Any] = field(default_factory=list)  # outlive ``encoded``, whose features are large
-    restored: list[Crop] = field(default_factory=list)
+    restored: list[Crop] = field(default_factory=list)  # what the network gave
     codes: list[Any] = field(default_factory=list)
+
+    def shown_in(self, first: int, last: int) -> bool:
+        """Return whether the frame, or one of its repeats, has an index from ``first`` to ``last - 1``."""
+        end = self.repeats[-1].index if self.repeats else self.seen.frame.index
+        return end >= first and self.seen.frame.index < last
 
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A frame of the stretch with its restored faces, ready to be pasted. ``same``: show the one before again."""
+    """A frame of the stretch, ready to be pasted.
+
+    Attributes:
+        frame: the frame.
+        aligned: its faces that the network has seen.
+        restored: what the network made of each.
+        tracked: all its faces.
+        same: show the frame before again.
+    """
 
     frame: Frame
     aligned: tuple[AlignedFace, ...] = ()
@@ -122,21 +136,41 @@ def restore_stretch(
         clock: gets the time of aligning.
         people: says who the tracks are; None where nobody asks.
     """
+    return restore_items(prepare_items(frames, first, last, engine, steady, clock, people), first, last, engine, steady)
 
-    def wanted(item: _Item, margin: int) -> bool:
-        """Whether the item, or one of its repeats, lies in the stretch or within ``margin`` of it."""
-        end = item.repeats[-1].index if item.repeats else item.seen.frame.index
-        return end >= first - margin and item.seen.frame.index < last + margin
 
+def prepare_items(
+    frames: Iterable[Seen],
+    first: int,
+    last: int,
+    engine: Engine,
+    steady: Steadiness,
+    clock: Clock,
+    people: People | None = None,
+) -> Iterator[Item]:
+    """Yield what :func:`restore_items` takes: all that is done before the network. Arguments as above."""
     items = with_tracks(distinct(frames), steady, people)
+    margin = steady.crops + steady.codes
     items = (
-        _aligned(item, engine, clock, people) if wanted(item, steady.crops + steady.codes) else item for item in items
+        _aligned(item, engine, clock, people) if item.shown_in(first - margin, last + margin) else item
+        for item in items
     )
-    if steady.crops:
-        items = _with_neighbours(items, steady.crops, _with_steady_crops)
-    items = _encoded(items, engine, lambda item: wanted(item, steady.codes))
+    return _with_neighbours(items, steady.crops, _with_steady_crops) if steady.crops else items
+
+
+def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, steady: Steadiness) -> Iterator[Done]:
+    """Yield the frames ``first`` to ``last - 1`` with what the network made of their faces.
+
+    Args:
+        items: what :func:`prepare_items` gives for the same stretch.
+        first: the first frame of the stretch.
+        last: the frame after its last one.
+        engine: the networks and options.
+        steady: how far each frame looks around.
+    """
+    items = _encoded(items, engine, lambda item: item.shown_in(first - steady.codes, last + steady.codes))
     items = _with_neighbours(items, steady.codes, _with_codes)
-    items = _decoded((item for item in items if wanted(item, 0)), engine)
+    items = _decoded((item for item in items if item.shown_in(first, last)), engine)
     for item in items:
         frame = item.seen.frame
         result = (tuple(item.aligned), tuple(item.restored), tuple(item.tracked))
@@ -148,23 +182,23 @@ def restore_stretch(
                 shown = True
 
 
-def distinct(frames: Iterable[Seen]) -> Iterator[_Item]:
+def distinct(frames: Iterable[Seen]) -> Iterator[Item]:
     """Yield an item for each run of equal frames."""
-    item: _Item | None = None
+    item: Item | None = None
     for seen in frames:
         if item is not None and seen.frame.same:
             item.repeats.append(seen.frame)
             continue
         if item is not None:
             yield item
-        item = _Item(seen, 0 if item is None else item.position + 1)
+        item = Item(seen, 0 if item is None else item.position + 1)
     if item is not None:
         yield item
 
 
-def with_tracks(items: Iterable[_Item], steady: Steadiness, people: People | None = None) -> Iterator[_Item]:
+def with_tracks(items: Iterable[Item], steady: Steadiness, people: People | None = None) -> Iterator[Item]:
     """Yield items whose faces have tracks, gaps bridged and landmarks smoothed: some items later, by ``steady``."""
-    window: deque[_Item] = deque()
+    window: deque[Item] = deque()
     trails: list[Trail] = []
     scene: Scene | None = None
     count = 0
@@ -210,7 +244,7 @@ def with_tracks(items: Iterable[_Item], steady: Steadiness, people: People | Non
             ready -= 1
 
 
-def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
+def _smoothed(window: Sequence[Item], index: int, radius: int) -> Item:
     """Return the item with smoothed landmarks; its neighbours keep what was detected."""
     item = window[index]
     if not radius:
@@ -225,7 +259,7 @@ def _smoothed(window: Sequence[_Item], index: int, radius: int) -> _Item:
     return replace(item, tracked=result)
 
 
-def _aligned(item: _Item, engine: Engine, clock: Clock, people: People | None) -> _Item:
+def _aligned(item: Item, engine: Engine, clock: Clock, people: People | None) -> Item:
     """Return the item with the crops of its chosen faces."""
     with clock.timed("align"):
         study = Study(item.seen.frame.picture(), tone=engine.film_tone)
@@ -235,14 +269,15 @@ def _aligned(item: _Item, engine: Engine, clock: Clock, people: People | None) -
         if people is not None:
             among = {number for number, one in enumerate(item.tracked, 1) if people.wanted(one.track)}
         numbers = choose(faces, engine.work.faces, width, height, among)
-        return replace(item, aligned=align(study, faces, numbers, engine.task, engine.restorer.size))
+        aligned = align(study, faces, numbers, engine.task, engine.restorer.size)
+        return replace(item, aligned=aligned, looks=[temporal.Look(one.crop.pixels) for one in aligned])
 
 
 def _with_neighbours(
-    items: Iterable[_Item], radius: int, work: Callable[[_Item, Sequence[_Item]], _Item]
-) -> Iterator[_Item]:
+    items: Iterable[Item], radius: int, work: Callable[[Item, Sequence[Item]], Item]
+) -> Iterator[Item]:
     """``work(item, neighbours)`` for each item, ``neighbours`` being up to ``radius`` items before and after it."""
-    window: deque[_Item] = deque()
+    window: deque[Item] = deque()
     ready = 0
     for item in items:
         window.append(item)
@@ -258,7 +293,7 @@ def _with_neighbours(
         ready += 1
 
 
-def _partners(item: _Item, neighbours: Sequence[_Item], one: AlignedFace) -> list[tuple[_Item, int]]:
+def _partners(item: Item, neighbours: Sequence[Item], one: AlignedFace) -> list[tuple[Item, int]]:
     """Return where the same track's face lies in the neighbours: (item, index among its aligned faces)."""
     track = item.tracked[one.number - 1].track
     return [
@@ -269,25 +304,25 @@ def _partners(item: _Item, neighbours: Sequence[_Item], one: AlignedFace) -> lis
     ]
 
 
-def _with_steady_crops(item: _Item, neighbours: Sequence[_Item]) -> _Item:
+def _with_steady_crops(item: Item, neighbours: Sequence[Item]) -> Item:
     """Return the item with crops for the network from which the noise of single frames is averaged away."""
     result = []
-    for one in item.aligned:
-        others = [other.aligned[index].crop.pixels for other, index in _partners(item, neighbours, one)]
-        steady = temporal.steady_crop(one.crop.pixels, others)
+    for one, look in zip(item.aligned, item.looks, strict=True):
+        others = [other.looks[index] for other, index in _partners(item, neighbours, one)]
+        steady = temporal.steady_crop(look, others)
         result.append(replace(one, source=steady if one.crop.tone is None else to_grey(steady)))
     return replace(item, aligned=result)
 
 
-def _in_batches(items: Iterable[_Item], faces: int) -> Iterator[list[_Item]]:
-    def is_full(group: list[_Item]) -> bool:
+def _in_batches(items: Iterable[Item], faces: int) -> Iterator[list[Item]]:
+    def is_full(group: list[Item]) -> bool:
         pixels = sum(item.seen.frame.rgb.nbytes for item in group)
         return len(group) >= _WINDOW and (len(group) >= faces or pixels >= _WINDOW_BYTES)
 
     return in_batches(items, lambda item: len(item.aligned), faces, is_full)
 
 
-def _encoded(items: Iterable[_Item], engine: Engine, wanted: Callable[[_Item], bool]) -> Iterator[_Item]:
+def _encoded(items: Iterable[Item], engine: Engine, wanted: Callable[[Item], bool]) -> Iterator[Item]:
     restorer = engine.restorer
     for group in _in_batches(items, restorer.batch_size):
         chosen = [(item, one) for item in group if wanted(item) for one in item.aligned]
@@ -299,7 +334,7 @@ def _encoded(items: Iterable[_Item], engine: Engine, wanted: Callable[[_Item], b
         yield from group
 
 
-def _with_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
+def _with_codes(item: Item, neighbours: Sequence[Item]) -> Item:
     """Return the item with the codes of its faces: the likeliest over each track's neighbouring frames."""
     codes, aligned = [], []
     for number, one in enumerate(item.aligned):
@@ -313,7 +348,7 @@ def _with_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
         for other, index in partners:
             if index < len(other.logits):
                 logits.append(other.logits[index])
-                weights.append(temporal.alikeness(one.crop.pixels, other.aligned[index].crop.pixels))
+                weights.append(temporal.alikeness(item.looks[number], other.looks[index]))
         average = temporal.average_logits(logits, weights) if len(logits) > 1 else logits[0]
         codes.append(average.argmax(-1))
     result = replace(item, codes=codes, aligned=aligned)
@@ -321,7 +356,7 @@ def _with_codes(item: _Item, neighbours: Sequence[_Item]) -> _Item:
     return result
 
 
-def _decoded(items: Iterable[_Item], engine: Engine) -> Iterator[_Item]:
+def _decoded(items: Iterable[Item], engine: Engine) -> Iterator[Item]:
     for group in _in_batches(items, engine.restorer.batch_size):
         chosen = [(item, index) for item in group for index in range(len(item.aligned))]
         if chosen:
@@ -329,8 +364,8 @@ def _decoded(items: Iterable[_Item], engine: Engine) -> Iterator[_Item]:
             together = first.joined(others)
             codes = first.stacked([item.codes[index] for item, index in chosen])
             outputs = engine.restorer.decode(together, codes, w=engine.work.w, adain=engine.adain)
-            for (item, index), output in zip(chosen, outputs, strict=True):
-                item.restored.append(engine.task.finish(item.aligned[index].crop, output))
+            for (item, _), output in zip(chosen, outputs, strict=True):
+                item.restored.append(output)
         for item in group:
             yield replace(item, encoded=[], codes=[])
 
@@ -347,5 +382,7 @@ def paste(done: Done, engine: Engine, clock: Clock) -> Picture:
     """Return the frame at the output's scale with its faces in place, of the film's depth."""
     faces = [one.face for one in done.tracked]
     study = Study(done.frame.picture())
-    picture, _ = compose(study, faces, done.aligned, done.restored, engine.composition, clock)
+    with clock.timed("paste"):
+        crops = [engine.task.finish(one.crop, output) for one, output in zip(done.aligned, done.restored, strict=True)]
+    picture, _ = compose(study, faces, done.aligned, crops, engine.composition, clock)
     return picture

@@ -1,4 +1,7 @@
-"""The steps of a film in their threads: read, find, restore, paste; frames come out in order, stretch by stretch."""
+"""The steps of a film in their threads: read, find, align, restore, paste.
+
+Frames come out in order, stretch by stretch.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,16 @@ from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.read_ahead import items_ahead
 from codeformer.video.people import Entry, people_of
-from codeformer.video.segment import Done, Seen, Steadiness, find_in_frame, paste, restore_stretch
+from codeformer.video.segment import (
+    Done,
+    Item,
+    Seen,
+    Steadiness,
+    find_in_frame,
+    paste,
+    prepare_items,
+    restore_items,
+)
 from codeformer.video.source import Film, Frame
 
 _QUEUE = 2  # frames between two threads, or as many as a batch has faces
@@ -81,6 +93,14 @@ def _pasted(
                 yield Step(step.stretch, step.done, paste(step.done, engine, clock))
 
 
+@dataclass(frozen=True, eq=False)
+class _Border:
+    """The end of a stretch among its items. ``closing`` as in :class:`Step`; ``ends``: the film ends here too."""
+
+    closing: dict[str, Any]
+    ends: bool
+
+
 def _restored(
     film: Film,
     engine: Engine,
@@ -90,6 +110,42 @@ def _restored(
     clock: Clock,
     carried: Sequence[Entry],
 ) -> Iterator[Step]:
+    """Yield the frames in whose thread nothing but the network runs: a GPU waits for nothing else."""
+    with (
+        closing(_prepared(film, engine, steady, length, first_stretch, clock, carried)) as prepared,
+        closing(items_ahead(clock.over("align", prepared), _queue(film, engine))) as items,
+    ):
+        for number in count(first_stretch):
+            borders: list[_Border] = []
+            own = _up_to_border(clock.over("wait for faces", items), borders)
+            stretch = restore_items(own, number * length, (number + 1) * length, engine, steady)
+            for done in clock.over("restore", stretch):
+                yield Step(number, done)
+            (border,) = borders
+            yield Step(number, None, closing=border.closing)
+            if border.ends:
+                return
+
+
+def _up_to_border(items: Iterator[Item | _Border], borders: list[_Border]) -> Iterator[Item]:
+    """Yield the items of one stretch, and put its end into ``borders``."""
+    for item in items:
+        if isinstance(item, _Border):
+            borders.append(item)
+            return
+        yield item
+
+
+def _prepared(
+    film: Film,
+    engine: Engine,
+    steady: Steadiness,
+    length: int,
+    first_stretch: int,
+    clock: Clock,
+    carried: Sequence[Entry],
+) -> Generator[Item | _Border, None, None]:
+    """Yield what the network needs of the frames, stretch by stretch, and after each stretch its border."""
     begin = max(0, first_stretch * length - steady.reach)
     with (
         closing(items_ahead(_read(film, begin, clock), _queue(film, engine))) as frames,
@@ -99,16 +155,15 @@ def _restored(
         for number in count(first_stretch):
             first, last = number * length, (number + 1) * length
             people = people_of(engine, carried, first, last)
-            stretch = restore_stretch(window.around(first, last), first, last, engine, steady, clock, people)
-            for done in clock.over("restore", stretch):
-                yield Step(number, done)
+            yield from prepare_items(window.around(first, last), first, last, engine, steady, clock, people)
             carried = people.at_end() if people is not None else ()
             record: dict[str, Any] = {"people": carried} if people is not None else {}
-            if not window.more(last):
-                end = {"problems": list(film.problems), "ended_early": film.ended_early}
-                yield Step(number, None, closing={**record, "end": end})
+            ends = not window.more(last)
+            if ends:
+                record["end"] = {"problems": list(film.problems), "ended_early": film.ended_early}
+            yield _Border(record, ends)
+            if ends:
                 return
-            yield Step(number, None, closing=record)
 
 
 class _Window:

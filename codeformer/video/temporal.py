@@ -9,6 +9,8 @@ or a turned head stays sharp), and the Transformer's code probabilities before t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -24,15 +26,36 @@ _LEAST_NOISE = 1.5 / 255
 _MOST_NOISE = 0.1
 
 
-def steady_crop(crop: Crop, neighbours: Sequence[Crop]) -> Crop:
+@dataclass(eq=False)
+class Look:
+    """An aligned crop, (S, S, 3), with the smaller versions in which it is compared with its neighbours in time.
+
+    Each is made once, when it is wanted first: a crop is the neighbour of several others.
+    """
+
+    pixels: Crop
+
+    @cached_property
+    def grey(self) -> NDArray[np.uint8]:
+        """What the optical flow is computed of."""
+        return _grey(self.pixels)
+
+    @cached_property
+    def thumbnail(self) -> Crop:
+        """The middle of the face, tiny."""
+        small = cv2.resize(self.pixels, (32, 32), interpolation=cv2.INTER_AREA)
+        return np.asarray(small[6:30, 6:26], np.float32)
+
+
+def steady_crop(one: Look, neighbours: Sequence[Look]) -> Crop:
     """Return the crop with noise averaged away over its aligned ``neighbours`` in time, same shape.
 
     Where a neighbour shows something else its weight falls to nothing, so what moves stays as it is.
     """
+    crop = one.pixels
     if not neighbours:
         return crop
-    grey = _grey(crop)
-    laid = [_laid_over(grey, other) for other in neighbours]
+    laid = [_laid_over(one.grey, other) for other in neighbours]
     differences = [_difference(crop, other) for other in laid]
     variance = _noise_variance(differences)
     total = crop.copy()
@@ -52,17 +75,17 @@ def _for_each_channel(plane: Plane) -> Crop:
     return np.asarray(cv2.merge([plane] * 3), np.float32)
 
 
-def _laid_over(grey: NDArray[np.uint8], other: Crop) -> Crop:
-    """``other`` warped so that its content lies where the crop has it whose :func:`_grey` is ``grey``."""
-    size, flow_size = other.shape[0], grey.shape[0]
+def _laid_over(grey: NDArray[np.uint8], other: Look) -> Crop:
+    """Return ``other`` warped so that its content lies where the crop has it of which ``grey`` is the small version."""
+    size, flow_size = other.pixels.shape[0], grey.shape[0]
     method: Any = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_FAST)
-    flow = method.calc(grey, _grey(other), None)
+    flow = method.calc(grey, other.grey, None)
     places = cv2.resize(cv2.GaussianBlur(flow, (0, 0), 3), (size, size), interpolation=cv2.INTER_LINEAR)
     places *= size / flow_size
     along = np.arange(size, dtype=np.float32)
     places[..., 0] += along
     places[..., 1] += along[:, None]
-    laid = cv2.remap(other, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    laid = cv2.remap(other.pixels, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(laid, np.float32)
 
 
@@ -93,10 +116,9 @@ def _noise_variance(differences: Sequence[Plane]) -> float:
     return min(max(half, _LEAST_NOISE**2), _MOST_NOISE**2)
 
 
-def alikeness(a: Crop, b: Crop) -> float:
-    """How much two aligned crops of one track show the same, in (0, 1]: for weighing their codes."""
-    small = [cv2.resize(crop, (32, 32), interpolation=cv2.INTER_AREA)[6:30, 6:26] for crop in (a, b)]
-    return float(np.exp(-np.square(small[0] - small[1]).mean() / (2 * 0.06**2)))
+def alikeness(a: Look, b: Look) -> float:
+    """Return how much two aligned crops of one track show the same, in (0, 1]: for weighing their codes."""
+    return float(np.exp(-np.square(a.thumbnail - b.thumbnail).mean() / (2 * 0.06**2)))
 
 
 def average_logits(logits: Sequence[Any], weights: Sequence[float]) -> Any:

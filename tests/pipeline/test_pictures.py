@@ -213,6 +213,25 @@ def test_faces_are_pasted_while_the_network_works(engine: Engine, monkeypatch: p
     assert seen == [True, True] and calls == [1, 1]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nothing_but_the_network_runs_in_the_callers_thread(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(engine.restorer, "device", torch.device(device))
+    monkeypatch.setattr(engine.restorer, "restore", lambda crops, **_: list(crops))
+    here, elsewhere = threading.get_ident(), []
+    finish, composed = engine.task.finish, compose
+
+    def watch(*args: Any, **options: Any) -> Any:
+        elsewhere.append(threading.get_ident() != here)
+        return (composed if len(args) > 2 else finish)(*args, **options)
+
+    monkeypatch.setattr(type(engine.task), "finish", lambda self, *args: watch(*args))
+    monkeypatch.setattr("codeformer.pipeline.pictures.compose", watch)
+    run(engine, *[Picture(scene((60, 50)))] * 6, ahead=2)
+    assert elsewhere == [True] * 12
+
+
 def test_what_is_restored_when_ctrl_c_comes_is_pasted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

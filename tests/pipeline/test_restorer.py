@@ -14,7 +14,7 @@ from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.load import load_network
-from codeformer.pipeline.restorer import FaceRestorer, evenly, largest_layer
+from codeformer.pipeline.restorer import FaceRestorer, evenly, largest_layer, staged
 
 
 @pytest.fixture
@@ -125,6 +125,21 @@ def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) 
     np.testing.assert_allclose(np.stack(halves), np.stack(restorer.restore(crops, w=0.3, adain=True)), atol=2e-5)
     other = restorer.decode(encoded, (encoded.logits.argmax(2) + 7) % 32, w=0.3, adain=True)
     assert np.abs(other[0] - halves[0]).max() > 1e-2  # the caller's codes are what is decoded
+
+
+def test_a_cuda_card_gets_its_faces_from_pinned_memory(
+    crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, pinned = torch.empty, []
+
+    def empty(*args: Any, pin_memory: bool, **options: Any) -> torch.Tensor:  # without a card none can be pinned
+        pinned.append(pin_memory)
+        return real(*args, **options)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    for kind in ("cuda", "cpu", "mps"):
+        np.testing.assert_array_equal(staged(crops, torch.device(kind)).numpy(), np.stack(crops))
+    assert pinned == [True, False, False]
 
 
 def test_no_crops_is_no_work(net: CodeFormer) -> None:

@@ -22,13 +22,15 @@ import pytest
 from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, InputError, OutputError, UsageError
 from codeformer.pipeline.read_ahead import items_ahead
+from codeformer.tasks.table import TASKS
+from codeformer.video import segment, temporal
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
 from codeformer.video.summary import StretchNotes
 from codeformer.video.work import WorkFolder
 from tests.video.clips import click_times, clicks, decode, make_film, pattern, times
-from tests.video.fakes import engine_for, options_for, square_face
+from tests.video.fakes import InvertingRestorer, engine_for, options_for, square_face
 
 QUIET = Console(quiet=True)
 
@@ -253,6 +255,36 @@ def test_preview(tmp_path: Path, film: Path, model: Path) -> None:
     with av.open(str(pictures[1])) as picture:
         both = next(picture.decode(video=0)).to_ndarray(format="rgb24")
     assert both.shape == (120, 320, 3) and np.abs(both[:, :160].astype(int) - both[:, 160:]).max() > 80
+
+
+def test_nothing_but_the_network_runs_in_its_thread(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU waits for nothing else; and each crop is reduced once, however many neighbours it is compared with."""
+    threads: dict[str, list[int]] = {}
+
+    def watch(what: Any, name: str) -> None:
+        real = getattr(what, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            threads.setdefault(name, []).append(threading.get_ident())
+            return real(*args, **options)
+
+        monkeypatch.setattr(what, name, call)
+
+    for what, name in [
+        (segment, "find"), (segment, "align"), (segment, "compose"), (temporal, "steady_crop"), (temporal, "_grey"),
+        (SegmentWriter, "write"), (InvertingRestorer, "encode"), (InvertingRestorer, "decode"),
+        (type(TASKS["restore"]), "finish"),
+    ]:  # fmt: skip
+        watch(what, name)
+    run(film, tmp_path / "out.mp4", model)
+    network = set(threads["encode"])
+    assert len(network) == 1 and network == set(threads["decode"])
+    assert all(network.isdisjoint(own) for name, own in threads.items() if name not in ("encode", "decode"))
+    assert {name: len(threads[name]) for name in ("finish", "steady_crop", "_grey")} == {
+        "finish": 30, "steady_crop": 30, "_grey": 30,
+    }  # fmt: skip
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path: Path, model: Path) -> None:

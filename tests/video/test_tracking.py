@@ -14,7 +14,7 @@ from codeformer.faces.find import Face
 from codeformer.video.segment import MODES, Seen, distinct, with_tracks
 from codeformer.video.source import Frame
 from codeformer.video.summary import join_tracks
-from codeformer.video.temporal import alikeness, average_logits, steady_crop
+from codeformer.video.temporal import Look, alikeness, average_logits, steady_crop
 from codeformer.video.tracking import associate, follow, smooth_landmarks
 
 SHAPE = (TEMPLATE_512 - TEMPLATE_512.mean(axis=0)) / 4
@@ -117,10 +117,14 @@ def _noisy_crops(size: int = 256, sigma: float = 0.04) -> tuple[np.ndarray, list
     return picture, [np.clip(picture + rng.normal(0, sigma, picture.shape), 0, 1).astype(np.float32) for _ in range(5)]
 
 
+def _steady(crop: np.ndarray, neighbours: list[np.ndarray]) -> np.ndarray:
+    return steady_crop(Look(crop), [Look(one) for one in neighbours])
+
+
 def test_neighbours_take_the_noise_away() -> None:
     clean, noisy = _noisy_crops()
     before = np.square(noisy[0] - clean).mean()
-    after = np.square(steady_crop(noisy[0], noisy[1:]) - clean).mean()
+    after = np.square(_steady(noisy[0], noisy[1:]) - clean).mean()
     assert after < 0.35 * before  # a fifth would be the mean of five
 
 
@@ -129,7 +133,7 @@ def test_a_moved_neighbour_is_laid_over() -> None:
     shift = np.float32([[1, 0, 2.6], [0, 1, -1.8]])
     others = [cv2.warpAffine(n, shift, (256, 256), borderMode=cv2.BORDER_REFLECT) for n in noisy[1:]]
     before = np.square(noisy[0] - clean)[30:-30, 30:-30].mean()
-    assert np.square(steady_crop(noisy[0], others) - clean)[30:-30, 30:-30].mean() < 0.6 * before
+    assert np.square(_steady(noisy[0], others) - clean)[30:-30, 30:-30].mean() < 0.6 * before
 
 
 def test_what_changes_stays_sharp() -> None:
@@ -137,7 +141,7 @@ def test_what_changes_stays_sharp() -> None:
     others = [n.copy() for n in noisy[1:]]
     for other in others:
         other[100:140, 60:180] = 0.05  # eyes that are closed in all the neighbours
-    result = steady_crop(noisy[0], others)
+    result = _steady(noisy[0], others)
     assert np.abs(result - clean)[105:135, 65:175].mean() < 0.03
 
 
@@ -152,7 +156,8 @@ def test_codes_are_the_likeliest_over_time() -> None:
 
 def test_codes_of_another_looking_face_count_little() -> None:
     _, noisy = _noisy_crops()
-    assert alikeness(noisy[0], noisy[1]) > 0.9 > 0.2 > alikeness(noisy[0], 1 - noisy[0])
+    one, alike, other = Look(noisy[0]), Look(noisy[1]), Look(1 - noisy[0])
+    assert alikeness(one, alike) > 0.9 > 0.2 > alikeness(one, other)
 
 
 def test_tracks_are_joined_across_stretches() -> None:
