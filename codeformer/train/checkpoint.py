@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from codeformer.errors import InputError, OutputError, UsageError
 from codeformer.files.atomic import write_atomic
+from codeformer.files.lock import hold
 from codeformer.train.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +46,22 @@ class State:
             "codebook": self.codebook,
         }
         return {name: part for name, part in named.items() if part is not None}
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keep other processes from working in a run's folder meanwhile; it is made if need be.
+
+    Raises:
+        OutputError: another run works in it, or it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = hold(out / "lock", f"{out}: another run writes into this folder; wait for it, or give another one by -o")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    with file:
+        yield
 
 
 def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool, first: int = 0) -> None:

@@ -1,9 +1,12 @@
 """The training loop: one plain loop for all stages, on one process or several."""
 
+from __future__ import annotations
+
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +70,24 @@ def train(
         TrainingError: a loss is not finite; the step and its batch are saved beside the checkpoint.
     """
     started = time.monotonic()
-    files = files or Files()
-    run = prepare(settings, data, out, World(device), files, resume)
-    reporter = Reporter(settings, out, run.world, files, run.done, quiet)
+    files, world = files or Files(), World(device)
+    with checkpoint.claimed(out) if world.rank == 0 else nullcontext():
+        run = prepare(settings, data, out, world, files, resume)
+        interrupt, stopped = _go(run, data, Reporter(settings, out, world, files, run.done, quiet), started, time_limit)
+    if stopped and (interrupt.seen or run.done < settings.steps):
+        log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, run.done, settings.steps)
+        if interrupt.seen:
+            interrupt.pass_on()
+    return out / MODEL
+
+
+def _go(
+    run: Run, data: Sequence[Folder], reporter: Reporter, started: float, time_limit: float | None
+) -> tuple[Interrupt, str]:
+    """Do the steps that are left, and return the signal that came, and why the run stopped before its last step."""
+    settings, stopped = run.settings, ""
     if run.done >= settings.steps:  # a run that ended between its last checkpoint and its file
         run.export()
-    stopped = ""
     with Interrupt() as interrupt:
         for step, batch in enumerate(readable(loader_of(run, data), run.keep), run.done):
             reporter.start(step)
@@ -89,11 +104,7 @@ def train(
                 break
     reporter.close()
     run.world.leave()
-    if stopped and (interrupt.seen or run.done < settings.steps):
-        log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, run.done, settings.steps)
-        if interrupt.seen:
-            interrupt.pass_on()
-    return out / MODEL
+    return interrupt, stopped
 
 
 @dataclass
@@ -223,7 +234,7 @@ class Interrupt:
         self.seen: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> Interrupt:
         try:
             for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")):
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job of `sh`'s

@@ -23,7 +23,7 @@ from torch.utils.data import default_collate
 
 from codeformer.cli import main
 from codeformer.cli.train import duration
-from codeformer.errors import InputError, UsageError, WeightsError
+from codeformer.errors import InputError, OutputError, UsageError, WeightsError
 from codeformer.faces.align import TEMPLATE_512
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
@@ -503,6 +503,13 @@ def test_a_run_is_not_overwritten(faces: Path, stage1: Path, stage2: Path, tmp_p
         train(tiny(2, train=("encoder",)), [Folder(faces)], tmp_path / "run", resume=True, **options)
     files = sorted(path.relative_to(stage2) for path in stage2.rglob("*") if path.is_file())
     assert all((tmp_path / "run" / file).read_bytes() == (stage2 / file).read_bytes() for file in files)
+
+
+def test_two_runs_do_not_share_a_folder(faces: Path, tmp_path: Path) -> None:
+    """The second one would write checkpoint and weights over the first one's."""
+    with checkpoint.claimed(tmp_path), pytest.raises(OutputError, match="another run writes into this folder"):
+        train(tiny(1, steps=1), [Folder(faces)], tmp_path, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
 
 
 def test_a_stage_does_not_start_from_what_lacks_the_one_before(
