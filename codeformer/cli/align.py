@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.cli.console import Console
-from codeformer.cli.many import add_many_options
+from codeformer.cli.many import add_engine_options, add_many_options, ray_options
 from codeformer.cli.options import (
     add_detector_option,
     add_device_options,
@@ -67,6 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_png_level_option(parser)
     add_resume_options(parser)
     add_dry_run_option(parser)
+    add_engine_options(parser)
     add_message_options(parser)
     parser.set_defaults(run=run)
 
@@ -101,6 +102,7 @@ def _run(args: argparse.Namespace, console: Console, place: Place, spoken: Spoke
         resume=args.resume,
         shard=args.shard,
         input_list=args.input_list,
+        ray=ray_options(args),
     )
     from codeformer.run.journal import journal_name
     from codeformer.train.align import REPORT, plan_align, run_align

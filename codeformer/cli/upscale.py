@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.cli.console import Console
-from codeformer.cli.many import add_json_option, add_many_options
+from codeformer.cli.many import add_engine_options, add_json_option, add_many_options, ray_options
 from codeformer.cli.one_file import into_file, result_file, take_file
 from codeformer.cli.options import (
     PICTURES,
@@ -75,6 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="auto|N|0",
         help="side of a tile in pixels, 0 for no tiles (default: auto, by the memory)",
     )
+    add_engine_options(speed)
     add_message_options(parser)
     parser.set_defaults(run=run)
 
@@ -109,6 +110,7 @@ def _run(args: argparse.Namespace, console: Console, place: Place, spoken: Spoke
         max_pixels=args.max_pixels,
         shard=args.shard,
         input_list=args.input_list,
+        ray=ray_options(args),
     )
     if is_pipe(options.inputs, options.output_path, args):
         from codeformer.run.pipe import upscale_to

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from codeformer.cli.asked import face_work
 from codeformer.cli.console import Console
-from codeformer.cli.many import add_shard_option
+from codeformer.cli.many import add_engine_options, add_shard_option, ray_options
 from codeformer.cli.options import (
     add_canvas_options,
     add_dry_run_option,
@@ -48,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_strength_option(parser)
     add_model_options(parser)
     add_canvas_options(parser, None)
+    add_engine_options(group_of(parser, "speed"))
     add_message_options(parser)
     parser.set_defaults(run=run, task="restore")
 
@@ -131,6 +132,7 @@ def _rate(text: str) -> Fraction:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Restore every film. Raises CodeFormerError when nothing can be done at all, or a single film fails."""
+    ray = ray_options(args)
     given = films_in(args.input_path)
     sources: list[Path] = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     first = FilmOptions(
@@ -168,4 +170,4 @@ def run(args: argparse.Namespace) -> ExitCode:
         from codeformer.video.dry_run import plan_films
 
         return show_plan(plan_films(films, console, args.shard), console)
-    return run_films(films, console, args.shard)
+    return run_films(films, console, args.shard, ray)

@@ -25,7 +25,7 @@ from codeformer.run.interrupts import signals_held
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import Written, final_ending, is_stale, losses, write_outputs
 from codeformer.run.places import HERE, Place
-from codeformer.run.ray_pool import Opened, Sent, lost_input, ray_outcomes, sent, sent_to_pending, use_threads
+from codeformer.run.ray_pool import Opened, Sent, lost_input, ray_outcomes, sent, sent_outcomes, use_threads
 from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_of
 from codeformer.run.report import NAME, remove_stale
 from codeformer.run.runner import (
@@ -175,18 +175,11 @@ def open_worker(
     engine = open_engine(task, work_of(options, file, task, count), file)
     stamp = stamp_of(settings, file.sha256)
 
+    def restore(todo: Iterator[Pending], sent: Mapping[str, Sent]) -> Iterator[Outcome]:
+        return restored(todo, engine, root, options, task, lambda key: sent[key].known)
+
     def do(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
-        earlier: dict[str, Known | None] = {}
-        done: list[Outcome] = []
-
-        def noted() -> Iterator[Sent]:
-            for job in jobs:
-                earlier[job.item.key] = job.known
-                yield job
-
-        todo = sent_to_pending(noted(), stamp, root, task, resume=options.output.resume, done=done.append)
-        yield from restored(todo, engine, root, options, task, earlier.get)
-        yield from done
+        return sent_outcomes(jobs, restore, stamp, root, task, resume=options.output.resume)
 
     return Opened(do, facts_of(header_of(task, settings, file, engine)))
 

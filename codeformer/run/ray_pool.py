@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ _RETRIES = 3  # of a block whose worker was lost
 
 
 J = TypeVar("J")
+S = TypeVar("S", bound="Sent")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _blocks(
     block: int,
 ) -> Generator[Outcome, None, Spool[J]]:
     """Do jobs in blocks, and those of blocks that were lost one by one; returns the jobs that were lost then too."""
-    for most in (block, 1):
+    for most in dict.fromkeys((block, 1)):
         size = max(1, min(most, len(left) // (2 * _workers(ray, options))))
         missing: Spool[J] = Spool(pickle.dumps, pickle.loads)
         came = bytearray(-(-len(left) // size))
@@ -133,17 +134,40 @@ def sent(report: Earlier, item: NamedInput) -> Sent:
     return Sent(item, report.known.get(item.key))
 
 
-def sent_to_pending(
-    jobs: Iterable[Sent], stamp: str, root: Path, task: Task | None, *, resume: bool, done: Callable[[Outcome], None]
-) -> Iterator[Pending]:
-    """Yield what is to be done, as :func:`codeformer.run.runner.pending` says; ``done`` takes the inputs that are."""
-    for job in jobs:
-        fingerprint, mask = fingerprint_of(job.item.path, task, stamp)
-        known = job.known
-        if resume and known is not None and known.fingerprint == fingerprint != "" and known.complete(root):
-            done(Outcome(job.item.path, done_before=True))
-        else:
-            yield Pending(job.item, fingerprint, mask)
+def sent_outcomes(
+    jobs: Iterable[S],
+    do: Callable[[Iterator[Pending], Mapping[str, S]], Iterator[Outcome]],
+    stamp: str,
+    root: Path,
+    task: Task | None = None,
+    *,
+    resume: bool,
+) -> Generator[Outcome, None, None]:
+    """Do those of a worker's inputs that are not done already, and yield what became of all.
+
+    Args:
+        jobs: the inputs.
+        do: does inputs; it also gets each as it was sent, by its key.
+        stamp: the settings, as the fingerprints have them.
+        root: the output folder.
+        task: whose masks count; None where it has none.
+        resume: pass over what is done already.
+    """
+    sent: dict[str, S] = {}
+    done: list[Outcome] = []
+
+    def todo() -> Iterator[Pending]:
+        for job in jobs:
+            fingerprint, mask = fingerprint_of(job.item.path, task, stamp)
+            known = job.known
+            if resume and known is not None and known.fingerprint == fingerprint != "" and known.complete(root):
+                done.append(Outcome(job.item.path, done_before=True))
+            else:
+                sent[job.item.key] = job
+                yield Pending(job.item, fingerprint, mask)
+
+    yield from do(todo(), sent)
+    yield from done
 
 
 def lost_input(job: Sent, error: CodeFormerError) -> Outcome:

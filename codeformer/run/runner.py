@@ -22,7 +22,7 @@ from codeformer.options import Shard
 from codeformer.run.inputs import Input, NamedInput, count_films, name_inputs, spool_of_names
 from codeformer.run.interrupts import signals_held
 from codeformer.run.journal import shared_names
-from codeformer.run.messages import Bar, Messages
+from codeformer.run.messages import Bar, Messages, NoBar
 from codeformer.run.record import fingerprint_of, naming
 from codeformer.run.report import Earlier, Report
 from codeformer.run.tally import Outcome, Tally, counted
@@ -123,7 +123,7 @@ def run_inputs(
     state: State = "failed"
     try:
         with (
-            console.progress(tally.total, unit) if unit else nullcontext(_NoBar()) as bar,
+            console.progress(tally.total, unit) if unit else nullcontext(NoBar()) as bar,
             closing(do(_to_do(inputs, begin, tally, bar))) as outcomes,
         ):
             for outcome in outcomes:
@@ -257,16 +257,11 @@ def _to_do(inputs: Iterable[T], begin: Callable[[T], J | None], tally: Tally, ba
 
 
 def _tell(outcome: Outcome, console: Messages) -> None:
+    for kind, line in outcome.said:
+        getattr(console, kind)(line)
     if outcome.error is not None:
         console.error(naming(outcome.path, outcome.error))
     for line in outcome.warnings:
         console.warning(line if str(outcome.path) in line else f"{outcome.path}: {line}")
     if outcome.detail:
         console.detail(f"{outcome.path}: {outcome.detail}")
-
-
-class _NoBar:
-    """Shows nothing."""
-
-    def update(self, n: float = 1) -> None: ...
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...

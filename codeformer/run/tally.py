@@ -28,6 +28,7 @@ class Outcome:
         detail: what only a curious user wants to know.
         done_before: an earlier run had done it, which was found out only when its turn came.
         replaced: its results took the place of an earlier run's, of other settings.
+        said: what a worker of another process said of it: error, warning, note or detail, and the line.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Outcome:
     detail: str = ""
     done_before: bool = False
     replaced: bool = False
+    said: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass

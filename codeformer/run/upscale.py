@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from codeformer.errors import CodeFormerError, ExitCode, UsageError
+from codeformer.errors import CodeFormerError, ExitCode, InputError, UsageError
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
 from codeformer.files.spool import SeenSet, packed_text
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture, write_noting
 from codeformer.images.reading import format_of
-from codeformer.options import UpscaleOptions
-from codeformer.run.inputs import Input
+from codeformer.options import RayOptions, UpscaleOptions
+from codeformer.run.inputs import Input, NamedInput
 from codeformer.run.messages import Messages
 from codeformer.run.outputs import ending_of, final_ending
 from codeformer.run.places import HERE, Place
 from codeformer.run.plan import Plan, beside, plan_inputs
+from codeformer.run.ray_pool import Opened, Sent, ray_outcomes, sent_outcomes, use_threads
 from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
-    Do,
     Pending,
     State,
     conclude,
@@ -35,7 +37,7 @@ from codeformer.run.runner import (
     pending,
     run_inputs,
 )
-from codeformer.run.stored import Record, now
+from codeformer.run.stored import Known, Record, known_of, now
 from codeformer.run.tally import Outcome, Tally
 from codeformer.upsampling import ncnn as ncnn_weights
 from codeformer.upsampling.networks import find_realesrgan
@@ -62,8 +64,7 @@ def run_upscale(
         found = _found(options, report, console, place)
         count, named = named_inputs(report, found)
         network = network_of(options)
-        upsampler = _upsampler(options, network)
-        console.detail(f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}")
+        upsampler = None if options.ray else _upsampler(options, network)
         settings, digest = _settled(options, network)
         stamp = stamp_of(settings, digest)
         header = {
@@ -79,20 +80,39 @@ def run_upscale(
         def finish(state: State) -> None:
             report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
 
-        enlarge: Do[Pending] = one_by_one(
-            lambda job: _enlarge(job, upsampler, options, sources, report),
-            lambda job, error: _failed(job, error, report),
-            "upsample",
-        )
-        state = run_inputs(
-            place.with_versions(named),
-            lambda item: pending(item, stamp, report, resume=options.resume),
-            place.around(enlarge, report),
-            tally,
-            console,
-            append=report.append,
-            finish=finish,
-        )
+        def free(job: Pending, name: str) -> None:
+            known = report.known.get(job.item.key)
+            _require_free(report.root / name, name, known.outputs if known else (), options, sources)
+
+        rest: dict[str, Any] = {"append": report.append, "finish": finish}
+        if upsampler is not None:
+            console.detail(_told(upsampler))
+            do = _enlarging(upsampler, options, _Results(report.root, report.known.get, free, report.append))
+            state = run_inputs(
+                place.with_versions(named),
+                lambda item: pending(item, stamp, report, resume=options.resume),
+                place.around(do, report),
+                tally,
+                console,
+                **rest,
+            )
+        else:
+            make = partial(
+                open_worker, replace(options, inputs=(Path("input"),), input_list=None), report.root, network
+            )
+            told: dict[str, Any] = {}
+
+            def opened(facts: Mapping[str, Any]) -> None:
+                if not told:
+                    told.update(facts)
+                    console.detail(facts["upsampler"])
+
+            def send(jobs: Iterator[Claimed]) -> Generator[Outcome, None, None]:
+                return ray_outcomes(jobs, make, options.ray or RayOptions(), _lost, opened=opened)
+
+            state = run_inputs(
+                named, lambda item: _claimed(item, report, options, sources), send, tally, console, **rest
+            )
         mention_join(report, console)
     return conclude(
         tally, state, console, did="enlarged", where=where or options.output_path, report=report.root / REPORT
@@ -184,26 +204,138 @@ def network_of(options: UpscaleOptions) -> Path:
     return Path(options.model)
 
 
-def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, sources: SeenSet, report: Report) -> Outcome:
+@dataclass(frozen=True)
+class _Results:
+    """Where results go, and whose what is there is.
+
+    Attributes:
+        root: the output folder.
+        known: what is known of an input, by its key.
+        require_free: raises UsageError if an input's result may not have a name.
+        append: writes a record down.
+    """
+
+    root: Path
+    known: Callable[[str], Known | None]
+    require_free: Callable[[Pending, str], None]
+    append: Callable[[Record], None]
+
+    def made(self, job: Pending) -> Sequence[tuple[str, int]]:
+        """Return the results that an input has, with their sizes."""
+        known = self.known(job.item.key)
+        return known.outputs if known else ()
+
+
+def _enlarging(
+    upsampler: Upsampler, options: UpscaleOptions, results: _Results
+) -> Callable[[Iterator[Pending]], Generator[Outcome, None, None]]:
+    """Return what enlarges pictures. Results of an earlier run, and of other settings, stay those of their input."""
+
+    def failed(job: Pending, error: CodeFormerError) -> Outcome:
+        return Outcome(job.item.path, _record(job.item, "failed", results.made(job), error=error), error)
+
+    return one_by_one(lambda job: _enlarge(job, upsampler, options, results), failed, "upsample")
+
+
+def _enlarge(job: Pending, upsampler: Upsampler, options: UpscaleOptions, results: _Results) -> Outcome:
     """Enlarge one picture and write it.
 
     What is there and is not an earlier result of this input belongs to somebody else: UsageError.
     """
-    item = job.item
+    item, root = job.item, results.root
     picture = read_picture(item.path, max_pixels=options.max_pixels or most_pixels(options.upscale))
     name = f"{item.stem}{final_ending(options.ext, picture)}"
-    path = report.root / name
-    known = report.known.get(item.key)
-    made = known.outputs if known else ()
-    _require_free(path, name, made, options, sources)
-    others = [(own, size) for own, size in made if own != name and (report.root / own).is_file()]
+    path = root / name
+    results.require_free(job, name)
+    others = _others(root, name, results.made(job))
     enlarged = upsample_picture(picture, upsampler, options.upscale)
     # Before it is written, so that a file that a kill leaves is known as ours
-    report.append(_record(job, "failed", [*others, (name, -1)]))
-    lost = write_noting(enlarged, path, quality=options.quality, png_level=options.png_level, below=report.root)
+    results.append(_record(item, "failed", [*others, (name, -1)], job.fingerprint))
+    lost = write_noting(enlarged, path, quality=options.quality, png_level=options.png_level, below=root)
     notes = (*picture.warnings, *([f"{name}: {lost}"] if lost else []))
-    record = _record(job, "enlarged", [*others, (name, path.stat().st_size)], notes=notes)
+    record = _record(item, "enlarged", [*others, (name, path.stat().st_size)], job.fingerprint, notes=notes)
     return Outcome(item.path, record, warnings=notes)
+
+
+def _others(root: Path, name: str, made: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return the results of an input that have other names, and are there."""
+    return [(own, size) for own, size in made if own != name and (root / own).is_file()]
+
+
+@dataclass(frozen=True)
+class Claimed(Sent):
+    """An input on its way to a worker.
+
+    Attributes:
+        name: of its result, which belongs to this input from now on; empty where its file does not tell.
+        refusal: why its result may not have that name.
+    """
+
+    name: str = ""
+    refusal: UsageError | None = None
+
+
+def _claimed(item: NamedInput, report: Report, options: UpscaleOptions, sources: SeenSet) -> Claimed:
+    """Look whether the result's name is free, and write down that it is this input's.
+
+    A worker cannot tell a file that a killed worker left from somebody else's.
+    """
+    known = report.known.get(item.key)
+    made = known.outputs if known else ()
+    try:
+        kind = format_of(item.path) if options.ext == "same" else None
+    except CodeFormerError:  # which the worker will say
+        return Claimed(item, known)
+    name = f"{item.stem}{ending_of(options.ext, item.path, kind)}"
+    try:
+        _require_free(report.root / name, name, made, options, sources)
+    except UsageError as error:
+        return Claimed(item, known, name, error)
+    if name not in {own for own, _ in made}:
+        report.append(_record(item, "pending", [*_others(report.root, name, made), (name, -1)]))
+    return Claimed(item, known, name)
+
+
+def open_worker(options: UpscaleOptions, root: Path, network: Path) -> Opened[Claimed]:
+    """Open what a worker of ``--engine ray`` works with, in its own process. Raises CodeFormerError."""
+    use_threads(options.ray or RayOptions())
+    upsampler = _upsampler(options, network)
+    stamp = stamp_of(*_settled(options, network))
+
+    def enlarge(todo: Iterator[Pending], sent: Mapping[str, Claimed]) -> Iterator[Outcome]:
+        begun: dict[str, Known] = {}
+
+        def known(key: str) -> Known | None:
+            return begun.get(key, sent[key].known)
+
+        def free(job: Pending, name: str) -> None:
+            claimed = sent[job.item.key]
+            if claimed.refusal is not None:
+                raise claimed.refusal
+            if claimed.name != name:
+                raise InputError(f"{job.item.path}: was changed during the run; run the same command again")
+
+        def append(record: Record) -> None:
+            begun[record["input"]] = known_of(record)
+
+        return _enlarging(upsampler, options, _Results(root, known, free, append))(todo)
+
+    def do(jobs: Iterator[Claimed]) -> Generator[Outcome, None, None]:
+        return sent_outcomes(jobs, enlarge, stamp, root, resume=options.resume)
+
+    return Opened(do, {"upsampler": _told(upsampler)})
+
+
+def _told(upsampler: Upsampler) -> str:
+    return f"{upsampler.name}: x{upsampler.scale}, {upsampler.device}, {upsampler.precision}"
+
+
+def _lost(job: Claimed, error: CodeFormerError) -> Outcome:
+    """Return the outcome of an input whose worker ended each time; it may have left a file."""
+    outputs = list(job.known.outputs if job.known else ())
+    if job.name and job.refusal is None and job.name not in {own for own, _ in outputs}:
+        outputs.append((job.name, -1))
+    return Outcome(job.item.path, _record(job.item, "failed", outputs, error=error), error)
 
 
 def _require_free(
@@ -217,25 +349,21 @@ def _require_free(
         raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
 
 
-def _failed(job: Pending, error: CodeFormerError, report: Report) -> Outcome:
-    """Results of an earlier run, and of other settings, stay this input's."""
-    known = report.known.get(job.item.key)
-    return Outcome(job.item.path, _record(job, "failed", known.outputs if known else (), error), error)
-
-
 def _record(
-    job: Pending,
+    item: NamedInput,
     status: str,
     outputs: Sequence[tuple[str, int]],
+    fingerprint: str = "",
+    *,
     error: CodeFormerError | None = None,
     notes: Sequence[str] = (),
 ) -> Record:
     return {
-        "input": job.item.key,
-        "name": job.item.stem,
+        "input": item.key,
+        "name": item.stem,
         "status": status,
-        "fingerprint": "" if error else job.fingerprint,
+        "fingerprint": fingerprint,
         "outputs": [{"path": name, "bytes": size} for name, size in outputs],
         "notes": list(notes),
-        "error": None if error is None else error_entry(job.item.path, error),
+        "error": None if error is None else error_entry(item.path, error),
     }

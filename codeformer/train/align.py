@@ -5,8 +5,9 @@ Faces that are too small or too blurred to learn from are left out, and the repo
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ from codeformer.files.spool import SeenSet, Table, packed_text
 from codeformer.images.colour import LUMA
 from codeformer.images.picture import SUFFIXES, Picture, as_srgb, read_picture, write_picture
 from codeformer.images.reading import format_of
-from codeformer.options import AlignOptions, Demands
+from codeformer.options import AlignOptions, Demands, RayOptions
 from codeformer.run.inputs import Input, NamedInput
 from codeformer.run.messages import Messages
 from codeformer.run.places import HERE, Place
 from codeformer.run.plan import Plan, plan_inputs
+from codeformer.run.ray_pool import Opened, Sent, ray_outcomes, sent_outcomes, use_threads
 from codeformer.run.record import error_entry, stamp_of
-from codeformer.run.report import Earlier, Report, look
+from codeformer.run.report import Earlier, look
 from codeformer.run.runner import (
-    Do,
     Pending,
     State,
     conclude,
@@ -42,7 +43,7 @@ from codeformer.run.runner import (
     pending,
     run_inputs,
 )
-from codeformer.run.stored import Record, now
+from codeformer.run.stored import Known, Record, now
 from codeformer.run.tally import Outcome, Tally, counted
 from codeformer.version import __version__
 
@@ -121,37 +122,48 @@ def run_align(
         header = {"format": _FORMAT, "codeformer": __version__, "task": "align", "started": now(), "settings": settings}
         tally, verdicts = Tally(count), Counter[str]()
 
-        def earlier(job: Pending) -> list[Any]:
-            record = report.record(job.item.key)
+        def faces(key: str) -> list[Any]:
+            record = report.record(key)
             return [] if record is None else record.get("faces", [])
 
-        def align(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
-            opened = detector or _open_detector(options)
-            tally.start_work()
-            do: Do[Pending] = one_by_one(
-                lambda job: _align(job, report, earlier(job), opened, options),
-                lambda job, error: _failed(job, error, report, earlier(job)),
-                "align",
-            )
-            for outcome in do(jobs):
+        def counted_verdicts(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+            for outcome in outcomes:
                 if outcome.record is not None and outcome.error is None:
                     report.remove_stale(outcome.record, lambda name: name.lower().endswith(_ENDINGS))
                     verdicts.update(face["status"] for face in outcome.record["faces"])
                 yield outcome
 
+        def align(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
+            opened = detector or _open_detector(options)
+            tally.start_work()
+            do = _aligning(opened, options, _Faces(report.root, report.known.get, faces, report.append))
+            yield from counted_verdicts(do(jobs))
+
+        def photograph(item: NamedInput) -> Photograph:
+            known = report.known.get(item.key)
+            if known is None:  # from now on its name, and the faces that a killed worker leaves, are its own
+                report.append(_record(item, "pending", [], ()))
+            return Photograph(item, known, tuple(faces(item.key)) if known else ())
+
+        def send(jobs: Iterator[Photograph]) -> Generator[Outcome, None, None]:
+            make = partial(open_worker, replace(options, inputs=(Path("input"),), input_list=None), stamp)
+            yield from counted_verdicts(ray_outcomes(jobs, make, options.ray or RayOptions(), _lost))
+
         def finish(state: State) -> None:
             report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
 
-        state = run_inputs(
-            place.with_versions(named),
-            lambda item: pending(item, stamp, report, resume=options.resume),
-            place.around(align, report),
-            tally,
-            console,
-            append=report.append,
-            finish=finish,
-            unit="photograph",
-        )
+        rest: dict[str, Any] = {"append": report.append, "finish": finish, "unit": "photograph"}
+        if options.ray is None:
+            state = run_inputs(
+                place.with_versions(named),
+                lambda item: pending(item, stamp, report, resume=options.resume),
+                place.around(align, report),
+                tally,
+                console,
+                **rest,
+            )
+        else:
+            state = run_inputs(named, photograph, send, tally, console, **rest)
         mention_join(report, console)
     left_out = ", ".join(counted(verdicts[status], f"{status} face") for status in ("too small", "too blurred"))
     console.note(f"{counted(verdicts['kept'], 'face')} kept; left out: {left_out}")
@@ -210,13 +222,46 @@ def _open_detector(options: AlignOptions) -> Detector:
     return make_detector(options.detection_model, device=device, weights_dir=options.weights_dir)
 
 
-def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector, options: AlignOptions) -> Outcome:
+@dataclass(frozen=True)
+class _Faces:
+    """Where faces go, and what earlier runs took from a photograph.
+
+    Attributes:
+        root: the output folder.
+        known: what is known of a photograph, by its key.
+        faces: the faces of its last record.
+        append: writes a record down.
+    """
+
+    root: Path
+    known: Callable[[str], Known | None]
+    faces: Callable[[str], Sequence[Any]]
+    append: Callable[[Record], None]
+
+    def record(self, job: Pending, status: str, error: CodeFormerError | None = None) -> Record:
+        """Return a record by which the faces that an earlier run took from the photograph stay."""
+        known = self.known(job.item.key)
+        outputs = known.outputs if known else ()
+        return _record(job.item, status, self.faces(job.item.key), outputs, error=error)
+
+
+def _aligning(
+    detector: Detector, options: AlignOptions, there: _Faces
+) -> Callable[[Iterator[Pending]], Generator[Outcome, None, None]]:
+    """Return what takes the faces out of photographs."""
+
+    def failed(job: Pending, error: CodeFormerError) -> Outcome:
+        return Outcome(job.item.path, there.record(job, "failed", error), error)
+
+    return one_by_one(lambda job: _align(job, detector, options, there), failed, "align")
+
+
+def _align(job: Pending, detector: Detector, options: AlignOptions, there: _Faces) -> Outcome:
     """Write the faces of one photograph."""
     item, demands = job.item, options.demands
     picture = as_srgb(read_picture(item.path))  # what trains a network is what it gets
-    known = report.known.get(item.key)
     # Before its faces are written, so that those that a kill leaves are known as ours
-    report.append(_record(job, "pending", earlier, known.outputs if known else ()))
+    there.append(there.record(job, "pending"))
     faces, outputs = [], []
     for number, face in enumerate(find_faces(picture.rgb, detector, threshold=demands.threshold), 1):
         verdict, crop = judge(picture.rgb, face, demands)
@@ -224,40 +269,63 @@ def _align(job: Pending, report: Report, earlier: list[Any], detector: Detector,
         if crop is not None:
             entry["file"] = f"{item.stem}_{number:02d}.{demands.ext}"
             pixels = (crop * 255).round().astype(np.uint8)
-            path = report.root / entry["file"]
-            write_picture(
-                Picture(pixels), path, quality=demands.quality, png_level=options.png_level, below=report.root
-            )
+            path = there.root / entry["file"]
+            write_picture(Picture(pixels), path, quality=demands.quality, png_level=options.png_level, below=there.root)
             outputs.append((entry["file"], path.stat().st_size))
         faces.append(entry)
-    record = _record(job, "done", faces, outputs, warnings=picture.warnings)
+    record = _record(item, "done", faces, outputs, job.fingerprint, warnings=picture.warnings)
     return Outcome(item.path, record, None, len(outputs), not faces, picture.warnings)
 
 
-def _failed(job: Pending, error: CodeFormerError, report: Report, earlier: list[Any]) -> Outcome:
-    """Return the faces that an earlier run took from the photograph stay."""
-    known = report.known.get(job.item.key)
-    return Outcome(job.item.path, _record(job, "failed", earlier, known.outputs if known else (), error=error), error)
+@dataclass(frozen=True)
+class Photograph(Sent):
+    """A photograph on its way to a worker, with the faces that its last record has."""
+
+    faces: tuple[Any, ...] = ()
+
+
+def open_worker(options: AlignOptions, stamp: str) -> Opened[Photograph]:
+    """Open what a worker of ``--engine ray`` works with, in its own process. Raises CodeFormerError."""
+    use_threads(options.ray or RayOptions())
+    detector = _open_detector(options)
+
+    def align(todo: Iterator[Pending], sent: Mapping[str, Photograph]) -> Iterator[Outcome]:
+        there = _Faces(
+            options.output_path, lambda key: sent[key].known, lambda key: sent[key].faces, lambda record: None
+        )
+        return _aligning(detector, options, there)(todo)
+
+    def do(jobs: Iterator[Photograph]) -> Generator[Outcome, None, None]:
+        return sent_outcomes(jobs, align, stamp, options.output_path, resume=options.resume)
+
+    return Opened(do)
+
+
+def _lost(job: Photograph, error: CodeFormerError) -> Outcome:
+    """Return the outcome of a photograph whose worker ended each time."""
+    outputs = job.known.outputs if job.known else ()
+    return Outcome(job.item.path, _record(job.item, "failed", job.faces, outputs, error=error), error)
 
 
 def _record(
-    job: Pending,
+    item: NamedInput,
     status: str,
-    faces: list[Any],
+    faces: Sequence[Any],
     outputs: Sequence[tuple[str, int]],
+    fingerprint: str = "",
     *,
     warnings: Sequence[str] = (),
     error: CodeFormerError | None = None,
 ) -> Record:
     return {
-        "input": job.item.key,
-        "name": job.item.stem,
+        "input": item.key,
+        "name": item.stem,
         "status": status,
-        "fingerprint": job.fingerprint if status == "done" else "",
-        "faces": faces,
+        "fingerprint": fingerprint,
+        "faces": list(faces),
         "outputs": [{"path": name, "bytes": size} for name, size in outputs],
         "notes": list(warnings),
-        "error": None if error is None else error_entry(job.item.path, error),
+        "error": None if error is None else error_entry(item.path, error),
     }
 
 

@@ -7,8 +7,11 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from codeformer.errors import InputError, OutputError, WeightsError
+from codeformer.errors import ExitCode, InputError, OutputError, WeightsError
+from codeformer.options import AlignOptions, RayOptions, UpscaleOptions
+from codeformer.run.messages import Messages
 from codeformer.run.ray_pool import Opened, Sent
 from codeformer.run.tally import Outcome
 
@@ -36,3 +39,75 @@ def make(folder: Path) -> Opened[Sent]:
 def refuse() -> Opened[Sent]:
     """Fail as a worker does that finds no weights."""
     raise WeightsError("no weights here")
+
+
+def upscaler(folder: Path, options: UpscaleOptions, *more: Any) -> Opened[Any]:
+    """Open what enlarges pictures, and dies once after it has written the one named ``once``."""
+    import codeformer.run.upscale as module
+
+    write = module.write_noting
+
+    def written(picture: Any, path: Path, **how: Any) -> str:
+        lost = write(picture, path, **how)
+        _die_once(folder, path.stem)
+        return lost
+
+    module.write_noting = written
+    return module.open_worker(options, *more)
+
+
+def aligner(folder: Path, options: AlignOptions, *more: Any) -> Opened[Any]:
+    """Open what cuts a face out of each photograph, and dies once after it has written that of ``once``."""
+    import codeformer.train.align as module
+    from tests.train.test_align import Faces, landmarks
+
+    write = module.write_picture
+
+    def written(picture: Any, path: Path, **how: Any) -> None:
+        write(picture, path, **how)
+        _die_once(folder, path.stem.rpartition("_")[0])
+
+    module.write_picture = written
+    module._open_detector = lambda options: Faces(landmarks(150, 20, 20))
+    return module.open_worker(options, *more)
+
+
+def _die_once(folder: Path, name: str) -> None:
+    mark = folder / f"{name}.begun"
+    if name == "once" and not mark.exists():
+        mark.write_text("begun")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def films(folder: Path, ray: RayOptions, model: Path) -> Opened[Any]:
+    """Open what restores films with the fake network, and dies in the second stretch of some.
+
+    Each start of a film is noted in ``folder``, with how many stretches were there. Films whose names begin with
+    ``once`` end the process in their first try, the one named ``killer`` in each.
+    """
+    import codeformer.video.films as module
+    from codeformer.video.film import run_film
+    from codeformer.video.options import FilmOptions, output_file
+    from codeformer.video.work import work_folder
+    from tests.video.fakes import engine_for
+
+    def run(options: FilmOptions, console: Messages, *_: object, **__: object) -> ExitCode:
+        name, there = options.source.stem, len(list(work_folder(output_file(options)).glob("0*.json")))
+        tries = folder / f"{name}.tries"
+        first = not tries.exists()
+        with tries.open("a") as file:
+            file.write(f"{there}\n")
+        engine = engine_for(options.work)
+        if name == "killer" or (first and name.startswith("once")):
+            decode, left = engine.restorer.decode, iter(range(5))
+
+            def die(*args: Any, **more: Any) -> Any:
+                if next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return decode(*args, **more)
+
+            engine.restorer.decode = die
+        return run_film(options, console, engine)
+
+    module.run_film = run  # type: ignore[assignment]
+    return module.open_worker(ray, model)

@@ -6,12 +6,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ import pytest
 
 from codeformer.cli import main
 from codeformer.errors import OutputError, UsageError, WeightsError
-from codeformer.extras import installed
 from codeformer.images.picture import Picture, write_picture
 from codeformer.options import RayOptions
 from codeformer.run import ray_cluster, ray_pool
@@ -30,6 +26,7 @@ from codeformer.run.ray_pool import Sent, lost_input, ray_outcomes
 from codeformer.run.report import JOURNAL, NAME
 from codeformer.run.tally import Outcome
 from tests.run import ray_jobs
+from tests.run.ray_runs import marked, records, running, started, tree, wait_for
 
 TWO = RayOptions(workers=2)
 COUNT = 10
@@ -145,21 +142,6 @@ def test_a_run_ends_while_its_cluster_starts(
     wait_for(lambda: not running(child))
 
 
-def running(process: int) -> bool:
-    """Whether a process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(there: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
-
-
 def test_an_address_where_nobody_listens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("ray", "ray.data"):
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
@@ -185,15 +167,6 @@ def test_a_cluster_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch,
 with_ray = pytest.mark.slow  # all but one run: Ray takes long to start where the machine is busy
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RayOptions]:
-    """One cluster for the tests that leave it as it was."""
-    if not installed("ray"):  # and not imported here, as it is not before a run
-        pytest.skip("Ray is not installed: pip install '.[ray]'")
-    with ray_cluster.local_cluster(TWO) as address:
-        yield RayOptions(address, workers=2)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for i in range(COUNT):
@@ -205,15 +178,6 @@ def folder(tmp_path: Path) -> Path:
 
 def words(folder: Path, out: Path, model: Path) -> list[str]:
     return ["restore", str(folder), "-o", str(out), "--aligned", "--model", str(model), "-w", "0.5"]
-
-
-def records(out: Path) -> list[dict[str, Any]]:
-    inputs = json.loads((out / NAME).read_text())["inputs"]
-    return sorted(({k: v for k, v in one.items() if k != "seconds"} for one in inputs), key=lambda one: one["input"])
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.png")}
 
 
 def test_a_run_is_the_same_as_in_one_process(
@@ -238,12 +202,6 @@ def test_what_ends_a_worker_ends_the_run(shared: RayOptions, tmp_path: Path, mak
     opened = ray_jobs.refuse if make == "refuse" else partial(ray_jobs.make, tmp_path)
     with pytest.raises(error):
         list(ray_outcomes(jobs("a", "full"), opened, shared, lost_input))
-
-
-@pytest.fixture
-def ray() -> None:
-    if not installed("ray"):
-        pytest.skip("Ray is not installed: pip install '.[ray]'")
 
 
 @with_ray
@@ -312,31 +270,3 @@ def done_in(out: Path) -> set[str]:
 def recorded(out: Path) -> bool:
     journal = out / JOURNAL
     return journal.exists() and b'"restored"' in journal.read_bytes()
-
-
-@contextmanager
-def started(words: list[str], address: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the program in a process group of its own; what it starts can be told by its environment."""
-    command = [sys.executable, "-m", "codeformer", *words, "--engine", "ray", "--ray_address", address]
-    mark = str(Path(words[1]).parent)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CODEFORMER_TEST": mark}
-    if address == "local":
-        environment = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH")}
-    driver = subprocess.Popen(
-        [*command, "--workers", "2"], stderr=subprocess.PIPE, env=environment, start_new_session=True
-    )
-    try:
-        yield driver
-    finally:
-        driver.kill()
-        driver.communicate()
-
-
-def marked(folder: Path) -> dict[int, str]:
-    """Return the command lines of the processes that :func:`started` one way or another."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"CODEFORMER_TEST={folder}\0".encode() in (entry / "environ").read_bytes() and running(int(entry.name)):
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
-    return found
