@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("models", "options", "pipeline", "tasks", "upsampling", "version"),
     },
     "stores": {"errors", "extras", "files", "images", "run"},
+    "tars": {"errors", "files", "images", "run", "stores"},
     "api": {
         "arrays",
         "backends",
@@ -92,6 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "pipeline",
             "run",
             "stores",
+            "tars",
             "tasks",
             "train",
             "upsampling",

@@ -27,7 +27,7 @@ from codeformer.options import (
 from codeformer.tasks.base import Task
 
 #: What the commands over pictures take.
-PICTURES = "pictures or folders; - for a picture from stdin, with -o - to stdout"
+PICTURES = "pictures, folders, URLs or tar files ('a-{000..999}.tar'); - for a picture from stdin, with -o - to stdout"
 
 
 def group_of(parser: argparse.ArgumentParser, title: str) -> argparse._ActionsContainer:

@@ -32,7 +32,7 @@ def run_task(args: argparse.Namespace, task: Task) -> ExitCode:
         raise UsageError("--watch needs folders: leave --input_list out")
     without_file_urls(args)
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
-    with places(args, console) as (place, console, spoken):
+    with places(args, console, tars=True) as (place, console, spoken):
         return _run(args, task, console, place, spoken)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from codeformer.cli.console import Console
 from codeformer.cli.one_file import names_picture
 from codeformer.errors import CodeFormerError, UsageError
 from codeformer.files.urls import local_path, url_of
+from codeformer.tars.names import expanded, is_tar
 
 if TYPE_CHECKING:
     from codeformer.run.places import Place
@@ -50,7 +51,12 @@ def without_file_urls(args: argparse.Namespace) -> None:
 
 @contextmanager
 def places(
-    args: argparse.Namespace, console: Console, *, inputs: str = "input_path", output: str = "output_path"
+    args: argparse.Namespace,
+    console: Console,
+    *,
+    inputs: str = "input_path",
+    output: str = "output_path",
+    tars: bool = False,
 ) -> Iterator[tuple[Place, Console, Spoken]]:
     """Yield where a command's inputs and results lie, a console, and what translates other texts.
 
@@ -62,6 +68,7 @@ def places(
         console: where the command speaks.
         inputs: the name of the inputs among the arguments.
         output: of the output path.
+        tars: whether the command takes tar files.
 
     Raises:
         UsageError: URLs do not go with another option, or a package is missing.
@@ -69,9 +76,12 @@ def places(
     """
     from codeformer.run.places import HERE
 
+    packed = _tars(args, inputs)
+    if packed:
+        _refuse_with_tars(args, getattr(args, inputs), takes_tars=tars)
     url = url_of(getattr(args, output) or Path())
     given = [one for one in getattr(args, inputs) if url_of(one)]
-    if not (url or given or getattr(args, "input_list", None)):
+    if not (url or given or packed or getattr(args, "input_list", None)):
         yield HERE, console, str
         return
     if url or given:
@@ -81,7 +91,12 @@ def places(
     with tempfile.TemporaryDirectory(prefix="codeformer-") as name:
         folder = Path(name)
         single = url if url and names_picture(Path(url)) and len(getattr(args, inputs)) == 1 else None
-        remote = Remote(folder, None if single else url, alone=getattr(args, "engine", "process") == "process")
+        if packed:
+            from codeformer.tars.place import TarPlace
+
+            remote: Remote = TarPlace(folder, url, resume=args.resume)
+        else:
+            remote = Remote(folder, None if single else url, alone=getattr(args, "engine", "process") == "process")
         if single:
             setattr(args, output, remote.single(single, may_replace=not args.resume))
         elif url:
@@ -121,6 +136,31 @@ def reports(args: argparse.Namespace) -> Iterator[tuple[Path, Spoken]]:
             raise type(error)(remote.spoken(str(error))) from error
         if args.format == "json":
             remote.settle()
+
+
+def _tars(args: argparse.Namespace, inputs: str) -> bool:
+    """Return whether there are tar files among the inputs; then their braces are replaced by the names they mean."""
+    given: list[Path] = getattr(args, inputs)
+    if not any(is_tar(one) for one in given):
+        return False
+    setattr(args, inputs, [path for one in given for path in expanded(one)])
+    return True
+
+
+def _refuse_with_tars(args: argparse.Namespace, given: Sequence[Path], *, takes_tars: bool) -> None:
+    """Raise UsageError for what does not go with tar files."""
+    first = next(one for one in given if is_tar(one))
+    if not takes_tars:
+        raise UsageError(f"{first}: this command takes no tar files: unpack them into a folder, and give that")
+    if other := next((one for one in given if not is_tar(one)), None):
+        raise UsageError(f"{first} and {other}: tar files and others go into two runs: start one for each")
+    if (output := args.output_path) is not None and (output == Path("-") or names_picture(output)):
+        raise UsageError(f"-o {output}: results of {first} are packed into a tar file: give a folder")
+    for flag in ("watch", "input_list", "mask"):
+        if getattr(args, flag, None):
+            raise UsageError(f"--{flag} does not go with tar files such as {first}: leave it out, or unpack them")
+    if getattr(args, "engine", "process") == "ray":
+        raise UsageError(f"--engine ray takes no tar files such as {first}: start processes with --shard I/N")
 
 
 def _refuse(args: argparse.Namespace, url: str) -> None:

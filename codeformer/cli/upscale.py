@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Enlarge every picture. Raises CodeFormerError when nothing can be done at all."""
     without_file_urls(args)
     console = Console(quiet=args.quiet, verbose=args.verbose, json=args.json)
-    with places(args, console) as (place, console, spoken):
+    with places(args, console, tars=True) as (place, console, spoken):
         return _run(args, console, place, spoken)
 
 

@@ -98,7 +98,7 @@ def run_pictures(
             if first is None:
                 return
             report.begin(header)
-            here = engine or open_engine(task, work_of(options, model, task, count), model)
+            here = engine or open_engine(task, work_of(options, model, task, 0 if place.holds_many else count), model)
             opened(facts_of(header_of(task, settings, model, here)))
             tally.start_work()
             yield from restored(chain([first], jobs), here, root, options, task, report.known.get)

@@ -12,7 +12,13 @@ from codeformer.run.runner import Do, Pending
 
 
 class Place:
-    """Files on this machine: they are there, and results are where they were written."""
+    """Files on this machine: they are there, and results are where they were written.
+
+    Attributes:
+        holds_many: whether an input may be many pictures.
+    """
+
+    holds_many = False
 
     def find(self, *args: Any, **kwargs: Any) -> Listing:
         """Return the inputs, as :func:`~codeformer.run.inputs.find_inputs` finds them."""
@@ -25,6 +31,10 @@ class Place:
     def peek(self, job: Pending) -> CodeFormerError | None:
         """Make the beginning of an input's file readable, by which its format is known; return why it is not."""
         return None
+
+    def whole(self, item: NamedInput) -> str:
+        """Return the name of the one file that all results of an input go into; "" where each has its own."""
+        return ""
 
     def around(self, do: Do[Pending], report: Report) -> Do[Pending]:
         """Return what fetches the inputs of jobs, does them, and puts the results where they belong."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +117,16 @@ def plan_inputs(
     for item in place.with_versions(named):
         job = begin(item)
         error = None if job is None else place.peek(job)
-        yield Planned(item.path, error=error) if error else plan_input(item, job, earlier, results)
+        if error:
+            yield Planned(item.path, error=error)
+        elif whole := place.whole(item):
+            yield plan_input(item, job, earlier, partial(_only, earlier.root / whole))
+        else:
+            yield plan_input(item, job, earlier, results)
+
+
+def _only(path: Path, job: Pending) -> Sequence[Path]:
+    return [path]
 
 
 def beside(file: Path, report: str = NAME) -> Earlier:
@@ -176,7 +186,11 @@ def plan_pictures(
     facts = (("model", f"{model.path}, w {', '.join(f'{w:g}' for w in work.weights)}"),)
 
     def more_facts() -> list[tuple[str, str]]:
-        return facts_of(open_engine(task, for_one_picture(task, work, model) if count == 1 else work, model))
+        return facts_of(
+            open_engine(
+                task, for_one_picture(task, work, model) if count == 1 and not place.holds_many else work, model
+            )
+        )
 
     return Plan(task.past, planned, facts, more_facts)
 

@@ -29,6 +29,8 @@ class Outcome:
         done_before: an earlier run had done it, which was found out only when its turn came.
         replaced: its results took the place of an earlier run's, of other settings.
         said: what a worker of another process said of it: error, warning, note or detail, and the line.
+        adds: inputs that it adds to those that were known, where an input turned out to hold several.
+        counts: whether it is one of the inputs; else others are counted in its place.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Outcome:
     done_before: bool = False
     replaced: bool = False
     said: tuple[tuple[str, str], ...] = ()
+    adds: int = 0
+    counts: bool = True
 
 
 @dataclass
@@ -89,6 +93,9 @@ class Tally:
     def count(self, outcome: Outcome) -> None:
         """Count what became of one input."""
         self.replaced += outcome.replaced
+        self.total += outcome.adds
+        if not outcome.counts:
+            return
         if outcome.error is not None:
             self.failed += 1
             self.codes[outcome.error.exit_code] += 1

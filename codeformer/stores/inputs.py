@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -61,21 +62,21 @@ class StoredInputs:
         """
         store = self.store(url)
         if PurePosixPath(url).suffix.lower() in suffixes:
-            return False, iter([self._input(url, PurePosixPath())])
+            return False, iter([self.input_of(url, PurePosixPath())])
         try:
             info = store.info(url)
         except FileNotFoundError:
-            return False, iter([self._input(url, PurePosixPath())])
+            return False, iter([self.input_of(url, PurePosixPath())])
         except Exception as error:
             raise unreadable(url, error) from error
         if not is_folder(info):
             self._learn(url, info)
-            return False, iter([self._input(url, PurePosixPath())])
+            return False, iter([self.input_of(url, PurePosixPath())])
         return True, self._walk(store, url, PurePosixPath(), recursive, skip)
 
     def get(self, url: str) -> Path:
         """Fetch one file, and return its path here. Raises CodeFormerError."""
-        path = self._input(url, PurePosixPath()).path
+        path = self.input_of(url, PurePosixPath()).path
         try:
             self._fetch(self.store(url), url, path)
         except Exception as error:
@@ -156,6 +157,11 @@ class StoredInputs:
         """Remove the file of an input whose turn is over."""
         if path.is_relative_to(self.folder):
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # its folders were its own; the first that is not empty ends this
+                for parent in path.parents:
+                    if parent == self.folder:
+                        break
+                    parent.rmdir()
 
     def spoken(self, text: str) -> str:
         """Return a text with the URLs of inputs instead of the paths of their files here."""
@@ -188,7 +194,7 @@ class StoredInputs:
             entries = list(store.listed(url))
         except Exception as error:
             if folder.parts:  # the others are there all the same; fetching it will say that this one is not
-                yield self._input(url, folder.parent)
+                yield self.input_of(url, folder.parent)
                 return
             raise InputError(f"{url}: cannot be listed ({unreadable(url, error)})") from error
         has_report = any(name in ("results.json", "results.jsonl.parts") for name, _ in entries)
@@ -201,7 +207,7 @@ class StoredInputs:
                     yield from self._walk(store, below, folder / name, recursive, skip)
             else:
                 self._learn(below, info)
-                yield self._input(below, folder)
+                yield self.input_of(below, folder)
 
     def _size(self, url: str) -> int:
         """Return the bytes of an input, 0 if unknown."""
@@ -211,7 +217,8 @@ class StoredInputs:
         if isinstance(info, dict):
             self._known[url] = f"{version_of(info)}\0{info.get('size') or 0}"
 
-    def _input(self, url: str, folder: PurePosixPath) -> Input:
+    def input_of(self, url: str, folder: PurePosixPath) -> Input:
+        """Return the input that is named so, with the path that it has here while it is needed."""
         digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         self._urls[digest] = url
         return Input(self.folder / self._below(url, digest), folder, url)
@@ -219,5 +226,5 @@ class StoredInputs:
     @staticmethod
     def _below(url: str, digest: str) -> str:
         """Return the local path of an input below the folder: its digest, its last folders and its name."""
-        parts = [part for part in url.partition("://")[2].split("/") if part not in ("", ".", "..")]
+        parts = [part for part in url.rpartition("://")[2].split("/") if part not in ("", ".", "..")]
         return "/".join([digest, *(shortened(part, _LONGEST) for part in parts[-3:])])
