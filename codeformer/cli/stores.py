@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from codeformer.files.urls import local_path, url_of
 from codeformer.tars.names import expanded, is_tar
 
 if TYPE_CHECKING:
-    from codeformer.run.places import Place
+    from codeformer.run.places import FilmPlace, Place
 
 #: Changes a text so that it names URLs, not the files that stand for them.
 Spoken = Callable[[str], str]
@@ -112,6 +112,53 @@ def places(
             raise type(error)(remote.spoken(str(error))) from error
         if not getattr(args, "dry_run", False):
             remote.settle()
+
+
+@contextmanager
+def film_places(args: argparse.Namespace, console: Console) -> Iterator[tuple[FilmPlace, list[Path], Console]]:
+    """Yield where films and results lie, the paths of the films here, and a console.
+
+    Where there are URLs, the output path among the arguments is replaced by a path of this machine.
+
+    Raises:
+        UsageError: URLs do not go with another option, or a package is missing.
+        CodeFormerError: the store cannot be asked.
+    """
+    from codeformer.run.places import FILMS_HERE
+    from codeformer.video.options import ENDINGS, films_in
+
+    url = url_of(args.output_path or Path())
+    given = [url_of(one) for one in args.input_path]
+    if not (url or any(given)):
+        yield FILMS_HERE, films_in(args.input_path), console
+        return
+    first = url or next(one for one in given if one)
+    if args.dry_run or args.engine == "ray":
+        flag = "--dry_run" if args.dry_run else "--engine ray"
+        raise UsageError(f"{flag} needs films and results on this machine: leave {first} out")
+    if url and (args.preview or args.preview_w):
+        raise UsageError(f"--preview writes its pictures beside the film: give a folder of this machine, not {url}")
+    if args.save_frames and (frames := url_of(args.save_frames)):
+        raise UsageError(f"--save_frames {frames}: frames are written to this machine: give a folder here")
+    from codeformer.stores.films import StoredFilms, kept_folder
+
+    with (
+        tempfile.TemporaryDirectory(prefix="codeformer-") as name,
+        kept_folder(url) if url else nullcontext(Path(name)) as made,
+    ):
+        is_file = url is not None and Path(url).suffix.lower() in ENDINGS
+        place = StoredFilms(Path(name) / "in", made, url.rpartition("/")[0] if url and is_file else url)
+        if url:
+            args.output_path = place.made / url.rpartition("/")[2] if is_file else place.made
+        try:
+            sources = [
+                path
+                for one, own in zip(args.input_path, given, strict=True)
+                for path in (place.films_at(own) if own else films_in([one]))
+            ]
+            yield place, sources, StoresConsole(console, place.spoken)
+        except CodeFormerError as error:
+            raise type(error)(place.spoken(str(error))) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codeformer.cli.asked import face_work
 from codeformer.cli.console import Console
@@ -24,9 +25,14 @@ from codeformer.cli.options import (
     add_strength_option,
     group_of,
 )
+from codeformer.cli.stores import film_places, without_file_urls
 from codeformer.errors import ExitCode
+from codeformer.options import RayOptions
 from codeformer.tasks.table import TASKS
-from codeformer.video.options import DEINTERLACE, TEMPORALS, FilmOptions, films_in, parse_time
+from codeformer.video.options import DEINTERLACE, TEMPORALS, FilmOptions, parse_time
+
+if TYPE_CHECKING:
+    from codeformer.run.places import FilmPlace
 
 _DESCRIPTION = (
     "Restore the faces in films, with their sound, timing and metadata kept. The same command goes on after a run "
@@ -37,7 +43,9 @@ _DESCRIPTION = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("video", help="restore the faces in films", description=_DESCRIPTION)
-    add_input_options(parser, "films, folders of films, or a folder or pattern (frame_%%05d.png) of frames")
+    add_input_options(
+        parser, "films, folders of films, URLs of these, or a folder or pattern (frame_%%05d.png) of frames"
+    )
     add_shard_option(group_of(parser, "input"))
     _add_output_options(parser)
     add_resume_options(parser)
@@ -60,7 +68,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--output_path",
         type=Path,
         metavar="FILE|DIR",
-        help="the film that is made, or its folder (default: results/<name>_<w>/<name>.mp4)",
+        help="the film that is made, or its folder, also as a URL (default: results/<name>_<w>/<name>.mp4)",
     )
     group.add_argument("--suffix", metavar="TEXT", help="added to the name of the result")
 
@@ -133,7 +141,15 @@ def _rate(text: str) -> Fraction:
 def run(args: argparse.Namespace) -> ExitCode:
     """Restore every film. Raises CodeFormerError when nothing can be done at all, or a single film fails."""
     ray = ray_options(args)
-    given = films_in(args.input_path)
+    without_file_urls(args)
+    console = Console(quiet=args.quiet, verbose=args.verbose)
+    with film_places(args, console) as (place, given, console):
+        return _run(args, ray, console, place, given)
+
+
+def _run(
+    args: argparse.Namespace, ray: RayOptions | None, console: Console, place: FilmPlace, given: list[Path]
+) -> ExitCode:
     sources: list[Path] = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     first = FilmOptions(
         source=sources[0],
@@ -164,10 +180,9 @@ def run(args: argparse.Namespace) -> ExitCode:
     from codeformer.video.films import run_films
 
     films = [replace(first, source=source) for source in sources]
-    console = Console(quiet=args.quiet, verbose=args.verbose)
     if args.dry_run:
         from codeformer.cli.dry_run import show_plan
         from codeformer.video.dry_run import plan_films
 
         return show_plan(plan_films(films, console, args.shard), console)
-    return run_films(films, console, args.shard, ray)
+    return run_films(films, console, args.shard, ray, place)

@@ -1,12 +1,16 @@
-"""Where the inputs of a run come from: files on this machine. `codeformer.stores` has another place, for URLs."""
+"""Where the inputs of a run come from: files on this machine. `codeformer.stores` has other places, for URLs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from codeformer.errors import CodeFormerError
 from codeformer.run.inputs import Listing, NamedInput, find_inputs
+from codeformer.run.messages import Messages
 from codeformer.run.report import Report
 from codeformer.run.runner import Do, Pending
 
@@ -41,5 +45,19 @@ class Place:
         return do
 
 
+class FilmPlace:
+    """Films on this machine: they are there, and results are where they were written."""
+
+    def key(self, source: Path) -> str:
+        """Return what a film is known by, to whoever shares films out."""
+        return os.path.normpath(source.absolute())
+
+    @contextmanager
+    def here(self, source: Path, film: Path, report: Path, console: Messages) -> Iterator[None]:
+        """Have a film here for the block, and put its result and its report where they belong after it."""
+        yield
+
+
 #: What a run takes where nobody says otherwise.
 HERE = Place()
+FILMS_HERE = FilmPlace()

@@ -175,7 +175,7 @@ class StoredOutputs:
             for below, inner in self.store.listed(joined(self.url, name)):
                 self._stand_in(f"{name}/{below}", inner)
         else:
-            _hollow(self.folder / name, int(info.get("size") or 0))
+            hollow(self.folder / name, int(info.get("size") or 0))
 
     def _piece(self, path: Path) -> tuple[str, bytes]:
         """Return what a journal has got since the last time, and the name of its part in the store."""
@@ -213,9 +213,9 @@ class StoredOutputs:
         try:
             for one in record["outputs"]:
                 path = self.folder / one["path"]
-                if not _is_hollow(path):
+                if not is_hollow(path):
                     self._put_file(path, joined(self.url, one["path"]))
-                    _hollow(path, path.stat().st_size)
+                    hollow(path, path.stat().st_size)
                 up.append(one)
             for name in stale:
                 self.store.remove(joined(self.url, name))
@@ -240,14 +240,14 @@ class StoredOutputs:
             raise unwritable(url, error) from error
 
 
-def _hollow(path: Path, size: int) -> None:
+def hollow(path: Path, size: int) -> None:
     """Make a file of this size that holds nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
 
 
-def _is_hollow(path: Path) -> bool:
+def is_hollow(path: Path) -> bool:
     """Return whether a file holds nothing but the zeros that nobody wrote; no result begins with that many."""
     with path.open("rb") as file:
         return not any(file.read(16))

@@ -39,7 +39,7 @@ from codeformer.video.encoding import (
     plan_encoding,
 )
 from codeformer.video.mux import Clip, mux, silenced
-from codeformer.video.options import FilmOptions, output_file, partial_file
+from codeformer.video.options import FilmOptions, output_file, partial_file, report_file
 from codeformer.video.packets import SegmentWriter
 from codeformer.video.people import entries_of, with_recogniser
 from codeformer.video.preview import write_preview
@@ -71,7 +71,7 @@ class FilmPlan:
     @property
     def report(self) -> Path:
         """Where the report lies."""
-        return self.output.with_name(self.output.name + ".json")
+        return report_file(self.output)
 
     @property
     def partial(self) -> Path:

@@ -169,6 +169,11 @@ def partial_file(output: Path) -> Path:
     return output.with_name(f"{output.stem}.partial{output.suffix}")
 
 
+def report_file(output: Path) -> Path:
+    """Return where the report of the film ``output`` lies."""
+    return output.with_name(output.name + ".json")
+
+
 def check_apart(films: Sequence[FilmOptions]) -> None:
     """Raise UsageError if a film's results would replace another film of the run, or another one's results."""
     given = films[0].output

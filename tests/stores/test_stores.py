@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 from codeformer.cli import main
 from codeformer.errors import ExitCode
 from codeformer.files.urls import local_path, url_of
+from tests.stores.listing import below
 
 fsspec = pytest.importorskip("fsspec", reason="pip install fsspec s3fs")
 
@@ -28,34 +29,6 @@ def crop(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(file, "png")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of an S3 server on this machine."""
-    pytest.importorskip("s3fs", reason="pip install fsspec s3fs")
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
-    running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
-    """The server's file system, with an empty bucket ``bkt``."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    files = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
-    files.mkdir("bkt")
-    yield files
-    files.rm("bkt", recursive=True)
 
 
 @pytest.fixture
@@ -69,12 +42,6 @@ def restore(small_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return main(["restore", *words, "--has_aligned", "--model", str(small_model_path), "--device", "cpu"])
 
     return run
-
-
-def below(files: Any, url: str) -> dict[str, bytes]:
-    """Every object below a URL by its name there."""
-    top = files._strip_protocol(url)
-    return {name[len(top) + 1 :]: files.cat_file(name) for name in files.find(top)}
 
 
 def records(files: Any, url: str) -> dict[str, dict[str, Any]]:
