@@ -28,7 +28,7 @@ import numpy as np
 
 from codeformer.backends.base import backend_of
 from codeformer.errors import CodeFormerError, InputError, UsageError
-from codeformer.images.picture import SUFFIXES, Picture, read_picture, write_picture
+from codeformer.images.picture import SUFFIXES, Picture, read_picture, warn_of, write_noting
 from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
@@ -146,11 +146,14 @@ class Restoration:
         Returns:
             The path.
 
+        Warns:
+            LossWarning: the format cannot hold all of the picture: its transparency, 16 bits, colours or texts.
+
         Raises:
             OutputError: it cannot be written.
         """
         path = Path(path)
-        write_picture(self.output, path, quality=quality, png_level=png_level)
+        warn_of(write_noting(self.output, path, quality=quality, png_level=png_level), path)
         return path
 
     def to_pil(self) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Exit codes and the one exception tree that carries them.
+"""Exit codes, the one exception tree that carries them, and the warning of what a file lacks.
 
 The codes are a stable interface, documented in ``docs/exit-codes.md``. Library code raises; only
 ``codeformer.cli`` turns an exception into a message on stderr and an exit status.
@@ -67,3 +67,17 @@ class RestorationError(CodeFormerError):
     """The network gave no usable face (non-finite values), or the task cannot be done on this picture."""
 
     exit_code = ExitCode.SOME_FAILED
+
+
+class LossWarning(UserWarning):
+    """A file was written, and its format cannot hold all of the picture.
+
+    Attributes:
+        path: the file, as it is shown.
+        lost: what is lost, such as ``JPEG cannot hold transparency (white instead); PNG can``.
+    """
+
+    def __init__(self, path: str, lost: str) -> None:
+        super().__init__(f"{path}: {lost}")
+        self.path = path
+        self.lost = lost

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,7 @@ from PIL import Image, ImageCms
 
 import codeformer.api
 from codeformer import Restoration, Restorer, read_picture
-from codeformer.errors import InputError, OutputError, UsageError, WeightsError
+from codeformer.errors import InputError, LossWarning, OutputError, UsageError, WeightsError
 from codeformer.hub.store import Choice
 from codeformer.tasks.table import TASKS
 
@@ -191,6 +192,48 @@ def test_a_result_is_saved_with_what_its_file_carried(restorer: Restorer, tmp_pa
     assert Image.open(saved).getexif()[0x010E] == "Ada"
     with pytest.raises(OutputError, match="cannot write"):
         restorer.restore(portrait).save(tmp_path / "out.xyz")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_what_a_format_cannot_hold_is_a_warning_with_values(
+    restorer: Restorer, tmp_path: Path, portrait: np.ndarray, suffix: str
+) -> None:
+    deep = portrait.astype(np.uint16) * 257
+    result = restorer.restore(deep, alpha=np.full(deep.shape[:2], 30000, np.uint16))
+    with pytest.warns(LossWarning) as told:
+        result.save(tmp_path / f"out{suffix}")
+    (one,) = told
+    kind = {".jpg": "JPEG", ".bmp": "BMP"}[suffix]
+    assert isinstance(one.message, LossWarning) and one.filename == __file__
+    assert one.message.path == str(tmp_path / f"out{suffix}")
+    assert one.message.lost == (
+        f"{kind} cannot hold transparency (white instead) and 16 bits a channel (8 instead); PNG can"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result.save(tmp_path / "out.png")
+        result.save(tmp_path / "out.tif")
+
+
+def test_images_of_pillow_keep_what_their_files_said(restorer: Restorer, tmp_path: Path, portrait: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "Ada", 6
+    exif.get_ifd(0x8769)[0xA002] = 240
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">Ada</x:xmpmeta>'
+    image = Image.fromarray(portrait)
+    image.save(tmp_path / "in.jpg", exif=exif, xmp=xmp, dpi=(300, 200), comment=b"scanned")
+    with Image.open(tmp_path / "in.jpg") as opened:
+        result = restorer.restore(opened, upscale=2.0)
+    output = result.output
+    assert output.dpi == (400, 600) and output.text == (("Comment", "scanned"),) and output.xmp == xmp
+    back = result.to_pil()
+    back.save(tmp_path / "pil.jpg", **{name: back.info[name] for name in ("exif", "xmp", "dpi")})
+    result.save(tmp_path / "ours.jpg")
+    for name in ("pil.jpg", "ours.jpg"):
+        with Image.open(tmp_path / name) as again:
+            said = again.getexif()
+            assert said[0x010E] == "Ada" and said.get(0x0112, 1) == 1 and said.get_ifd(0x8769)[0xA002] == 480
+            assert again.info["dpi"] == (400, 600) and again.info["xmp"] == xmp
 
 
 def test_many_share_batches_and_come_in_order(

@@ -79,7 +79,7 @@ def decoded_pixels(file: BinaryIO, image: Image.Image, kind: str, head: bytes, n
         if kind == "PPM":
             return *foreign.read_deep_ppm(data)[:3], 1
         if foreign.depth_of_jpeg2000(data) > 8:
-            return *foreign.read_deep_jpeg2000(data)[:3], 1
+            return *foreign.read_deep_jpeg2000(data)[:3], _orientation(image)
     # Some formats check again here. The lock would make threads decode one after the other: only where needed.
     with unlimited_pillow() if image.width * image.height > _HUGE else nullcontext():
         image.load()

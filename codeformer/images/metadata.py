@@ -18,6 +18,7 @@ from PIL import Image
 from codeformer.images import exif as exif_blocks
 from codeformer.images import jpeg
 from codeformer.images.exif import Dpi
+from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.png import chunk
 from codeformer.images.tiff import table_of
 
@@ -27,7 +28,7 @@ _XMP_SIGNATURE = b"http://ns.adobe.com/xap/1.0/\0"
 _LONG_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _XMP_KEYWORD = "XML:com.adobe.xmp"
 _PHOTOSHOP = b"Photoshop 3.0\0"
-_IPTC_RESOURCE = 0x0404
+_IPTC_RESOURCE, _XMP_RESOURCE, _RESOLUTION_RESOURCE = 0x0404, 0x0424, 0x03ED
 _RAW = "Raw profile type "  # as ImageMagick and ExifTool keep blocks in PNG for which it has no place
 _LONGEST_SEGMENT = 65533  # bytes of a JPEG segment's body
 _APP1, _APP13, _COMMENT = 0xE1, 0xED, 0xFE
@@ -53,13 +54,13 @@ class Said:
     notes: tuple[str, ...] = ()
 
 
-def said_by(image: Image.Image, kind: str, file: BinaryIO, exif: bytes | None) -> Said:
+def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | None) -> Said:
     """Return what a file says that Pillow opened and decoded.
 
     Args:
         image: the file.
         kind: Pillow's name of the format.
-        file: the same file again, open.
+        file: the same file again, open; None where the image is all there is.
         exif: its EXIF block.
     """
     info = image.info
@@ -67,9 +68,18 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO, exif: bytes | None) -
     iptc: bytes | None = None
     xmp = info.get("xmp") or info.get(_XMP_KEYWORD)
     notes: list[str] = []
-    if kind == "JPEG":
+    if kind == "JPEG" and file is not None:
         file.seek(0)
         xmp, iptc, text, notes = _in_jpeg(file.read())
+    elif kind == "JPEG":
+        iptc = info.get("photoshop", {}).get(_IPTC_RESOURCE)
+    elif kind == "JPEG2000" and file is not None:
+        file.seek(0)
+        boxes = blocks_of(file.read())
+        xmp, iptc = boxes.xmp, boxes.iptc
+    elif kind == "PSD":
+        resources = {number: data for number, _, data in image.resources}  # type: ignore[attr-defined]
+        xmp, iptc = resources.get(_XMP_RESOURCE), resources.get(_IPTC_RESOURCE)
     elif kind == "PNG":
         for keyword, value in getattr(image, "text", {}).items():
             if keyword == _RAW + "iptc":
@@ -79,11 +89,11 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO, exif: bytes | None) -
     elif kind == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         xmp = xmp or tags.get(700)
-        if 33723 in tags or 34377 in tags:  # from the file itself: some programs declare these bytes to be numbers
+        if file is not None and (33723 in tags or 34377 in tags):  # from the file itself: some programs declare these bytes to be numbers
             file.seek(0)
             blocks = table_of(file.read()).tags
             iptc = _iptc_in(blocks.get(33723, (0, b""))[1]) or _iptc_in(blocks.get(34377, (0, b""))[1])
-    if kind == "GIF" and info.get("comment"):
+    if (kind == "GIF" or (kind == "JPEG" and file is None)) and info.get("comment"):
         text.append(("Comment", _decoded(bytes(info["comment"]))))
     if isinstance(xmp, str):
         xmp = xmp.encode()
@@ -158,7 +168,12 @@ def _dpi(image: Image.Image, kind: str, exif: bytes | None) -> Dpi | None:
     elif kind == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         found = info.get("dpi") if 282 in tags and tags.get(296, 2) in (2, 3) else None
-    elif kind in ("PNG", "BMP", "JPEG2000", "PSD"):
+    elif kind == "PSD":
+        block = dict((number, data) for number, _, data in image.resources).get(_RESOLUTION_RESOURCE, b"")  # type: ignore[attr-defined]
+        if len(block) >= 16:
+            x, _, _, y = struct.unpack_from(">IHHI", block)
+            found = x / 65536, y / 65536
+    elif kind in ("PNG", "BMP", "JPEG2000"):
         found = info.get("dpi")
     if not _sound(found) and exif is not None:
         found = exif_blocks.resolution(exif)

@@ -21,6 +21,7 @@ from codeformer.images import damage, foreign, formats
 from codeformer.images import exif as exif_blocks
 from codeformer.images.convert import from_tables
 from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_pillow
+from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import said_by
@@ -34,6 +35,7 @@ _PARTIAL = {
     "JXL": "djxl --allow_partial_files IN.jxl OUT.png",
     "JPEG2000": "opj_decompress -allow-partial -i IN.jp2 -o OUT.png",
 }
+_EXIF_RESOURCE = 0x0422  # of Photoshop's
 _LAYERS = "has layers; the flat picture that the file holds of them is used"
 
 
@@ -201,6 +203,10 @@ def _decoded(
     if (frames := getattr(image, "n_frames", 1)) > 1 and not (mended and mended.notes):
         what = "pictures, as of a stereo camera or with a preview" if kind == "JPEG" else "frames or pages"
         notes.append(_LAYERS if kind == "PSD" else f"has {frames} {what}; only the first is used")
+    if kind == "JPEG2000":  # Pillow leaves these boxes out
+        file.seek(0)
+        boxes = blocks_of(file.read())
+        image.info |= {name: block for name, block in (("exif", boxes.exif), ("icc_profile", boxes.icc)) if block}
     rgb, alpha, grey, orientation = decoded_pixels(file, image, kind, head, name, notes)
     if kind == "JPEG":
         file.seek(0)
@@ -303,6 +309,8 @@ def _exif(image: Image.Image, kind: str, notes: list[str]) -> bytes | None:
             return exif_blocks.from_tiff(image)
         return None
     block = image.info.get("exif")
+    if kind == "PSD":
+        block = next((data for number, _, data in image.resources if number == _EXIF_RESOURCE), None)  # type: ignore[attr-defined]
     if not isinstance(block, bytes) or not block:
         return None
     upright = exif_blocks.upright(block)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-import logging
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from codeformer.errors import OutOfMemoryError, OutputError
+from codeformer.errors import LossWarning, OutOfMemoryError, OutputError
 from codeformer.files.atomic import reason, shown, write_atomic
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
@@ -21,7 +22,6 @@ from codeformer.images.profile import space_of
 from codeformer.images.tiff import encode_tiff
 from codeformer.images.value import Picture, as_srgb, to_uint8
 
-_log = logging.getLogger("codeformer")
 _LONGEST_EXIF = 65000  # bytes: JPEG keeps it in one segment
 
 
@@ -34,8 +34,8 @@ def write_picture(
 ) -> None:
     """Write ``picture`` to ``path`` in the format of its suffix, atomically; folders on the way are made.
 
-    A grey picture whose three channels are still equal is written with one channel. What the format cannot hold is
-    logged in one line.
+    A grey picture whose three channels are still equal is written with one channel. What the format cannot hold is one
+    warning: a :class:`~codeformer.errors.LossWarning`.
 
     Args:
         picture: the picture.
@@ -48,30 +48,23 @@ def write_picture(
         OutputError: it cannot be written, naming the path; the file is then as it was before.
         OutOfMemoryError: there is not enough memory.
     """
-    _tell(write_noting(picture, path, quality=quality, png_level=png_level, below=below), Path(path))
+    warn_of(write_noting(picture, path, quality=quality, png_level=png_level, below=below), Path(path))
 
 
 def write_noting(
     picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2, below: Path | None = None
 ) -> str:
-    """Write ``picture`` as :func:`write_picture` does, and return what it would log; ``""`` where nothing is lost."""
+    """Write ``picture`` as :func:`write_picture` does, and return what is lost as a line; ``""`` for nothing."""
     data, lost = file_noting(picture, Path(path), quality=quality, png_level=png_level)
     write_atomic(Path(path), data, below=below)
     return lost
 
 
-def picture_file(picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2) -> bytes:
-    """Return the bytes that :func:`write_picture` would put at ``path``, where nothing is written.
-
-    What the format cannot hold is logged in one line. Raises OutputError and OutOfMemoryError as it does.
-    """
-    data, lost = file_noting(picture, path, quality=quality, png_level=png_level)
-    _tell(lost, path)
-    return data
-
-
 def file_noting(picture: Picture, path: Path, *, quality: int = 95, png_level: int = 2) -> tuple[bytes, str]:
-    """Return the bytes of :func:`picture_file`, and what it would log; ``""`` where nothing is lost.
+    """Return the bytes that :func:`write_picture` would put at ``path``, and what is lost; nothing is written.
+
+    Returns:
+        The file, and a line that says what its format cannot hold of the picture; ``""`` where it holds all.
 
     Raises:
         OutputError, OutOfMemoryError: as :func:`write_picture` does.
@@ -97,9 +90,10 @@ def _file_of(picture: Picture, path: Path, quality: int, png_level: int) -> tupl
         raise OutputError(f"{name}: cannot be written as {kind} ({reason(error)}); try .png") from error
 
 
-def _tell(lost: str, path: Path) -> None:
+def warn_of(lost: str, path: Path) -> None:
+    """Warn the caller's caller of what the file at ``path`` lacks; of nothing where ``lost`` is empty."""
     if lost:
-        _log.warning("%s: %s", shown(path), lost)
+        warnings.warn(LossWarning(shown(path), lost), stacklevel=3)
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95, png_level: int = 2) -> bytes:
@@ -159,7 +153,6 @@ def _encoded(picture: Picture, kind: str, quality: int, png_level: int) -> tuple
 
 def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
     """EXIF and the rest of what the file is to say, as the format can, and what it cannot."""
-    height, width = picture.rgb.shape[:2]
     lost: list[str] = []
     exif, dpi, text, iptc = picture.exif, picture.dpi, picture.text, picture.iptc
     if kind == "BMP":
@@ -176,13 +169,18 @@ def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
         if iptc:
             lost.append("its IPTC")
         iptc = None
-    if exif is not None:
-        exif = exif_blocks.fitted(exif, width, height, dpi)
+    exif, xmp = described(replace(picture, exif=exif))
     if kind == "JPEG" and exif is not None and len(exif) > _LONGEST_EXIF:
         lost.append("its EXIF of more than 64 kB")
         exif = None
-    xmp = None if picture.xmp is None else fitted_xmp(picture.xmp, width, height, dpi)
     return exif, Said(xmp, iptc, text, dpi), lost
+
+
+def described(picture: Picture) -> tuple[bytes | None, bytes | None]:
+    """Return a picture's EXIF and XMP, which tell its size and resolution as they are."""
+    height, width = picture.rgb.shape[:2]
+    exif = None if picture.exif is None else exif_blocks.fitted(picture.exif, width, height, picture.dpi)
+    return exif, None if picture.xmp is None else fitted_xmp(picture.xmp, width, height, picture.dpi)
 
 
 def _encode_with_pillow(

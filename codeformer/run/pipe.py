@@ -11,7 +11,7 @@ from pathlib import Path
 
 from codeformer.errors import CodeFormerError, ExitCode, UsageError
 from codeformer.images.limits import most_pixels
-from codeformer.images.picture import Picture, picture_file, read_opened, read_picture
+from codeformer.images.picture import Picture, file_noting, read_opened, read_picture
 from codeformer.models.file import find_model
 from codeformer.options import OutputOptions, RunOptions, UpscaleOptions
 from codeformer.pipeline.engine import open_engine
@@ -55,7 +55,7 @@ def picture_to(write: Write, options: RunOptions, task: Task, console: Messages)
         console.warning(f"{source}: {result.nothing}; {'nothing is written' if leave else 'only resized'}")
         if leave:
             return ExitCode.OK
-    _hand_on(write, result.output, result.picture or result.output, source, options.output)
+    _hand_on(write, result.output, result.picture or result.output, source, options.output, console)
     return ExitCode.OK
 
 
@@ -79,7 +79,7 @@ def upscale_to(write: Write, options: UpscaleOptions, console: Messages) -> Exit
     except CodeFormerError as error:
         return _failed(error, source, console)
     _tell(picture.warnings, source, console)
-    _hand_on(write, enlarged, picture, source, options)
+    _hand_on(write, enlarged, picture, source, options, console)
     return ExitCode.OK
 
 
@@ -101,12 +101,20 @@ def _read(source: Path, most: int) -> Picture:
 
 
 def _hand_on(
-    write: Write, result: Picture, picture: Picture, source: Path, how: OutputOptions | UpscaleOptions
+    write: Write,
+    result: Picture,
+    picture: Picture,
+    source: Path,
+    how: OutputOptions | UpscaleOptions,
+    console: Messages,
 ) -> None:
+    """Write the file of the result, and say what its format cannot hold."""
     if source is _STDIN:  # it has no ending, but its bytes say the format
         picture = replace(picture, path=Path(f"x.{picture.format.lower()}") if picture.format else None)
     path = source.with_suffix(final_ending(how.ext, picture))
-    write(picture_file(result, path, quality=how.quality, png_level=how.png_level))
+    data, lost = file_noting(result, path, quality=how.quality, png_level=how.png_level)
+    _tell((lost,) if lost else (), source, console)
+    write(data)
 
 
 def _tell(notes: tuple[str, ...], source: Path, console: Messages) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, InputError
-from codeformer.images.picture import Picture, as_srgb, picture_file, to_uint8
+from codeformer.images.picture import Picture, as_srgb, file_noting, to_uint8
 from codeformer.options import CanvasOptions, FaceWork
 from codeformer.pipeline.engine import Engine
 from codeformer.pipeline.opened import OpenPicture, open_picture
@@ -173,7 +173,7 @@ class Desks:
         """Return the name and the bytes of one finished picture. Raises CodeFormerError."""
         picture, _ = self.render(desk, sheet)
         name = f"{sheet.stem}.png"
-        return name, picture_file(picture, Path(name))
+        return name, file_noting(picture, Path(name))[0]  # PNG holds all
 
     def archive(self, desk: Desk) -> bytes:
         """Return a ZIP of all finished pictures, and of a report that says what became of each."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from codeformer import cli as command_line
-from codeformer.images.picture import Picture, read_picture, write_picture
+from codeformer.images.picture import Picture, encode_picture, read_picture, to_uint16, write_picture
 
 LANDMARKS = "103.1,100.0 147.0,102.5 123.4,128.1 101.1,138.5 144.5,141.0"
 _RUN = [sys.executable, "-m", "codeformer"]
@@ -88,6 +88,21 @@ def test_upscale_and_the_format_of_the_input(run: Run, portrait: np.ndarray, net
     assert code == 0, said
     result = Image.open(io.BytesIO(out))
     assert (result.format, result.size) == ("JPEG", (160, 120))
+
+
+@pytest.mark.parametrize("command", ["restore", "upscale"])
+def test_what_the_results_format_cannot_hold_is_one_line(
+    run: Run, command: str, portrait: np.ndarray, options: list[str], networks: dict[str, Path]
+) -> None:
+    """Transparency and 16 bits into JPEG: on stderr; a PNG says nothing."""
+    deep = to_uint16(portrait)
+    data = encode_picture(Picture(deep, np.full(deep.shape[:2], 30000, np.uint16)), "PNG")
+    words = options if command == "restore" else ["--model", str(networks["nearest"]), "-s", "2"]
+    lost = "stdin: JPEG cannot hold transparency (white instead) and 16 bits a channel (8 instead); PNG can"
+    code, out, said = run(command, "-i", "-", "-o", "-", "--ext", "jpg", *words, data=data)
+    assert code == 0 and Image.open(io.BytesIO(out)).format == "JPEG"
+    assert [line for line in said.splitlines() if "cannot hold" in line] == [f"codeformer: warning: {lost}"]
+    assert "cannot hold" not in run(command, "-i", "-", "-o", "-", *words, data=data)[2]
 
 
 @pytest.mark.parametrize(

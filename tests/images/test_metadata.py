@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from codeformer.errors import LossWarning
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
+from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.metadata import fitted_xmp
 from codeformer.images.picture import Picture, encode_picture, read_picture, replace_rgb, write_picture
+from codeformer.images.profile import made_of, to_xyz
 from codeformer.images.tiff import table_of, with_table
 
 XMP = (
@@ -64,6 +66,11 @@ def told() -> Picture:
     )
 
 
+def told_of(recwarn: pytest.WarningsRecorder) -> list[str]:
+    """The warnings of what files lack."""
+    return [str(one.message) for one in recwarn if isinstance(one.message, LossWarning)]
+
+
 def print_width(picture: Picture) -> float:
     assert picture.dpi is not None
     return picture.rgb.shape[1] / picture.dpi[0]
@@ -72,16 +79,17 @@ def print_width(picture: Picture) -> float:
 @pytest.mark.parametrize("first", WRITTEN)
 @pytest.mark.parametrize("second", WRITTEN)
 def test_from_every_format_to_every_other(
-    tmp_path: Path, told: Picture, first: str, second: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, told: Picture, first: str, second: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     skip_without(first)
     skip_without(second)
     write_picture(told, tmp_path / f"a{first}")
     once = read_picture(tmp_path / f"a{first}")
     larger = replace_rgb(once, smooth(60, 80))
-    caplog.clear()
+    recwarn.clear()
     write_picture(larger, tmp_path / f"b{second}")
-    said = caplog.text
+    lines = told_of(recwarn)
+    said = "".join(lines)
     back = read_picture(tmp_path / f"b{second}")
     assert print_width(back) == pytest.approx(40 / 300, rel=0.01), "a print keeps its size"
     assert back.xmp is not None and b"Anna, Lisbon 1953" in back.xmp
@@ -99,7 +107,7 @@ def test_from_every_format_to_every_other(
     if first in (".jpg", ".png"):
         assert (back.text == (("Comment", "scanned by João"),)) == (second in (".jpg", ".png"))
         assert ("texts (Comment)" in said) == (second not in (".jpg", ".png"))
-    assert len(caplog.records) <= 1
+    assert len(lines) <= 1
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".avif", ".bmp"])
@@ -150,28 +158,28 @@ def test_texts_of_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".webp", ".tif"])
 def test_a_caption_becomes_exif_where_there_is_no_text(
-    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, suffix: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_picture(Picture(smooth(), text=(("Description", "Anna"), ("Scanner", "Epson"))), tmp_path / f"x{suffix}")
     with Image.open(tmp_path / f"x{suffix}") as image:
         assert image.getexif()[0x010E] == "Anna"
-    assert "texts (Scanner)" in caplog.text and "Description" not in caplog.text
+    (line,) = told_of(recwarn)
+    assert "texts (Scanner)" in line and "Description" not in line
 
 
 def test_what_bmp_cannot_hold_is_said_in_one_line(
-    tmp_path: Path, told: Picture, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, told: Picture, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_picture(replace_rgb(told, told.rgb.astype(np.uint16), smooth()[..., 0].astype(np.uint16)), tmp_path / "x.bmp")
-    assert len(caplog.records) == 1
+    (line,) = told_of(recwarn)
     for word in ("x.bmp", "transparency", "16 bits", "EXIF", "XMP", "IPTC", "texts"):
-        assert word in caplog.text
+        assert word in line
 
 
-def test_a_plain_picture_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+def test_a_plain_picture_says_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for suffix in (".jpg", ".png", ".tif", ".webp", ".bmp"):
         write_picture(Picture(smooth()), tmp_path / f"x{suffix}")
-    assert not caplog.records
+    assert not told_of(recwarn)
 
 
 def test_iptc_of_other_programs(tmp_path: Path) -> None:
@@ -195,9 +203,9 @@ def test_iptc_of_other_programs(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "x.jpg").iptc == IPTC
 
 
-def test_blocks_that_are_too_long_for_jpeg_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_picture(Picture(smooth(), xmp=XMP + b" " * 70000, iptc=IPTC), tmp_path / "x.jpg")
-    assert "XMP of more than 64 kB" in caplog.text
+def test_blocks_that_are_too_long_for_jpeg_are_named(tmp_path: Path) -> None:
+    with pytest.warns(LossWarning, match="XMP of more than 64 kB"):
+        write_picture(Picture(smooth(), xmp=XMP + b" " * 70000, iptc=IPTC), tmp_path / "x.jpg")
     back = read_picture(tmp_path / "x.jpg")
     assert back.xmp is None and back.iptc == IPTC
 
@@ -269,3 +277,53 @@ def test_heic_with_wide_primaries_and_no_profile(tmp_path: Path) -> None:
     if Image.open(tmp_path / "x.heic").info.get("nclx_profile", {}).get("color_primaries") != 12:
         pytest.skip("this pillow-heif does not write it")
     assert picture.icc is not None and picture.space is not None
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body) + 8, kind) + body
+
+
+def test_what_jpeg_2000_says_of_itself(tmp_path: Path) -> None:
+    """Its colour profile, EXIF, XMP, IPTC and resolution, which stand in boxes beside the pixels."""
+    profile = made_of("adobe", (563 / 256,), to_xyz((0.64, 0.33, 0.21, 0.71, 0.15, 0.06), (0.3127, 0.3290)))
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "JPEG2000")
+    data = buffer.getvalue()
+    start = data.index(b"jp2h") - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    header = data[start + 8 : start + size]
+    colours = header.index(b"colr") - 4
+    (length,) = struct.unpack_from(">I", header, colours)
+    pixels_per_metre = struct.pack(">HHHHBB", 11811, 1, 11811, 1, 0, 0)
+    header = header[:colours] + box(b"colr", b"\2\0\0" + profile) + header[colours + length :]
+    header += box(b"res ", box(b"resc", pixels_per_metre))
+    turned = exif_blocks.with_tags(exif_of(40, 30, 300), {exif_blocks.ORIENTATION: 6})
+    said = box(b"uuid", b"JpgTiffExif->JP2" + turned)
+    said += box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + XMP)
+    said += box(b"uuid", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38") + IPTC)
+    (tmp_path / "x.jp2").write_bytes(data[:start] + box(b"jp2h", header) + said + data[start + size :])
+    picture = read_picture(tmp_path / "x.jp2")
+    assert picture.rgb.shape == (40, 30, 3), "as its EXIF says, it is turned"
+    assert picture.icc == profile and picture.xmp == XMP and picture.iptc == IPTC
+    assert picture.dpi == pytest.approx((300, 300), abs=0.1)
+    assert picture.exif is not None and b"Grandmother Anna" in picture.exif
+    assert not picture.warnings
+    for cut in range(0, len(data), 7):
+        blocks_of(data[:cut])
+
+
+def test_what_a_psd_file_says_of_itself(tmp_path: Path) -> None:
+    def resource(number: int, block: bytes) -> bytes:
+        return b"8BIM" + struct.pack(">HHI", number, 0, len(block)) + block + b"\0" * (len(block) % 2)
+
+    resolution = struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1)
+    resources = resource(0x03ED, resolution) + resource(0x0404, IPTC) + resource(0x0424, XMP)
+    resources += resource(0x0422, exif_of(40, 30, None))
+    rgb = smooth()
+    data = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 30, 40, 8, 3) + bytes(4)
+    data += struct.pack(">I", len(resources)) + resources + bytes(4) + bytes(2) + rgb.transpose(2, 0, 1).tobytes()
+    (tmp_path / "x.psd").write_bytes(data)
+    picture = read_picture(tmp_path / "x.psd")
+    np.testing.assert_array_equal(picture.rgb, rgb)
+    assert picture.xmp == XMP and picture.iptc == IPTC and picture.dpi == (300, 150)
+    assert picture.exif is not None and b"Grandmother Anna" in picture.exif
