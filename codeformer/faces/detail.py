@@ -2,7 +2,9 @@
 
 A face of 900 pixels is reduced to 512 for the network, and what comes back has nothing finer. Where the crop shows that
 the picture is sharp and clean, and that the restored face is the same one, the picture's own high frequencies are put
-back over it. Blur, noise, JPEG's blocks, and places where the network drew something else are left as restored.
+back over it. Blur, noise, JPEG's blocks, and places where the network drew something else are left as restored. A face
+that is a little softer than the restored one keeps that one's structure, and gets the picture's grain alone: what is
+finer than the crop can hold.
 """
 
 from __future__ import annotations
@@ -20,9 +22,16 @@ from codeformer.images.colour import luma
 # sharp faces, and with noise of sigma 2 to 20, blur of sigma 0.7 to 4, JPEG of quality 90 to 25, and mixtures.
 _FINE = 3.0  # pixels of the crop: sigma of the blur that parts fine detail from the rest
 _SCALE = (1.0, 0.9)  # of the crop to the picture: from none to all detail
-_SHARP = (0.75, 0.95)  # the two finest octaves against the restored face's; sharp 0.95 to 1.5, blur of sigma 1: 0.79
+# The two finest octaves without their noise against the restored face's: sharp 0.8 to 1.5, blur of sigma 1: 0.64 to
+# 0.79, sigma 1.5: 0.54
+_SHARP = (0.7, 0.85)
 _NOISE_IN_CROP = (3.5, 2.0)  # levels; sharp up to 0.9, sigma 2: 1.4, 4: 2.5, 6: 3.7
-_NOISE_IN_PICTURE = (8.0, 5.5)
+# Levels; at 4 detail still brings a face nearer to the sharp one (by 1.1 to 4 dB), at 6 it brings it away (by 1.3 to 3)
+_NOISE_IN_PICTURE = (5.5, 4.0)
+_GRAIN = 0.7  # pixels of the crop: sigma of the blur that parts grain, which the crop cannot hold, from the rest
+_GRAIN_SCALE = (0.7, 0.5)
+_GRAIN_SHARP = (0.6, 0.75)
+_GRAIN_IN_PICTURE = (4.0, 3.0)
 _BLOCKS = (0.95, 0.7)  # steps at every 8th pixel; sharp up to 0.06, JPEG 90: 0.17, 75: 0.34, 50: 0.57, 25: 1.0
 _SAME = (0.6, 0.8)  # correlation of the second octave; sharp 0.88 to 0.94
 _LOCALLY_SAME = (0.2, 0.6)
@@ -36,10 +45,12 @@ class Detail:
 
     Attributes:
         weight: (S, S) in [0, 1], in the crop; None for nothing.
+        grain: (S, S) in [0, 1], how much of the picture's grain alone comes on top of that; None for nothing.
         lost: why detail that the picture has is left out; empty where it is kept or there is none.
     """
 
     weight: Mask | None = None
+    grain: Mask | None = None
     lost: str = ""
 
 
@@ -61,25 +72,31 @@ def detail_of(before: Crop, after: Crop, where: Mask, picture: Rgb, matrix: Matr
         return Detail()
     size = side / 512
     old, new = luma(before) * 255, luma(after) * 255
+    noise = _noise(old, inside)
     one, two = (_octaves(face, size) for face in (old, new))
-    energies = [float(a[inside].std() / max(b[inside].std(), 1e-3)) for a, b in zip(one, two, strict=True)]
-    sharp = _ramp(float(np.sqrt(energies[0] * energies[1])), _SHARP)
-    if sharp == 0:
+    sharpness = _sharpness(one, two, noise, inside, size)
+    sharp, grainy = _ramp(sharpness, _SHARP), _ramp(sharpness, _GRAIN_SHARP) * _ramp(scale, _GRAIN_SCALE)
+    if max(sharp, grainy) == 0:
         return Detail()  # blurred: the picture has no finer detail
     region = _luma_around(picture, matrix, side)
-    noisy = min(_ramp(_noise(old, inside), _NOISE_IN_CROP), _ramp(_noise(region), _NOISE_IN_PICTURE))
+    in_picture = _noise(region)
+    noisy = min(_ramp(noise, _NOISE_IN_CROP), _ramp(in_picture, _NOISE_IN_PICTURE))
     blocky = _ramp(_blocks(region), _BLOCKS)
     same = _ramp(_correlation(one[1][inside], two[1][inside]), _SAME)
     reasons = {"noise": noisy, "JPEG's blocks": blocky, "not the restored face's": same}
-    worst = min(reasons, key=lambda name: reasons[name])
     weight = share * sharp * noisy * blocky * same
-    lost = worst if reasons[worst] < 0.5 else ""
-    if weight < 0.02:
-        return Detail(None, lost)
-    return Detail(np.float32(weight) * _agreement(old, new, size), lost)
+    grain = grainy * _ramp(in_picture, _GRAIN_IN_PICTURE) * blocky * same
+    lost = next((name for name, value in reasons.items() if value < 0.5), "")  # noise hides what comes behind it
+    if max(weight, grain) < 0.02:
+        return Detail(lost=lost)
+    agreement = _agreement(old, new, size)
+    more = np.float32(grain - weight)  # the weight's share has it already
+    return Detail(np.float32(weight) * agreement, more * agreement if more > 0.02 else None, lost)
 
 
-def with_detail(pasted: Pixels, before: Pixels, weight: Mask, where: Mask, matrix: Matrix) -> None:
+def with_detail(
+    pasted: Pixels, before: Pixels, weight: Mask, where: Mask, matrix: Matrix, grain: Mask | None = None
+) -> None:
     """Put the fine detail of ``before`` over a pasted face, in place.
 
     Args:
@@ -88,12 +105,14 @@ def with_detail(pasted: Pixels, before: Pixels, weight: Mask, where: Mask, matri
         weight: (S, S), from :func:`detail_of`.
         where: (S, S), the mask that the face was pasted with.
         matrix: the picture to the crop.
+        grain: (S, S), from :func:`detail_of`.
     """
     side = weight.shape[0]
     back = inverse(matrix)
     corners = transform_points([[0, 0], [side - 1, 0], [0, side - 1], [side - 1, side - 1]], back)
     height, width = pasted.shape[:2]
-    sigma = _FINE * side / 512 * float(np.sqrt(abs(np.linalg.det(back[:, :2]))))  # pixels of the picture
+    unit = side / 512 * float(np.sqrt(abs(np.linalg.det(back[:, :2]))))  # pixels of the picture
+    sigma = _FINE * unit
     (x0, y0), (x1, y1) = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     x0, y0, x1, y1 = max(0, x0), max(0, y0), min(width, x1), min(height, y1)
     if x0 >= x1 or y0 >= y1:
@@ -110,11 +129,20 @@ def with_detail(pasted: Pixels, before: Pixels, weight: Mask, where: Mask, matri
     columns = slice(max(0, x0 - margin), min(width, x1 + margin))
     inner = slice(y0 - rows.start, y1 - rows.start), slice(x0 - columns.start, x1 - columns.start)
     touched = share > 1e-3
+    fine: Plane | None = None
+    if grain is not None:
+        rest = warp(grain * mask, moved, (x1 - x0, y1 - y0), cubic=False)
+        grey = luma(before[rows, columns].astype(np.float32))
+        fine = (grey - _blur(grey, _GRAIN * unit))[inner] * rest
+        touched |= rest > 1e-3
     for c in range(3):  # one channel at a time, for the memory
         change = before[rows, columns, c].astype(np.float32) - pasted[rows, columns, c]
         change -= cv2.GaussianBlur(change, (0, 0), sigma)
         face = pasted[y0:y1, x0:x1, c]
-        value = np.rint(np.clip(face + change[inner] * share, 0, top)).astype(pasted.dtype)
+        added = change[inner] * share
+        if fine is not None:
+            added += fine
+        value = np.rint(np.clip(face + added, 0, top)).astype(pasted.dtype)
         face[touched] = value[touched]
 
 
@@ -131,6 +159,19 @@ def _octaves(plane: Plane, size: float) -> tuple[Plane, Plane]:
     """Return the two finest octaves of a crop."""
     first, second = _blur(plane, size), _blur(plane, 2 * size)
     return plane - first, first - second
+
+
+def _sharpness(
+    one: tuple[Plane, Plane], two: tuple[Plane, Plane], noise: float, inside: Where, size: float
+) -> float:
+    """Return the energy of a crop's two finest octaves, without its noise, as a share of the restored one's."""
+    impulse = np.zeros((33, 33), np.float32)
+    impulse[16, 16] = 1
+    product = 1.0
+    for old, new, response in zip(one, two, _octaves(impulse, size), strict=True):
+        energy = float(old[inside].var()) - noise**2 * float((response**2).sum())
+        product *= np.sqrt(max(0.0, energy)) / max(float(new[inside].std()), 1e-3)
+    return float(np.sqrt(product))
 
 
 def _correlation(one: Plane, other: Plane) -> float:

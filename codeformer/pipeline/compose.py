@@ -143,7 +143,7 @@ def _keep_detail(
         detail = detail_of(one.crop.pixels, crop, mask, picture.rgb, one.matrix)
         if detail.weight is not None:
             matrix = scaled(one.matrix, (width / old_width, height / old_height))
-            with_detail(pasted, before.rgb, detail.weight, mask, matrix)
+            with_detail(pasted, before.rgb, detail.weight, mask, matrix, detail.grain)
         if detail.lost:
             notes.append(
                 f"face {one.number}: is larger than the network's {crop.shape[0]} pixels, and its finest detail was "

@@ -76,6 +76,37 @@ def test_a_blurred_face_has_no_detail_to_lose() -> None:
     assert found.weight is None and found.lost == ""
 
 
+def soft(sigma: float, grain: float) -> np.ndarray:
+    """The structure, blurred by this many pixels of the crop, with grain in its brightness."""
+    blurred = cv2.GaussianBlur(structure(0), (0, 0), sigma / SCALE)
+    return eight(blurred + grain * np.random.default_rng(9).standard_normal((512, 512, 1)))
+
+
+def test_a_soft_face_gets_its_grain_alone() -> None:
+    found = judged(soft(0.7, 3))
+    assert found.weight is not None and found.grain is not None and found.lost == ""
+    assert found.weight.max() < 0.3 and found.grain.min() > 0.5
+    for picture, why in ((soft(0.7, 8), "noise"), (soft(2, 3), "")):  # the second is blurred
+        found = judged(picture)
+        assert found.grain is None and found.weight is None and found.lost == why
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grain_comes_on_top_of_the_restored_structure(dtype: type) -> None:
+    unit = np.iinfo(dtype).max / 255
+    restored = np.rint(structure(5) * unit).astype(dtype)
+    plain = cv2.GaussianBlur(structure(0), (0, 0), 6)
+    before = np.rint(np.clip(plain + 3 * np.random.default_rng(9).standard_normal((512, 512, 1)), 0, 255) * unit)
+    pasted = restored.copy()
+    none, one = np.zeros((SIZE, SIZE), np.float32), np.ones((SIZE, SIZE), np.float32)
+    with_detail(pasted, before.astype(dtype), none, one, MATRIX, one)
+    added = (pasted.astype(np.float64) - restored)[100:-100, 100:-100] / unit
+    assert 2 < added.std() < 3.2, "all grain but what the crop holds of it"
+    assert abs(added - added.mean(axis=2, keepdims=True)).max() <= 1.01, "in brightness alone"
+    coarse = cv2.GaussianBlur(added, (0, 0), 6)
+    assert np.abs(coarse).max() < 0.4, "what is coarser stays the restored face's"
+
+
 def test_a_place_that_was_drawn_anew_is_left_out() -> None:
     clean = cv2.resize(structure(0), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     clean[110:140, 110:140] = cv2.resize(structure(5), (SIZE, SIZE), interpolation=cv2.INTER_AREA)[110:140, 110:140]
