@@ -4,8 +4,9 @@ Usage: python scripts/measure_detail.py [--data FOLDER] [--limit N] [--sizes PX 
 
 FOLDER holds aligned, sharp faces of 512 x 512 pixels; scikit-image's astronaut is measured beside them. Each is made
 as wide as the table's first column says, sharpened, and gets the texture of its cheek, pixel for pixel, and grain of 3
-levels, as cameras give it: that is the sharp face. Astronaut's face has 90 pixels, and is soft at every size here. It is blurred, made noisy and packed by JPEG, and everything is restored with and without the transfer of fine
-detail (codeformer/faces/detail.py).
+levels, as cameras give it: that is the sharp face. It is blurred, made noisy and packed by JPEG, and everything is
+restored with and without the transfer of fine detail (codeformer/faces/detail.py). No picture here has a face of more
+than 204 pixels: larger ones are enlarged, and what is fine in them is that texture and grain.
 """
 
 from __future__ import annotations

@@ -161,9 +161,7 @@ def _octaves(plane: Plane, size: float) -> tuple[Plane, Plane]:
     return plane - first, first - second
 
 
-def _sharpness(
-    one: tuple[Plane, Plane], two: tuple[Plane, Plane], noise: float, inside: Where, size: float
-) -> float:
+def _sharpness(one: tuple[Plane, Plane], two: tuple[Plane, Plane], noise: float, inside: Where, size: float) -> float:
     """Return the energy of a crop's two finest octaves, without its noise, as a share of the restored one's."""
     impulse = np.zeros((33, 33), np.float32)
     impulse[16, 16] = 1

@@ -25,7 +25,7 @@ class Blocks:
 
 
 def blocks_of(data: bytes) -> Blocks:
-    """Return what the boxes of a JPEG 2000 file hold; nothing for a bare codestream, and as far as it goes if damaged."""
+    """Return what the boxes of a JPEG 2000 file hold, as far as they are all there; a bare codestream has none."""
     icc = exif = xmp = iptc = None
     for kind, body in _boxes(data):
         if kind == b"jp2h":

@@ -78,7 +78,7 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
         boxes = blocks_of(file.read())
         xmp, iptc = boxes.xmp, boxes.iptc
     elif kind == "PSD":
-        resources = {number: data for number, _, data in image.resources}  # type: ignore[attr-defined]
+        resources = photoshop_of(image)
         xmp, iptc = resources.get(_XMP_RESOURCE), resources.get(_IPTC_RESOURCE)
     elif kind == "PNG":
         for keyword, value in getattr(image, "text", {}).items():
@@ -89,7 +89,8 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
     elif kind == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         xmp = xmp or tags.get(700)
-        if file is not None and (33723 in tags or 34377 in tags):  # from the file itself: some programs declare these bytes to be numbers
+        # From the file itself: some programs declare these bytes to be numbers
+        if file is not None and (33723 in tags or 34377 in tags):
             file.seek(0)
             blocks = table_of(file.read()).tags
             iptc = _iptc_in(blocks.get(33723, (0, b""))[1]) or _iptc_in(blocks.get(34377, (0, b""))[1])
@@ -102,6 +103,11 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
     if xmp is not None and (b"hdrgm:" in xmp or b"HDRGainMap" in xmp):
         notes.append("its HDR gain map is left out: the result is the picture as it is seen without HDR")
     return Said(bytes(xmp) if xmp else None, iptc, tuple(text), _dpi(image, kind, exif), tuple(notes))
+
+
+def photoshop_of(image: Image.Image) -> dict[int, bytes]:
+    """Return Photoshop's resources of a PSD file by their numbers."""
+    return {number: data for number, _, data in image.resources}  # type: ignore[attr-defined]
 
 
 def _in_jpeg(data: bytes) -> tuple[bytes | None, bytes | None, list[Text], list[str]]:
@@ -169,7 +175,7 @@ def _dpi(image: Image.Image, kind: str, exif: bytes | None) -> Dpi | None:
         tags = image.tag_v2  # type: ignore[attr-defined]
         found = info.get("dpi") if 282 in tags and tags.get(296, 2) in (2, 3) else None
     elif kind == "PSD":
-        block = dict((number, data) for number, _, data in image.resources).get(_RESOLUTION_RESOURCE, b"")  # type: ignore[attr-defined]
+        block = photoshop_of(image).get(_RESOLUTION_RESOURCE, b"")
         if len(block) >= 16:
             x, _, _, y = struct.unpack_from(">IHHI", block)
             found = x / 65536, y / 65536

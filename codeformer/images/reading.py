@@ -24,7 +24,7 @@ from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_p
 from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
-from codeformer.images.metadata import said_by
+from codeformer.images.metadata import photoshop_of, said_by
 from codeformer.images.profile import described_by, space_of
 from codeformer.images.space import colours_of_png, profile_of_code
 from codeformer.images.tiff import read_odd_tiff, table_of
@@ -310,7 +310,7 @@ def _exif(image: Image.Image, kind: str, notes: list[str]) -> bytes | None:
         return None
     block = image.info.get("exif")
     if kind == "PSD":
-        block = next((data for number, _, data in image.resources if number == _EXIF_RESOURCE), None)  # type: ignore[attr-defined]
+        block = photoshop_of(image).get(_EXIF_RESOURCE)
     if not isinstance(block, bytes) or not block:
         return None
     upright = exif_blocks.upright(block)
