@@ -180,27 +180,39 @@ def _region(
 ) -> Samples:
     """``size`` (columns, rows) blocks of the source from ``origin``, each averaged: float32 in [0, 1]."""
     (x0, y0), (columns, rows) = origin, size
-    height, width = source.shape[:2]
-    xs, ys = np.arange(x0, x0 + columns * block), np.arange(y0, y0 + rows * block)
-    x_index, y_index = (reflected(xs, width), reflected(ys, height))
-    # A run of neighbours is a view, not a copy
-    inside = x0 >= 0 and xs[-1] < width
     unit = _unit(source.dtype)
     out = np.empty((rows, columns, *source.shape[2:]), dtype=np.float32)
     step = max(1, _STRIP_PIXELS // max(1, columns * block * block))
     for top in range(0, rows, step):
-        lines = slice(top * block, min(rows, top + step) * block)
-        strip = source[y_index[lines]]
-        strip = strip[:, x0 : x0 + columns * block] if inside else strip[:, x_index]
-        strip = strip.astype(np.float32)
-        if not reflect:
-            strip[(ys[lines] < 0) | (ys[lines] >= height)] = 0.0
-            strip[:, (xs < 0) | (xs >= width)] = 0.0
+        count = min(rows - top, step)
+        strip = _rectangle(source, (x0, y0 + top * block), (columns * block, count * block), reflect)
         if block > 1:
-            strip = cv2.resize(strip, (columns, strip.shape[0] // block), interpolation=cv2.INTER_AREA)
-            strip = strip.reshape(-1, columns, *source.shape[2:])
-        np.multiply(strip, unit, out=out[top : top + strip.shape[0]])
+            strip = cv2.resize(strip.astype(np.float32), (columns, count), interpolation=cv2.INTER_AREA)
+            strip = strip.reshape(count, columns, *source.shape[2:])
+        np.multiply(strip, unit, out=out[top : top + count], dtype=np.float32, casting="same_kind")
     return out
+
+
+def _rectangle(
+    source: Pixels | Samples | Where, origin: tuple[int, int], size: tuple[int, int], reflect: bool
+) -> Pixels | Samples | Where:
+    """Return ``size`` (columns, rows) pixels of the source from ``origin``: a view where all of them lie inside.
+
+    What sticks out is the source's reflection, or 0 without ``reflect``.
+    """
+    (x, y), (columns, rows), (height, width) = origin, size, source.shape[:2]
+    out = (max(0, -y), max(0, y + rows - height), max(0, -x), max(0, x + columns - width))  # top, bottom, left, right
+    inside = source[max(0, y) : max(0, y + rows), max(0, x) : max(0, x + columns)]
+    if not any(out):
+        return inside
+    if reflect and not (max(out[:2]) < inside.shape[0] and max(out[2:]) < inside.shape[1]):  # more than one reflection
+        across, down = (reflected(np.arange(a, a + n), most) for a, n, most in ((x, columns, width), (y, rows, height)))
+        return source[down[:, None], across]
+    if not inside.size:
+        return np.zeros((rows, columns, *source.shape[2:]), source.dtype)
+    plain: Any = inside.view(np.uint8) if inside.dtype == np.bool_ else inside
+    found = cv2.copyMakeBorder(plain, *out, cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT, value=0)
+    return np.asarray(found).reshape(rows, columns, *source.shape[2:])
 
 
 def _enlarged(region: Samples, zoom: int, cubic: bool) -> Samples:

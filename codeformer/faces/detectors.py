@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +34,9 @@ def network_input(pictures: Pixels | Floats) -> NDArray[np.float32]:
     """(B, H, W, 3) RGB in 0..255 as (B, 3, H', W') float32 BGR without its mean, padded to the coarsest stride."""
     count, height, width, _ = pictures.shape
     padded = np.zeros((count, 3, -(-height // 32) * 32, -(-width // 32) * 32), dtype=np.float32)
-    padded[:, :, :height, :width] = (pictures - _MEAN_RGB)[..., ::-1].transpose(0, 3, 1, 2)
+    for picture, planes in zip(pictures, padded, strict=True):
+        for plane, mean, into in zip(cv2.split(picture), _MEAN_RGB, planes[::-1], strict=True):
+            np.subtract(plane, mean, out=into[:height, :width])
     return padded
 
 

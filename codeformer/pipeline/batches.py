@@ -9,7 +9,11 @@ T = TypeVar("T")
 
 
 def in_batches(
-    items: Iterable[T], faces: Callable[[T], int], wanted: int, is_full: Callable[[list[T]], bool]
+    items: Iterable[T],
+    faces: Callable[[T], int],
+    wanted: int,
+    is_full: Callable[[list[T]], bool],
+    first: int | None = None,
 ) -> Iterator[list[T]]:
     """Yield the items in groups, in order.
 
@@ -21,13 +25,17 @@ def in_batches(
         faces: how many faces of an item go through the network.
         wanted: faces of a full batch.
         is_full: whether a group must not grow any more, for the memory that it takes.
+        first: faces of the first batch, after which each has twice as many until it is full, so that the network begins
+            while others are still being read; None for full batches from the beginning.
     """
     group: list[T] = []
+    size = wanted if first is None else min(first, wanted)
     for item in items:
         group.append(item)
         count = sum(faces(one) for one in group)
-        if count == 0 or count >= wanted or is_full(group):
+        if count == 0 or count >= size or is_full(group):
             yield group
             group = []
+            size = min(2 * size, wanted) if count else size
     if group:
         yield group

@@ -172,7 +172,8 @@ def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Genera
     """Work on the pictures and yield a result for each, in order.
 
     ``ahead``: how many pictures are read and detected while the network works on earlier ones, or as many as a batch
-    has faces, if that is more and they take little memory; 0 for no threads. On a GPU several threads read. Others
+    has faces, if that is more and they take little memory; 0 for no threads. On a GPU several threads read, and the
+    first batches are smaller, so that the network soon begins. Others
     paste, while the network goes on. ``jobs`` is always iterated by the caller's thread, in which the network
     runs. What goes wrong with one picture is its result's ``error``; the others go on.
 
@@ -186,10 +187,12 @@ def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Genera
     # On a CPU the other networks would take memory and cores from this one
     alone = on_cpu and any((engine.parser, engine.background, engine.face_upsampler))
     readers = 1 if on_cpu or engine.mender else _READERS
+    first = None if on_cpu or not ahead else readers
     begun = calls_ahead((partial(_begin, job, engine) for job in jobs), depth, threads=readers, is_full=_fills_memory)
 
     def restored() -> Iterator[Callable[[], Result[K]]]:
-        for window in in_batches(begun, lambda item: len(item.aligned), batch, partial(_is_full, batch=batch)):
+        full = partial(_is_full, batch=batch)
+        for window in in_batches(begun, lambda item: len(item.aligned), batch, full, first):
             _restore(window, engine)
             for item in window:
                 yield partial(_finish, item, engine)

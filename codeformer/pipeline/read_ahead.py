@@ -17,7 +17,7 @@ def calls_ahead(
     depth: int,
     *,
     threads: int = 1,
-    is_full: Callable[[list[T]], bool] = lambda results: False,
+    is_full: Callable[[list[T]], bool] | None = None,
     keep: bool = False,
 ) -> Generator[T, None, None]:
     """Yield what the calls return, in order; threads make them, at most ``depth`` before they are wanted.
@@ -29,7 +29,7 @@ def calls_ahead(
         calls: what to do.
         depth: how many results are made in advance; 0 for no thread.
         threads: how many calls are made at a time.
-        is_full: whether so many results wait that no further call may begin, for the memory that they take.
+        is_full: whether so many results wait that no call may begin, for the memory that they take; None: never.
         keep: when iterating ``calls`` raises, first yield what the calls before it return.
     """
     if not depth:
@@ -42,7 +42,7 @@ def calls_ahead(
             try:
                 for call in calls:
                     begun.append(pool.submit(call))
-                    while len(begun) > depth or is_full(_made(begun)):
+                    while len(begun) > depth or (is_full is not None and is_full(_made(begun))):
                         yield _first(begun)
             except GeneratorExit:
                 raise

@@ -87,7 +87,7 @@ class Item:
     aligned: list[AlignedFace] = field(default_factory=list)
     looks: list[temporal.Look] = field(default_factory=list)  # of the aligned faces
     encoded: list[Any] = field(default_factory=list)
-    logits: list[Any] = field(default_factory=list)  # outlive ``encoded``, whose features are large
+    votes: list[temporal.Vote] = field(default_factory=list)  # outlive ``encoded``, whose features are large
     restored: list[Crop] = field(default_factory=list)  # what the network gave
     codes: list[Any] = field(default_factory=list)
 
@@ -330,7 +330,7 @@ def _encoded(items: Iterable[Item], engine: Engine, wanted: Callable[[Item], boo
             encoded = restorer.encode([one.source for _, one in chosen])
             for index, (item, _) in enumerate(chosen):
                 item.encoded.append(encoded.select(index))
-                item.logits.append(encoded.logits[index])
+                item.votes.append(temporal.Vote(encoded.logits[index]))
         yield from group
 
 
@@ -342,14 +342,14 @@ def _with_codes(item: Item, neighbours: Sequence[Item]) -> Item:
         # Whether a face has colour must not change from frame to frame either
         votes = [one.crop.grey, *(other.aligned[index].crop.grey for other, index in partners)]
         aligned.append(replace(one, crop=replace(one.crop, grey=2 * sum(votes) > len(votes))))
-        if number >= len(item.logits):
+        if number >= len(item.votes):
             continue
-        logits, weights = [item.logits[number]], [1.0]
+        cast, weights = [item.votes[number]], [1.0]
         for other, index in partners:
-            if index < len(other.logits):
-                logits.append(other.logits[index])
+            if index < len(other.votes):
+                cast.append(other.votes[index])
                 weights.append(temporal.alikeness(item.looks[number], other.looks[index]))
-        average = temporal.average_logits(logits, weights) if len(logits) > 1 else logits[0]
+        average = temporal.average_logits(cast, weights) if len(cast) > 1 else cast[0].logits
         codes.append(average.argmax(-1))
     result = replace(item, codes=codes, aligned=aligned)
     item.encoded = []  # from here on it is a neighbour only

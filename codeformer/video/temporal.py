@@ -52,27 +52,30 @@ def steady_crop(one: Look, neighbours: Sequence[Look]) -> Crop:
 
     Where a neighbour shows something else its weight falls to nothing, so what moves stays as it is.
     """
-    crop = one.pixels
     if not neighbours:
-        return crop
-    laid = [_laid_over(one.grey, other) for other in neighbours]
+        return one.pixels
+    # Plane by plane, which spares the arithmetic from a weight for each channel
+    crop = _planes(one.pixels)
+    laid = [_planes(_laid_over(one.grey, other)) for other in neighbours]
     differences = [_difference(crop, other) for other in laid]
     variance = _noise_variance(differences)
-    total = crop.copy()
-    weights = np.ones(crop.shape[:2], dtype=np.float32)
+    total = [plane.copy() for plane in crop]
+    weights = np.ones(crop[0].shape, dtype=np.float32)
     for other, difference in zip(laid, differences, strict=True):
-        excess = np.maximum(difference - 2 * variance, 0) / (_FALL * variance)
-        weight = np.exp(-excess, dtype=np.float32)
-        other *= _for_each_channel(weight)  # its own by now
-        total += other
+        excess = np.maximum(difference - 2 * variance, 0)
+        excess /= _FALL * variance
+        weight = np.exp(np.negative(excess, out=excess), out=excess)
+        for plane, into in zip(other, total, strict=True):
+            plane *= weight  # its own by now
+            into += plane
         weights += weight
-    total /= _for_each_channel(weights)
-    return total
+    for plane in total:
+        plane /= weights
+    return np.asarray(cv2.merge(total), np.float32)
 
 
-def _for_each_channel(plane: Plane) -> Crop:
-    """Return a plane thrice, (S, S, 3): arithmetic with it takes a third of the time that broadcasting takes."""
-    return np.asarray(cv2.merge([plane] * 3), np.float32)
+def _planes(image: Crop) -> list[Plane]:
+    return [np.asarray(plane, np.float32) for plane in cv2.split(image)]
 
 
 def _laid_over(grey: NDArray[np.uint8], other: Look) -> Crop:
@@ -95,15 +98,15 @@ def _grey(image: Crop) -> NDArray[np.uint8]:
     return np.clip(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) * 255, 0, 255).astype(np.uint8)
 
 
-def _difference(a: Crop, b: Crop) -> Plane:
-    """Mean squared difference around each pixel."""
-    apart = a - b
-    apart *= apart
-    red, green, blue = cv2.split(apart)
-    squared = red + green
-    squared += blue
-    squared /= 3
-    side = 2 * (_AGREEMENT * a.shape[0] // 512 // 2) + 1
+def _difference(a: Sequence[Plane], b: Sequence[Plane]) -> Plane:
+    """Return the mean squared difference of two pictures, three planes each, around each pixel."""
+    squared = np.zeros_like(a[0])
+    for one, other in zip(a, b, strict=True):
+        apart = one - other
+        apart *= apart
+        squared += apart
+    squared /= len(a)
+    side = 2 * (_AGREEMENT * len(squared) // 512 // 2) + 1
     return np.asarray(cv2.GaussianBlur(cv2.blur(squared, (side, side)), (0, 0), max(0.8, side / 3)), np.float32)
 
 
@@ -121,12 +124,24 @@ def alikeness(a: Look, b: Look) -> float:
     return float(np.exp(-np.square(a.thumbnail - b.thumbnail).mean() / (2 * 0.06**2)))
 
 
-def average_logits(logits: Sequence[Any], weights: Sequence[float]) -> Any:
-    """Code logits (h*w, K) of one face in neighbouring frames -> the weighted mean of their log-probabilities."""
+@dataclass(eq=False)
+class Vote:
+    """The Transformer's logits of one face, (h*w, K): a frame's vote on the codes of the frames around it."""
+
+    logits: Any
+
+    @cached_property
+    def log_probabilities(self) -> Any:
+        """Made once: a frame votes on several others."""
+        return _log_softmax(self.logits)
+
+
+def average_logits(votes: Sequence[Vote], weights: Sequence[float]) -> Any:
+    """Return the weighted mean of one face's log-probabilities in neighbouring frames, (h*w, K)."""
     total = sum(weights)
     result = None
-    for part, weight in zip(logits, weights, strict=True):
-        share = _log_softmax(part) * (weight / total)
+    for vote, weight in zip(votes, weights, strict=True):
+        share = vote.log_probabilities * (weight / total)
         result = share if result is None else result + share
     return result
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from codeformer.errors import InputError
 from codeformer.faces.align import (
     TEMPLATE_512,
+    _rectangle,
     crop_face,
     crop_mask,
     crop_scaled,
@@ -19,6 +20,7 @@ from codeformer.faces.align import (
     transform_points,
     warp,
 )
+from codeformer.images.blend import reflected
 
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 ANGLE = st.floats(-3.1, 3.1)
@@ -222,3 +224,29 @@ def test_enlarging_is_even_between_pixels() -> None:
     crop = warp(np.ascontiguousarray(ramp), similarity(0, 10.0, -200, -200), (200, 200)) * 65_535
     steps = np.diff(crop[100, :, 0])
     assert steps.min() > 90 and steps.max() < 110
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(st.integers(-30, 30), st.integers(-30, 30)),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.sampled_from([np.uint8, np.uint16, np.float32, np.bool_]),
+    st.booleans(),
+)
+def test_a_rectangle_may_stick_out_of_the_picture_by_any_length(
+    shape: tuple[int, int], origin: tuple[int, int], size: tuple[int, int], dtype: type, reflect: bool
+) -> None:
+    (height, width), (x, y), (columns, rows) = shape, origin, size
+    source = (
+        np.random.default_rng(height * width).integers(0, 2 if dtype is np.bool_ else 99, (*shape, 3)).astype(dtype)
+    )
+    down, across = np.arange(y, y + rows), np.arange(x, x + columns)
+    expected = source[reflected(down, height)[:, None], reflected(across, width)]
+    if not reflect:
+        expected[(down < 0) | (down >= height)] = 0
+        expected[:, (across < 0) | (across >= width)] = 0
+    found = _rectangle(source, origin, size, reflect)
+    np.testing.assert_array_equal(found, expected)
+    inside = min(x, y) >= 0 and x + columns <= width and y + rows <= height
+    assert np.shares_memory(found, source) == inside, "only what sticks out is copied"

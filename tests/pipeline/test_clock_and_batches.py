@@ -69,6 +69,12 @@ def test_batches_are_full_or_have_a_reason(faces: list[int], wanted: int, most: 
         assert sum(group) >= wanted or len(group) == most or sum(group) == 0
 
 
+def test_the_first_batches_may_be_smaller() -> None:
+    groups = list(in_batches([1] * 30 + [0] + [1] * 5, lambda count: count, 16, lambda group: False, 4))
+    assert [len(group) for group in groups] == [4, 8, 16, 8]
+    assert [len(group) for group in in_batches([1] * 7, lambda count: count, 3, lambda group: False, 8)] == [3, 3, 1]
+
+
 @pytest.mark.parametrize("depth", [3, 8])
 def test_several_threads_make_results_in_order(depth: int) -> None:
     meet = threading.Barrier(3)

@@ -157,6 +157,15 @@ def test_the_window_follows_the_batch(engine: Engine, monkeypatch: pytest.Monkey
     assert all(result.error is None for result in results)
 
 
+def test_on_a_gpu_the_first_batches_are_smaller(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(engine.restorer, "device", torch.device("cuda"))
+    monkeypatch.setattr(engine.restorer, "restore", lambda crops, **_: sizes.append(len(crops)) or list(crops))
+    engine.restorer.batch_size = 20
+    run(engine, *[Picture(scene((60, 50)))] * 70, ahead=2)
+    assert sizes == [8, 16, 20, 20, 6], "the network begins when eight of them are read"
+
+
 def test_large_pictures_do_not_wait_for_a_full_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr(engine.restorer, "restore", lambda crops, **_: sizes.append(len(crops)) or list(crops))

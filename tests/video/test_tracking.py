@@ -14,7 +14,7 @@ from codeformer.faces.find import Face
 from codeformer.video.segment import MODES, Seen, distinct, with_tracks
 from codeformer.video.source import Frame
 from codeformer.video.summary import join_tracks
-from codeformer.video.temporal import Look, alikeness, average_logits, steady_crop
+from codeformer.video.temporal import Look, Vote, alikeness, average_logits, steady_crop
 from codeformer.video.tracking import associate, follow, smooth_landmarks
 
 SHAPE = (TEMPLATE_512 - TEMPLATE_512.mean(axis=0)) / 4
@@ -149,9 +149,9 @@ def test_codes_are_the_likeliest_over_time() -> None:
     logits = torch.zeros(5, 4, 8)
     logits[:, :, 3] = 2.0
     logits[2, :, 6] = 3.0  # one frame thinks otherwise
-    average = average_logits(list(logits), [1.0] * 5)
+    average = average_logits([Vote(one) for one in logits], [1.0] * 5)
     assert average.argmax(-1).tolist() == [3] * 4
-    assert average_logits([logits[2]], [1.0]).argmax(-1).tolist() == [6] * 4
+    assert average_logits([Vote(logits[2])], [1.0]).argmax(-1).tolist() == [6] * 4
 
 
 def test_codes_of_another_looking_face_count_little() -> None:
