@@ -27,9 +27,9 @@ class Blocks:
 def blocks_of(data: bytes) -> Blocks:
     """Return what the boxes of a JPEG 2000 file hold, as far as they are all there; a bare codestream has none."""
     icc = exif = xmp = iptc = None
-    for kind, body in _boxes(data):
+    for kind, body in boxes_in(data):
         if kind == b"jp2h":
-            colours = [inner for name, inner in _boxes(body) if name == b"colr" and inner[:1] in _PROFILES]
+            colours = [inner for name, inner in boxes_in(body) if name == b"colr" and inner[:1] in _PROFILES]
             icc = icc or next((inner[3:] for inner in colours), None)
         elif kind == b"uuid":
             name, block = body[:16], body[16:]
@@ -42,8 +42,8 @@ def blocks_of(data: bytes) -> Blocks:
     return Blocks(icc, exif, xmp, iptc)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kinds and contents of the boxes that are all there."""
+def boxes_in(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kinds and contents of the boxes that are all there; JPEG XL's containers have the same."""
     place = 0
     for _ in range(_MOST_BOXES):
         if place + 8 > len(data):

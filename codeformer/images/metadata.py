@@ -18,7 +18,7 @@ from PIL import Image
 from codeformer.images import exif as exif_blocks
 from codeformer.images import jpeg
 from codeformer.images.exif import Dpi
-from codeformer.images.jpeg2000 import blocks_of
+from codeformer.images.jpeg2000 import blocks_of, boxes_in
 from codeformer.images.png import chunk
 from codeformer.images.tiff import table_of
 
@@ -77,6 +77,9 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
         file.seek(0)
         boxes = blocks_of(file.read())
         xmp, iptc = boxes.xmp, boxes.iptc
+    elif kind == "JXL" and file is not None:
+        file.seek(0)
+        xmp = next((body for name, body in boxes_in(file.read()) if name == b"xml "), None)
     elif kind == "PSD":
         resources = photoshop_of(image)
         xmp, iptc = resources.get(_XMP_RESOURCE), resources.get(_IPTC_RESOURCE)

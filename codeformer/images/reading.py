@@ -21,12 +21,13 @@ from codeformer.images import damage, foreign, formats
 from codeformer.images import exif as exif_blocks
 from codeformer.images.convert import from_tables
 from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_pillow
+from codeformer.images.heif import bits_of_avif, code_of
 from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
 from codeformer.images.metadata import photoshop_of, said_by
 from codeformer.images.profile import described_by, space_of
-from codeformer.images.space import colours_of_png, profile_of_code
+from codeformer.images.space import colours_of_png, is_hdr, profile_of_code
 from codeformer.images.tiff import read_odd_tiff, table_of
 from codeformer.images.value import Picture
 
@@ -36,6 +37,7 @@ _PARTIAL = {
     "JPEG2000": "opj_decompress -allow-partial -i IN.jp2 -o OUT.png",
 }
 _EXIF_RESOURCE = 0x0422  # of Photoshop's
+_HDR = "is an HDR picture; faces are seen and restored as bright as white at most"
 _LAYERS = "has layers; the flat picture that the file holds of them is used"
 
 
@@ -203,10 +205,7 @@ def _decoded(
     if (frames := getattr(image, "n_frames", 1)) > 1 and not (mended and mended.notes):
         what = "pictures, as of a stereo camera or with a preview" if kind == "JPEG" else "frames or pages"
         notes.append(_LAYERS if kind == "PSD" else f"has {frames} {what}; only the first is used")
-    if kind == "JPEG2000":  # Pillow leaves these boxes out
-        file.seek(0)
-        boxes = blocks_of(file.read())
-        image.info |= {name: block for name, block in (("exif", boxes.exif), ("icc_profile", boxes.icc)) if block}
+    _complete(image, kind, file)
     rgb, alpha, grey, orientation = decoded_pixels(file, image, kind, head, name, notes)
     if kind == "JPEG":
         file.seek(0)
@@ -235,6 +234,19 @@ def _decoded(
         text=said.text,
         dpi=dpi,
     )
+
+
+def _complete(image: Image.Image, kind: str, file: BinaryIO) -> None:
+    """Add to Pillow's info what it leaves out."""
+    if kind not in ("JPEG2000", "AVIF"):
+        return
+    file.seek(0)
+    data = file.read()
+    if kind == "AVIF":
+        image.info["bit_depth"] = bits_of_avif(data)
+        return
+    boxes = blocks_of(data)
+    image.info |= {name: block for name, block in (("exif", boxes.exif), ("icc_profile", boxes.icc)) if block}
 
 
 def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: list[str]) -> Picture:
@@ -336,12 +348,16 @@ def _colours(image: Image.Image, file: BinaryIO, kind: str, rgb: Rgb, grey: bool
         file.seek(0)
         own, cicp = colours_of_png(file, grey=grey)
         if cicp is not None:
-            notes.append("is an HDR picture; faces are seen and restored as bright as white at most")
+            notes.append(_HDR)
             return _Colours(rgb, cicp=cicp)
         icc = own or icc
-    nclx = image.info.get("nclx_profile") if kind == "HEIF" and not icc else None
-    if isinstance(nclx, dict) and nclx.get("color_primaries") not in (None, 1):
-        icc = profile_of_code(bytes([nclx["color_primaries"] & 255, nclx.get("transfer_characteristics", 2) & 255]))
+    elif kind in ("HEIF", "AVIF") and not icc:
+        file.seek(0)
+        code = code_of(file.read())
+        if code is not None and is_hdr(code):
+            notes.append(_HDR)
+            return _Colours(rgb, cicp=code[:2] + b"\0\1")  # of what is decoded: RGB of full range
+        icc = None if code is None or code[0] == 1 else profile_of_code(code)
     if not icc:
         return _Colours(rgb)
     space = space_of(icc)

@@ -27,6 +27,7 @@ _LONGEST_EXIF = 65000  # bytes: JPEG keeps it in one segment
 
 _BITS_KEPT = ("PNG", "TIFF")
 _NO_ALPHA = ("JPEG", "BMP")
+_NO_GREY = ("WEBP", "AVIF", "HEIF")
 
 
 def write_picture(
@@ -112,7 +113,9 @@ def _listed(parts: list[str]) -> str:
 def _encoded(picture: Picture, kind: str, quality: int, png_level: int) -> tuple[bytes, list[str]]:
     """Return the file, and what it does not hold of the picture."""
     lost: list[str] = []
-    one_channel = picture.grey and bool((picture.rgb[..., :1] == picture.rgb).all())
+    one_channel = picture.grey and kind not in _NO_GREY and bool((picture.rgb[..., :1] == picture.rgb).all())
+    if kind == "TIFF" and picture.alpha is not None and picture.rgb.dtype == np.uint16:
+        one_channel = False  # 16-bit grey with alpha is a TIFF that hardly any program opens
     if picture.cicp and kind != "PNG":
         picture = as_srgb(picture)
         lost.append("HDR colours (sRGB instead)")
@@ -131,8 +134,6 @@ def _encoded(picture: Picture, kind: str, quality: int, png_level: int) -> tuple
         if rgb.dtype == np.uint16:
             lost.append("16 bits a channel (8 instead)")
         rgb, alpha = to_uint8(rgb), None if alpha is None else to_uint8(alpha)
-    if kind == "TIFF" and alpha is not None and rgb.dtype == np.uint16:
-        one_channel = False  # 16-bit grey with alpha is a TIFF that hardly any program opens
     colours = rgb[..., :1] if one_channel else rgb
     pixels = np.ascontiguousarray(colours) if alpha is None else np.concatenate([colours, alpha[..., None]], axis=2)
     exif, said, more = _said(picture, kind)
@@ -163,7 +164,7 @@ def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
         if left:
             lost.append(f"its texts ({', '.join(left)})")
         text = ()
-    if kind in ("WEBP", "AVIF", "HEIF"):
+    if kind in _NO_GREY:
         if dpi is not None and exif is None:
             exif = exif_blocks.with_tags(None, {})
         if iptc:
@@ -194,7 +195,7 @@ def _encode_with_pillow(
         options["exif"] = exif_blocks.with_prefix(exif) if kind == "JPEG" else exif
     if said.dpi and kind in ("JPEG", "BMP"):
         options["dpi"] = tuple(min(65535, max(1, round(value))) for value in said.dpi)
-    if said.xmp and kind in ("WEBP", "AVIF", "HEIF"):
+    if said.xmp and kind in _NO_GREY:
         options["xmp"] = said.xmp
     if kind == "PNG":
         options["compress_level"] = quality
@@ -205,8 +206,6 @@ def _encode_with_pillow(
     elif kind != "BMP":
         options["quality"] = quality
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    if kind in ("WEBP", "AVIF", "HEIF") and image.mode in ("L", "LA"):
-        image = image.convert("RGBA" if image.mode == "LA" else "RGB")
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()

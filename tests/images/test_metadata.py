@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from codeformer.errors import LossWarning
 from codeformer.images import exif as exif_blocks
 from codeformer.images import formats
+from codeformer.images.heif import bits_of_avif
 from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.metadata import fitted_xmp
 from codeformer.images.picture import Picture, encode_picture, read_picture, replace_rgb, write_picture
@@ -32,6 +33,7 @@ XMP = (
     b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
 IPTC = b"\x1c\x02\x78\x00\x12Grandmother Anna 2" + b"\x1c\x02\x50\x00\x04Joao"
+ADOBE = made_of("adobe", (563 / 256,), to_xyz((0.64, 0.33, 0.21, 0.71, 0.15, 0.06), (0.3127, 0.3290)))
 WRITTEN = [".jpg", ".png", ".tif", ".webp", ".avif", ".heic"]
 
 
@@ -268,24 +270,53 @@ def test_a_gif_comment(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "x.gif").text == (("Comment", "scanned by João"),)
 
 
-def test_heic_with_wide_primaries_and_no_profile(tmp_path: Path) -> None:
-    pillow_heif = pytest.importorskip("pillow_heif")
-    assert formats.available("HEIF")
-    image = pillow_heif.from_pillow(Image.fromarray(smooth(64, 64)))
-    image.save(tmp_path / "x.heic", quality=90, save_nclx_profile=True, color_primaries=12, transfer_characteristics=13)
-    picture = read_picture(tmp_path / "x.heic")
-    if Image.open(tmp_path / "x.heic").info.get("nclx_profile", {}).get("color_primaries") != 12:
-        pytest.skip("this pillow-heif does not write it")
-    assert picture.icc is not None and picture.space is not None
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_colours_of_heic_and_avif_without_a_profile(tmp_path: Path, suffix: str) -> None:
+    """Display P3 becomes a profile; PQ stays HDR in PNG, and becomes sRGB in JPEG, which is said."""
+    skip_without(suffix)
+    if suffix == ".heic":
+        pillow_heif = pytest.importorskip("pillow_heif")
+        image, buffer = pillow_heif.from_pillow(Image.fromarray(smooth(64, 64))), io.BytesIO()
+        image.save(buffer, quality=90, save_nclx_profile=True)
+        data = buffer.getvalue()
+    else:
+        data = encode_picture(Picture(smooth(64, 64)), "AVIF")
+    place = data.find(b"colrnclx")
+    if place < 0:
+        pytest.skip("nothing here writes code points")
+
+    def read(primaries: int, transfer: int) -> Picture:
+        code = struct.pack(">HH", primaries, transfer)
+        (tmp_path / f"x{suffix}").write_bytes(data[: place + 8] + code + data[place + 12 :])
+        return read_picture(tmp_path / f"x{suffix}")
+
+    plain = read(1, 13)
+    assert plain.icc is None and plain.cicp is None and not plain.warnings
+    wide = read(12, 13)
+    assert wide.icc is not None and wide.space is not None
+    bright = read(9, 16)
+    assert bright.cicp == b"\x09\x10\0\1" and bright.space is not None and "HDR" in bright.warnings[0]
+    write_picture(bright, tmp_path / "y.png")
+    assert read_picture(tmp_path / "y.png").cicp == bright.cicp
+    with pytest.warns(LossWarning, match="HDR"):
+        write_picture(bright, tmp_path / "y.jpg")
+
+
+def test_the_depth_of_avif() -> None:
+    skip_without(".avif")
+    data = encode_picture(Picture(smooth(64, 64)), "AVIF")
+    assert bits_of_avif(data) == 8 == bits_of_avif(b"")
+    place = data.find(b"av1C") + 6
+    for flags, bits in ((0x40, 10), (0x60, 12)):
+        assert bits_of_avif(data[:place] + bytes([data[place] | flags]) + data[place + 1 :]) == bits
 
 
 def box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", len(body) + 8, kind) + body
 
 
-def test_what_jpeg_2000_says_of_itself(tmp_path: Path) -> None:
-    """Its colour profile, EXIF, XMP, IPTC and resolution, which stand in boxes beside the pixels."""
-    profile = made_of("adobe", (563 / 256,), to_xyz((0.64, 0.33, 0.21, 0.71, 0.15, 0.06), (0.3127, 0.3290)))
+def jpeg_2000(profile: bytes, exif: bytes) -> bytes:
+    """A file with all that its boxes may say."""
     buffer = io.BytesIO()
     Image.fromarray(smooth()).save(buffer, "JPEG2000")
     data = buffer.getvalue()
@@ -297,14 +328,20 @@ def test_what_jpeg_2000_says_of_itself(tmp_path: Path) -> None:
     pixels_per_metre = struct.pack(">HHHHBB", 11811, 1, 11811, 1, 0, 0)
     header = header[:colours] + box(b"colr", b"\2\0\0" + profile) + header[colours + length :]
     header += box(b"res ", box(b"resc", pixels_per_metre))
-    turned = exif_blocks.with_tags(exif_of(40, 30, 300), {exif_blocks.ORIENTATION: 6})
-    said = box(b"uuid", b"JpgTiffExif->JP2" + turned)
+    said = box(b"uuid", b"JpgTiffExif->JP2" + exif)
     said += box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + XMP)
     said += box(b"uuid", bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38") + IPTC)
-    (tmp_path / "x.jp2").write_bytes(data[:start] + box(b"jp2h", header) + said + data[start + size :])
+    return data[:start] + box(b"jp2h", header) + said + data[start + size :]
+
+
+def test_what_jpeg_2000_says_of_itself(tmp_path: Path) -> None:
+    """Its colour profile, EXIF, XMP, IPTC and resolution, which stand in boxes beside the pixels."""
+    turned = exif_blocks.with_tags(exif_of(40, 30, 300), {exif_blocks.ORIENTATION: 6})
+    data = jpeg_2000(ADOBE, turned)
+    (tmp_path / "x.jp2").write_bytes(data)
     picture = read_picture(tmp_path / "x.jp2")
     assert picture.rgb.shape == (40, 30, 3), "as its EXIF says, it is turned"
-    assert picture.icc == profile and picture.xmp == XMP and picture.iptc == IPTC
+    assert picture.icc == ADOBE and picture.xmp == XMP and picture.iptc == IPTC
     assert picture.dpi == pytest.approx((300, 300), abs=0.1)
     assert picture.exif is not None and b"Grandmother Anna" in picture.exif
     assert not picture.warnings
@@ -312,18 +349,23 @@ def test_what_jpeg_2000_says_of_itself(tmp_path: Path) -> None:
         blocks_of(data[:cut])
 
 
-def test_what_a_psd_file_says_of_itself(tmp_path: Path) -> None:
+def psd(profile: bytes, *, alpha: bool = False) -> bytes:
+    """A file of Photoshop's with all that its resources may say."""
+
     def resource(number: int, block: bytes) -> bytes:
         return b"8BIM" + struct.pack(">HHI", number, 0, len(block)) + block + b"\0" * (len(block) % 2)
 
     resolution = struct.pack(">IHHIHH", 300 << 16, 1, 1, 150 << 16, 1, 1)
     resources = resource(0x03ED, resolution) + resource(0x0404, IPTC) + resource(0x0424, XMP)
-    resources += resource(0x0422, exif_of(40, 30, None))
-    rgb = smooth()
-    data = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 30, 40, 8, 3) + bytes(4)
-    data += struct.pack(">I", len(resources)) + resources + bytes(4) + bytes(2) + rgb.transpose(2, 0, 1).tobytes()
-    (tmp_path / "x.psd").write_bytes(data)
+    resources += resource(0x0422, exif_of(40, 30, None)) + resource(0x040F, profile)
+    data = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3 + alpha, 30, 40, 8, 3) + bytes(4)
+    data += struct.pack(">I", len(resources)) + resources + bytes(4)
+    return data + bytes(2) + smooth().transpose(2, 0, 1).tobytes() + bytes(30 * 40 * alpha)
+
+
+def test_what_a_psd_file_says_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "x.psd").write_bytes(psd(ADOBE))
     picture = read_picture(tmp_path / "x.psd")
-    np.testing.assert_array_equal(picture.rgb, rgb)
-    assert picture.xmp == XMP and picture.iptc == IPTC and picture.dpi == (300, 150)
+    np.testing.assert_array_equal(picture.rgb, smooth())
+    assert picture.xmp == XMP and picture.iptc == IPTC and picture.dpi == (300, 150) and picture.icc == ADOBE
     assert picture.exif is not None and b"Grandmother Anna" in picture.exif
