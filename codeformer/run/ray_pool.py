@@ -12,8 +12,9 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -84,15 +85,45 @@ def ray_outcomes(
         UsageError: Ray is not installed, or the cluster cannot be reached.
         CodeFormerError: what ends the run in a worker ends it here, such as OutputError for a full disk.
     """
-    window = _window(jobs)
-    if not len(window):
-        return
+    first = next(jobs, None)
+    if first is not None:
+        with pool(options) as workers:
+            yield from workers.outcomes(chain([first], jobs), make, lost, opened=opened, block=block)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A cluster, and what each of the actors gets that work there."""
+
+    ray: Any
+    options: RayOptions
+
+    @property
+    def size(self) -> int:
+        """How many actors work at a time."""
+        return _workers(self.ray, self.options)
+
+    def outcomes(
+        self,
+        jobs: Iterator[J],
+        make: Callable[[], Opened[J]],
+        lost: Callable[[J, RestorationError], Outcome],
+        *,
+        opened: Callable[[dict[str, Any]], None] = lambda facts: None,
+        block: int = _BLOCK,
+    ) -> Generator[Outcome, None, None]:
+        """Do jobs, as :func:`ray_outcomes` says."""
+        while len(window := _window(jobs)):
+            for job in (yield from _blocks(window, self.ray, make, self.options, opened, block)):
+                yield lost(job, RestorationError(_ENDED))
+
+
+@contextmanager
+def pool(options: RayOptions) -> Iterator[Pool]:
+    """Connect to a cluster, for several rounds of jobs. Raises UsageError."""
     with cluster(options) as ray:
         _require_room(ray, options)
-        while len(window):
-            for job in (yield from _blocks(window, ray, make, options, opened, block)):
-                yield lost(job, RestorationError(_ENDED))
-            window = _window(jobs)
+        yield Pool(ray, options)
 
 
 def _window(jobs: Iterator[J]) -> Spool[J]:

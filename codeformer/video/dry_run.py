@@ -13,9 +13,9 @@ from codeformer.pipeline.engine import open_engine
 from codeformer.run.messages import Messages
 from codeformer.run.plan import Plan, Planned, facts_of
 from codeformer.tasks.table import TASKS
-from codeformer.video.film import already_done, plan_film, refuse_to_replace, work_stamp
 from codeformer.video.films import films_of
 from codeformer.video.options import FilmOptions, check_apart
+from codeformer.video.plan import already_done, plan_film, refuse_to_replace, work_stamp
 from codeformer.video.work import WorkFolder, work_folder
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from codeformer.arrays import Floats
 from codeformer.errors import UsageError
+from codeformer.faces.identity import dlib_models
 from codeformer.faces.person import Person, Recogniser, describe_faces
 from codeformer.options import PERSON_DISTANCE
 from codeformer.pipeline.engine import Engine
@@ -177,6 +178,15 @@ def with_recogniser(engine: Engine) -> Engine:
         return replace(engine, recogniser=Recogniser(where, "a film's people"))
     except UsageError:
         return engine
+
+
+def tells_apart() -> bool:
+    """Return whether the package for :func:`with_recogniser` is installed."""
+    try:
+        dlib_models("a film's people")
+    except UsageError:
+        return False
+    return True
 
 
 def entries_of(record: Mapping[str, Any]) -> list[Entry]:

@@ -286,19 +286,21 @@ class FilmFile:
         size = (self.info.width, self.info.height)
         before: Any = None
         for index, ((frame, shape), pts, duration) in enumerate(timed):
-            if index < first - 1:
-                continue
             colour = colour_of(frame, stream.codec_context)
             film = self.info.colour
             reading.recoloured += (colour.matrix, colour.range, colour.code) != (film.matrix, film.range, film.code)
             orientation = orientation_of(frame)
+            # Pixels of another aspect become the film's
+            stretch = (1 / shape.aspect if orientation.transpose else shape.aspect) / self.info.sample_aspect_ratio
+            own = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+            resized = own != size or (stretch != 1 and len(self._survey.shapes) > 1)
+            reading.resized += resized  # also before the first: what is said of a film is the same wherever one begins
+            if index < first - 1:
+                continue
             rgb = orientation.apply(to_rgb(frame, colour))
             if colour.code != film.code:
                 rgb = in_colours_of(rgb, colour, film)
-            # Pixels of another aspect become the film's
-            stretch = (1 / shape.aspect if orientation.transpose else shape.aspect) / self.info.sample_aspect_ratio
-            if (rgb.shape[1], rgb.shape[0]) != size or (stretch != 1 and len(self._survey.shapes) > 1):
-                reading.resized += 1
+            if resized:
                 if stretch != 1:
                     rgb = resize(rgb, (max(1, round(rgb.shape[1] * stretch)), rgb.shape[0]))
                 rgb = fit(rgb, size)

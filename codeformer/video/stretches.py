@@ -55,13 +55,14 @@ def restored_frames(
     first_stretch: int,
     clock: Clock,
     people: Sequence[Entry] = (),
+    end: int | None = None,
 ) -> Generator[Step, None, None]:
     """Yield the film from the stretch ``first_stretch`` on, each of ``length`` frames.
 
-    ``people``: what the stretch before it knew of its tracks. What a step raises is raised here. Close the generator to
-    stop the threads.
+    ``people``: what the stretch before it knew of its tracks. ``end``: the stretch before which to stop; None for the
+    film's end. What a step raises is raised here. Close the generator to stop the threads.
     """
-    return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock, people), _QUEUE)
+    return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock, people, end), _QUEUE)
 
 
 def _queue(film: Film, engine: Engine) -> int:
@@ -78,9 +79,10 @@ def _pasted(
     first_stretch: int,
     clock: Clock,
     people: Sequence[Entry],
+    end: int | None,
 ) -> Iterator[Step]:
     fresh = True  # the first frame of a stretch is always given: its encoder has seen none
-    steps_ahead = _restored(film, engine, steady, length, first_stretch, clock, people)
+    steps_ahead = _restored(film, engine, steady, length, first_stretch, clock, people, end)
     with closing(items_ahead(steps_ahead, _queue(film, engine))) as steps:
         for step in steps:
             if step.done is None:
@@ -95,7 +97,7 @@ def _pasted(
 
 @dataclass(frozen=True, eq=False)
 class _Border:
-    """The end of a stretch among its items. ``closing`` as in :class:`Step`; ``ends``: the film ends here too."""
+    """The end of a stretch among its items. ``closing`` as in :class:`Step`; ``ends``: nothing comes after it."""
 
     closing: dict[str, Any]
     ends: bool
@@ -109,10 +111,11 @@ def _restored(
     first_stretch: int,
     clock: Clock,
     carried: Sequence[Entry],
+    end: int | None,
 ) -> Iterator[Step]:
     """Yield the frames in whose thread nothing but the network runs: a GPU waits for nothing else."""
     with (
-        closing(_prepared(film, engine, steady, length, first_stretch, clock, carried)) as prepared,
+        closing(_prepared(film, engine, steady, length, first_stretch, clock, carried, end)) as prepared,
         closing(items_ahead(clock.over("align", prepared), _queue(film, engine))) as items,
     ):
         for number in count(first_stretch):
@@ -144,6 +147,7 @@ def _prepared(
     first_stretch: int,
     clock: Clock,
     carried: Sequence[Entry],
+    end: int | None,
 ) -> Generator[Item | _Border, None, None]:
     """Yield what the network needs of the frames, stretch by stretch, and after each stretch its border."""
     begin = max(0, first_stretch * length - steady.reach)
@@ -159,8 +163,11 @@ def _prepared(
             carried = people.at_end() if people is not None else ()
             record: dict[str, Any] = {"people": carried} if people is not None else {}
             ends = not window.more(last)
+            if film.problems:
+                record["problems"] = list(film.problems)
             if ends:
                 record["end"] = {"problems": list(film.problems), "ended_early": film.ended_early}
+            ends = ends or number + 1 == end
             yield _Border(record, ends)
             if ends:
                 return

@@ -125,3 +125,8 @@ def _continued(entry: Track, candidates: Iterable[Track]) -> Track | None:
 def total(stretches: Sequence[Mapping[str, Any]], key: str) -> int:
     """Return the sum over all stretches."""
     return sum(int(stretch[key]) for stretch in stretches)
+
+
+def problems_of(stretch: Mapping[str, Any]) -> list[str]:
+    """Return what went wrong while a stretch was read: so far, and of the last one in the whole film."""
+    return [*stretch.get("problems", []), *stretch.get("end", {}).get("problems", [])]

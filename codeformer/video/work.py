@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from codeformer.errors import OutputError
 from codeformer.files.atomic import unwritable, write_atomic
 from codeformer.files.lock import hold
 from codeformer.files.opening import open_regular, read_regular, status_below
@@ -41,19 +42,31 @@ def work_folder(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
-class WorkFolder:
-    """The work folder of one output, locked for this process. Raises OutputError."""
+def hold_work(output: Path) -> IO[bytes]:
+    """Return the lock on the work on a film. Raises OutputError if another process has it, or OSError."""
+    path = work_folder(output)
+    return hold(path / "lock", f"{path}: another codeformer works on this film; wait for it, or choose another -o")
 
-    def __init__(self, output: Path, stamp: str, *, resume: bool) -> None:
+
+class WorkFolder:
+    """The work folder of one output, locked for this process. Raises OutputError.
+
+    ``shared``: others work in it too, each on stretches of its own, and who gave them out has the lock. The folder must
+    be there already.
+    """
+
+    def __init__(self, output: Path, stamp: str, *, resume: bool = True, shared: bool = False) -> None:
         self.path = work_folder(output)
+        self._lock: IO[bytes] | None = None
+        if shared:
+            if _stamp(self.path) != stamp:
+                raise OutputError(f"{self.path}: is gone, or of another device or other settings; run it again")
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.path.is_symlink():  # somebody else's folder would be emptied
                 raise OSError(errno.ELOOP, "is a link")
-            self._lock = hold(
-                self.path / "lock",
-                f"{self.path}: another codeformer works on this film; wait for it, or choose another -o",
-            )
+            self._lock = hold_work(output)
             if not resume or _stamp(self.path) != stamp:
                 self._empty()
                 write_atomic(self.path / "work.json", json.dumps({"fingerprint": stamp}).encode(), below=self.path)
@@ -72,16 +85,18 @@ class WorkFolder:
     def finished(self) -> list[dict[str, Any]]:
         """Return the records of the stretches that are done, from the film's beginning on without a gap."""
         records: list[dict[str, Any]] = []
-        while True:
-            try:
-                number = len(records)
-                record = json.loads(read_regular(self.path / f"{number:05}.json", _LARGEST))
-                packets = status_below(self.path, self.packets(number).name)
-                if not _is_stretch(record) or packets.st_size != record["bytes"]:
-                    return records
-            except (OSError, ValueError, RecursionError):
-                return records
+        while (record := self.record(len(records))) is not None:
             records.append(record)
+        return records
+
+    def record(self, number: int) -> dict[str, Any] | None:
+        """Return the record of a stretch; None if it is not done."""
+        try:
+            record = json.loads(read_regular(self.path / f"{number:05}.json", _LARGEST))
+            packets = status_below(self.path, self.packets(number).name)
+            return record if _is_stretch(record) and packets.st_size == record["bytes"] else None
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def packets(self, number: int) -> Path:
         """Where a stretch's packets lie."""
@@ -109,8 +124,9 @@ class WorkFolder:
 
     def release(self) -> None:
         """Give up the lock, keep the work."""
-        with suppress(OSError):
-            self._lock.close()
+        if self._lock is not None:
+            with suppress(OSError):
+                self._lock.close()
 
     def _empty(self) -> None:
         for entry in self.path.iterdir():
@@ -128,7 +144,9 @@ def _is_stretch(record: object) -> bool:
     numbers = ("bytes", "frames", "repeated", "faces", "bridged", "duration", "until")
     if not isinstance(record, dict) or not all(isinstance(record.get(key), int) for key in numbers):
         return False
-    tracks = record.get("tracks")
+    tracks, problems = record.get("tracks"), record.get("problems", [])
+    if not (isinstance(problems, list) and all(isinstance(line, str) for line in problems)):
+        return False
     return isinstance(tracks, list) and all(isinstance(one, dict) and _is_track(one) for one in tracks)
 
 
