@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("arrays", "backends", "device", "environment", "errors", "extras", "faces", "files", "hub", "images"),
         *("models", "options", "pipeline", "tasks", "upsampling", "version"),
     },
-    "stores": {"errors", "extras", "files", "images", "run"},
+    "stores": {"errors", "extras", "files", "images", "options", "run"},
     "tars": {"errors", "files", "images", "run", "stores"},
     "api": {
         "arrays",
