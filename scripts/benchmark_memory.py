@@ -2,8 +2,8 @@
 
 ``benchmark.py --memory`` calls this. Each case is a process of its own, whose peak of resident memory the system tells.
 What must not grow are the folder's and the film's: the second one is ten times as long. The folder and the scan run the
-whole program, with a network of a few numbers behind the real detector; the film runs all but the network, whose
-place an array operation takes.
+whole program with a network of a few numbers; the scan with the real detector, the folder with landmarks by hand. The
+film runs all but detector and network, whose place an array operation takes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,21 @@ from pathlib import Path
 
 from benchmark_common import PICTURE, ROOT
 
-CASES = ("folder", "scan", "film")
-SIZES = {"folder": (200, 2000), "scan": (6000, 12000), "film": (1500, 15000)}  # pictures, width in pixels, frames
-UNITS = {"folder": "pictures", "scan": "pixels wide", "film": "frames"}
+CASES = ("torch", "folder", "scan", "film")
+SIZES = {"torch": (1,), "folder": (200, 2000), "scan": (6000, 12000), "film": (600, 6000)}
+UNITS = {"torch": "import torch", "folder": "pictures", "scan": "pixels wide", "film": "frames"}
 SIDE = 160  # of a picture of the folder
 FRAME = 64  # side of a frame
+LANDMARKS = "71,53 94,55 82,68 71,74 92,75"  # of the face in each picture of the folder
 _MODEL = "model.safetensors"
+# The system counts what a process held when it was started for its peak, so a small one starts the program
+_START = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Peak:
 
 
 def make_model(path: Path) -> None:
-    """Write a network of a few numbers for faces of 512 x 512."""
+    """Write a network of a few numbers for faces of 64 x 64."""
     import torch
 
     from codeformer.models.codeformer import CodeFormer
@@ -47,8 +56,8 @@ def make_model(path: Path) -> None:
 
     torch.manual_seed(0)
     small = {"nf": 16, "ch_mult": (1, 2), "res_blocks": 1, "attn_resolutions": (), "norm_groups": 4}
-    rest = {"codebook_size": 32, "emb_dim": 16, "dim_embd": 32, "n_head": 2, "n_layers": 2, "connect_list": ("32",)}
-    save_network(CodeFormer.from_config(Config(**small, **rest, img_size=512, stem=16, latent_size=256)), path)
+    rest = {"codebook_size": 32, "emb_dim": 16, "dim_embd": 32, "n_head": 2, "n_layers": 2, "connect_list": ("16",)}
+    save_network(CodeFormer.from_config(Config(**small, **rest, img_size=64, stem=4, latent_size=64)), path)
 
 
 def make_inputs(case: str, size: int, folder: Path) -> None:
@@ -56,6 +65,8 @@ def make_inputs(case: str, size: int, folder: Path) -> None:
     import cv2
     import numpy as np
 
+    if case == "torch":
+        return
     if case == "film":
         _make_film(size, folder / "film.mp4")
         return
@@ -109,21 +120,22 @@ def restore_film(source: Path, output: Path, model: Path) -> int:
 
 def _command(case: str, folder: Path) -> list[str]:
     model = str(folder.parent / _MODEL)
+    if case == "torch":
+        return [sys.executable, "-c", "import torch"]
     if case == "film":
         return [sys.executable, __file__, "film", str(folder / "film.mp4"), str(folder / "out.mp4"), model]
     restore = [sys.executable, "-m", "codeformer", "restore", "-i", str(folder), "-o", str(folder.parent / "results")]
-    return [*restore, "--model", model, "-w", "0.5", "--device", "cpu", "--upscale", "1", "--quiet"]
+    by_hand = ["--landmarks", LANDMARKS] if case == "folder" else []
+    return [*restore, "--model", model, "-w", "0.5", "--device", "cpu", "--upscale", "1", "--quiet", *by_hand]
 
 
 def peak_of(command: Sequence[str]) -> int:
     """Run a command with this tree's code, and return its peak of resident memory in bytes. Exits when it fails."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=env)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
-    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+    done = subprocess.run([sys.executable, "-c", _START, *command], env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure(cases: Sequence[str], sizes: Sequence[int] = ()) -> Iterator[Peak]:
@@ -149,7 +161,7 @@ def measure(cases: Sequence[str], sizes: Sequence[int] = ()) -> Iterator[Peak]:
 
 
 def _own(*arguments: str) -> None:
-    """Run a part of this script in a process of its own: a child's peak counts what its parent held when it began."""
+    """Run a part of this script in a process of its own, which gives its memory back."""
     subprocess.run([sys.executable, __file__, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
@@ -158,7 +170,7 @@ def table(peaks: Iterator[Peak]) -> Iterator[str]:
     yield "| case | how much | peak, MB | seconds |"
     yield "|---|---|---|---|"
     for one in peaks:
-        yield f"| {one.case} | {one.size} {UNITS[one.case]} | {one.bytes / 1e6:.0f} | {one.seconds:.0f} |"
+        yield f"| {one.case} | {one.size:,} {UNITS[one.case]} | {one.bytes / 1e6:.0f} | {one.seconds:.0f} |"
 
 
 def main(what: str, *arguments: str) -> int:

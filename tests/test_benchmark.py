@@ -66,3 +66,29 @@ def test_the_best_run_is_chosen_by_one_of_two_clocks(
         now[:] = [a + b for a, b in zip(now, next(runs), strict=True)]
 
     assert common.best(action, 2, by_cpu=by_cpu) == pytest.approx(chosen)
+
+
+@pytest.mark.parametrize(("what", "batches"), [("crops", [4, 4, 2]), ("whole", [4, 4, 2]), ("film", [4, 4, 2])])
+def test_a_simulated_gpu_sees_full_batches_in_one_thread(
+    what: str, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(_SCRIPTS))
+    simulation = load("simulate_gpu")
+    made: list[Any] = []
+    real = simulation.make_engine
+    monkeypatch.setattr(simulation, "make_engine", lambda *args, **more: made.append(real(*args, **more)) or made[0])
+    run = simulation.simulate(what, 4, 10)
+    assert list(run.batches) == batches
+    assert len(made[0][1].threads) == 1
+    assert run.ideal == pytest.approx(0.2) and run.seconds >= run.ideal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak")
+def test_the_peak_is_the_childs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_SCRIPTS))
+    memory = load("benchmark_memory")
+    peaks = [memory.peak_of([sys.executable, "-c", f"b'x' * {size}"]) for size in (1, 150_000_000)]
+    assert peaks[0] < 60_000_000 and 145_000_000 < peaks[1] - peaks[0] < 155_000_000, "not that of this process"
+    assert list(memory.table(iter([memory.Peak("film", 6000, peaks[1], 1.0)])))[2].startswith("| film | 6,000 frames |")
+    with pytest.raises(SystemExit, match="ended with 3"):
+        memory.peak_of([sys.executable, "-c", "raise SystemExit(3)"])
