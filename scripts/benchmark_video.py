@@ -238,7 +238,7 @@ def main() -> None:
 def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, Any]]:
     """Restore the clips in every mode, and return a row of numbers for each."""
     picture = read_picture(args.picture).rgb if args.picture else portrait()
-    found = find_in_frame(Frame(0, 0, 1, picture), None, engine).faces
+    found = find_in_frame(Frame(0, 0, 1, picture), engine).faces
     if len(found) != 1:
         sys.exit(f"the portrait must show one face, not {len(found)}")
     landmarks = np.asarray(found[0].landmarks, dtype=np.float64)
@@ -252,7 +252,7 @@ def run(args: argparse.Namespace, engine: Engine, w: float) -> list[dict[str, An
     for strength in args.strength:
         for name in args.clips:
             clip = make_clip(name, picture, landmarks, args.frames, strength)
-            seen = [find_in_frame(Frame(i, i, 1, frame), None, engine) for i, frame in enumerate(clip.frames)]
+            seen = [find_in_frame(Frame(i, i, 1, frame), engine) for i, frame in enumerate(clip.frames)]
             base: dict[str, float] | None = None
             strip = []
             for mode in args.modes:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Clock:
     """Seconds by step. A step inside of another one counts for itself alone.
 
-    Several threads may use one clock, each for steps of its own.
+    Several threads may use one clock. What they do at the same time is added up.
 
     Attributes:
         seconds: what each step took so far.
@@ -25,11 +25,13 @@ class Clock:
         """Begin without any step."""
         self.seconds: dict[str, float] = {}
         self.step = ""
+        self._lock = threading.Lock()
         self._thread = threading.local()  # .inside: seconds of the steps within the step that runs in this thread
 
     def add(self, step: str, seconds: float) -> None:
         """Add time to a step."""
-        self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        with self._lock:
+            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

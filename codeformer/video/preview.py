@@ -78,7 +78,7 @@ def _frame_at(options: FilmOptions, at: Fraction) -> Frame | None:
 
 
 def _before_and_after(frame: Frame, engine: Engine, weights: Sequence[float]) -> Picture:
-    seen = find_in_frame(frame, None, engine)
+    seen = find_in_frame(frame, engine)
     pictures = [paste(Done(frame), engine, Clock())]
     for w in weights:
         own = replace(engine, work=replace(engine.work, w=w))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.compose import compose
 from codeformer.pipeline.crops import AlignedFace, align, find
 from codeformer.pipeline.engine import Engine
+from codeformer.pipeline.read_ahead import calls_ahead
 from codeformer.tasks.base import Study
 from codeformer.video import temporal
 from codeformer.video.people import People
@@ -147,15 +149,22 @@ def prepare_items(
     steady: Steadiness,
     clock: Clock,
     people: People | None = None,
+    threads: int = 0,
 ) -> Iterator[Item]:
-    """Yield what :func:`restore_items` takes: all that is done before the network. Arguments as above."""
+    """Yield what :func:`restore_items` takes: all that is done before the network.
+
+    Arguments as for :func:`restore_stretch`, and ``threads``: how many steady the crops; 0 for the caller's alone.
+    """
     items = with_tracks(distinct(frames), steady, people)
     margin = steady.crops + steady.codes
     items = (
         _aligned(item, engine, clock, people) if item.shown_in(first - margin, last + margin) else item
         for item in items
     )
-    return _with_neighbours(items, steady.crops, _with_steady_crops) if steady.crops else items
+    if not steady.crops:
+        return items
+    around = _with_neighbours(items, steady.crops)
+    return calls_ahead((partial(_with_steady_crops, *one) for one in around), threads, threads=max(1, threads))
 
 
 def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, steady: Steadiness) -> Iterator[Done]:
@@ -169,7 +178,7 @@ def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, 
         steady: how far each frame looks around.
     """
     items = _encoded(items, engine, lambda item: item.shown_in(first - steady.codes, last + steady.codes))
-    items = _with_neighbours(items, steady.codes, _with_codes)
+    items = (_with_codes(*one) for one in _with_neighbours(items, steady.codes))
     items = _decoded((item for item in items if item.shown_in(first, last)), engine)
     for item in items:
         frame = item.seen.frame
@@ -273,23 +282,21 @@ def _aligned(item: Item, engine: Engine, clock: Clock, people: People | None) ->
         return replace(item, aligned=aligned, looks=[temporal.Look(one.crop.pixels) for one in aligned])
 
 
-def _with_neighbours(
-    items: Iterable[Item], radius: int, work: Callable[[Item, Sequence[Item]], Item]
-) -> Iterator[Item]:
-    """``work(item, neighbours)`` for each item, ``neighbours`` being up to ``radius`` items before and after it."""
+def _with_neighbours(items: Iterable[Item], radius: int) -> Iterator[tuple[Item, Sequence[Item]]]:
+    """Yield each item with its neighbours: up to ``radius`` items before and after it."""
     window: deque[Item] = deque()
     ready = 0
     for item in items:
         window.append(item)
         if len(window) > ready + radius:
-            yield work(window[ready], [other for other in window if other is not window[ready]])
+            yield window[ready], [other for other in window if other is not window[ready]]
             ready += 1
             if ready > radius:
                 window.popleft()
                 ready -= 1
     while ready < len(window):
         around = [window[i] for i in range(max(0, ready - radius), min(len(window), ready + radius + 1)) if i != ready]
-        yield work(window[ready], around)
+        yield window[ready], around
         ready += 1
 
 
@@ -370,10 +377,8 @@ def _decoded(items: Iterable[Item], engine: Engine) -> Iterator[Item]:
             yield replace(item, encoded=[], codes=[])
 
 
-def find_in_frame(frame: Frame, before: Seen | None, engine: Engine) -> Seen:
-    """Return the frame with its faces; a frame equal to the one before has the same."""
-    if frame.same and before is not None:
-        return Seen(frame, before.faces)
+def find_in_frame(frame: Frame, engine: Engine) -> Seen:
+    """Return the frame with its faces."""
     faces = find(Study(frame.picture()), engine.detector, engine.work.faces, turned_views=False)
     return Seen(frame, tuple(faces))
 

@@ -6,16 +6,18 @@ Frames come out in order, stretch by stretch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
+from codeformer.faces.face import Face
 from codeformer.images.picture import Picture
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
-from codeformer.pipeline.read_ahead import items_ahead
+from codeformer.pipeline.read_ahead import calls_ahead, items_ahead
 from codeformer.video.people import Entry, people_of
 from codeformer.video.segment import (
     Done,
@@ -31,6 +33,7 @@ from codeformer.video.source import Film, Frame
 
 _QUEUE = 2  # frames between two threads, or as many as a batch has faces
 _QUEUE_BYTES = 200_000_000  # beyond the first two, for their pixels
+_THREADS = 4  # that find faces, that steady crops, and that paste, on a GPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,11 @@ def restored_frames(
     return items_ahead(_pasted(film, engine, steady, length, first_stretch, clock, people, end), _QUEUE)
 
 
+def _threads(engine: Engine) -> int:
+    """Return how many threads share a step beside that which iterates it: on a CPU the network wants the cores."""
+    return 0 if engine.restorer.device.type == "cpu" else _THREADS
+
+
 def _queue(film: Film, engine: Engine) -> int:
     """Return how many frames wait between two threads: a batch of them, so that no thread waits for a whole batch."""
     frame = film.info.width * film.info.height * 3
@@ -81,18 +89,26 @@ def _pasted(
     people: Sequence[Entry],
     end: int | None,
 ) -> Iterator[Step]:
-    fresh = True  # the first frame of a stretch is always given: its encoder has seen none
     steps_ahead = _restored(film, engine, steady, length, first_stretch, clock, people, end)
     with closing(items_ahead(steps_ahead, _queue(film, engine))) as steps:
-        for step in steps:
-            if step.done is None:
-                fresh = True
-                yield step
-            elif step.done.same and not fresh:
-                yield step
-            else:
-                fresh = False
-                yield Step(step.stretch, step.done, paste(step.done, engine, clock))
+        # An upsampler is a network, too, and shrinks its tiles where memory runs out: one at a time
+        threads = 0 if engine.background or engine.face_upsampler else _threads(engine)
+        calls = (partial(_with_picture, step, fresh, engine, clock) for step, fresh in _with_fresh(steps))
+        yield from calls_ahead(calls, threads, threads=max(1, threads))
+
+
+def _with_fresh(steps: Iterator[Step]) -> Iterator[tuple[Step, bool]]:
+    """Yield the steps, and whether a frame is the first of its stretch, whose encoder has seen none before."""
+    fresh = True
+    for step in steps:
+        yield step, fresh
+        fresh = step.done is None
+
+
+def _with_picture(step: Step, fresh: bool, engine: Engine, clock: Clock) -> Step:
+    if step.done is None or (step.done.same and not fresh):
+        return step
+    return Step(step.stretch, step.done, paste(step.done, engine, clock))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +175,8 @@ def _prepared(
         for number in count(first_stretch):
             first, last = number * length, (number + 1) * length
             people = people_of(engine, carried, first, last)
-            yield from prepare_items(window.around(first, last), first, last, engine, steady, clock, people)
+            around = window.around(first, last)
+            yield from prepare_items(around, first, last, engine, steady, clock, people, _threads(engine))
             carried = people.at_end() if people is not None else ()
             record: dict[str, Any] = {"people": carried} if people is not None else {}
             ends = not window.more(last)
@@ -203,8 +220,22 @@ def _read(film: Film, first: int, clock: Clock) -> Iterator[Frame]:
 
 
 def _found(frames: Iterator[Frame], engine: Engine, clock: Clock) -> Iterator[Seen]:
-    before: Seen | None = None
-    for frame in frames:
+    """Yield the frames with their faces; a frame equal to the one before has the same."""
+
+    def look(frame: Frame, known: bool) -> tuple[Frame, tuple[Face, ...] | None]:
+        if known:
+            return frame, None
         with clock.timed("find"):
-            before = find_in_frame(frame, before, engine)
-        yield before
+            return frame, find_in_frame(frame, engine).faces
+
+    def calls() -> Iterator[Callable[[], tuple[Frame, tuple[Face, ...] | None]]]:
+        first = True
+        for frame in frames:
+            yield partial(look, frame, frame.same and not first)
+            first = False
+
+    before: tuple[Face, ...] = ()
+    threads = _threads(engine)
+    for frame, faces in calls_ahead(calls(), threads, threads=max(1, threads)):
+        before = before if faces is None else faces
+        yield Seen(frame, before)

@@ -23,7 +23,7 @@ from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, InputError, OutputError, UsageError
 from codeformer.pipeline.read_ahead import items_ahead
 from codeformer.tasks.table import TASKS
-from codeformer.video import segment, temporal
+from codeformer.video import segment, stretches, temporal
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
@@ -285,6 +285,35 @@ def test_nothing_but_the_network_runs_in_its_thread(
     assert all(network.isdisjoint(own) for name, own in threads.items() if name not in inside)
     counts = {name: len(threads[name]) for name in ("finish", "steady_crop", "_grey", "_log_softmax")}
     assert counts == dict.fromkeys(counts, 30)
+
+
+def test_on_a_gpu_several_threads_find_steady_and_paste(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step waits until four threads are in it, which nobody is if there are fewer; the film is the same."""
+    run(film, tmp_path / "cpu.mp4", model, stretch=12)
+    met: dict[str, int] = {}
+
+    def meet(what: Any, name: str) -> None:
+        real, barrier, lock = getattr(what, name), threading.Barrier(4), threading.Lock()
+
+        def call(*args: Any, **options: Any) -> Any:
+            with lock:
+                met[name] = met.get(name, 0) + 1
+                first = met[name] <= 4
+            if first:
+                barrier.wait(timeout=20)
+            return real(*args, **options)
+
+        monkeypatch.setattr(what, name, call)
+
+    for what, name in ((segment, "find"), (temporal, "steady_crop"), (segment, "compose")):
+        meet(what, name)
+    monkeypatch.setattr(stretches, "_threads", lambda engine: 4)
+    code, report = run(film, tmp_path / "gpu.mp4", model, stretch=12)
+    assert code is ExitCode.OK and report["frames"] == 30
+    assert met == {"find": 30, "steady_crop": met["steady_crop"], "compose": 30} and met["steady_crop"] >= 30
+    assert all(map(np.array_equal, decode(tmp_path / "cpu.mp4"), decode(tmp_path / "gpu.mp4")))
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path: Path, model: Path) -> None:
