@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -374,3 +375,16 @@ def test_upscale_packs_too(
     assert sorted(path.name for path in (tmp_path / "big").iterdir()) == ["a.tar", "upscale.json"]
     assert main(words) == ExitCode.OK
     assert "it was done already" in capsys.readouterr().err
+
+
+def test_members_that_are_done_take_no_memory(tmp_path: Path) -> None:
+    path = pack(tmp_path / "in.tar", [(f"{index:06d}.png", b"x" * 100) for index in range(500)])
+    packing = Packing(tmp_path / "out.tar", tmp_path)
+    for index, sample in enumerate(samples(path, lambda name: tmp_path / "tmp" / name)):
+        assert sample.path is not None
+        packing.add(sample, [(sample.picture, sample.path)])
+        sample.close()
+        if index % 100 == 99:
+            assert sum(isinstance(one, tarfile.TarInfo | TarSample) for one in gc.get_objects()) < 10
+    packing.finish()
+    assert len(unpacked(tmp_path / "out.tar")) == 500
