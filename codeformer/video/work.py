@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -58,7 +59,10 @@ class WorkFolder:
     def __init__(self, output: Path, stamp: str, *, resume: bool = True, shared: bool = False) -> None:
         self.path = work_folder(output)
         self._lock: IO[bytes] | None = None
+        self._own = ""
         if shared:
+            # A worker whose driver was killed may work on for a moment
+            self._own = f"-{secrets.token_hex(4)}"
             if _stamp(self.path) != stamp:
                 raise OutputError(f"{self.path}: is gone, or of another device or other settings; run it again")
             return
@@ -104,7 +108,7 @@ class WorkFolder:
 
     def unfinished(self, number: int) -> Path:
         """Where a stretch's packets are written until it is done."""
-        return self.path / f"{number:05}.part"
+        return self.path / f"{number:05}{self._own}.part"
 
     def finish(self, number: int, record: Mapping[str, Any]) -> None:
         """Declare a stretch done; its packets must be on the disk."""

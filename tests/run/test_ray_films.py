@@ -94,15 +94,17 @@ class Here:
 
     size = 4
 
-    def __init__(self, lose: int = -1) -> None:
+    def __init__(self, lose: int = -1, interrupt: int = -1) -> None:
         self.rounds: list[list[Any]] = []
-        self._lose = lose
+        self._lose, self._interrupt = lose, interrupt
 
     def outcomes(self, jobs: Iterator[Any], make: Any, lost: Any, *, block: int) -> Iterator[Any]:
         self.rounds.append(list(jobs))
         for job in self.rounds[-1][::-1]:
             if self.rounds[-1].index(job) == self._lose and job.part is not None:
                 yield lost(job, RestorationError("the worker ended"))
+            elif self.rounds[-1].index(job) == self._interrupt and job.part is not None:
+                raise KeyboardInterrupt
             else:
                 yield from in_process(iter([job]), make, RayOptions(), lost)
 
@@ -150,6 +152,20 @@ def test_a_film_whose_people_are_told_apart_is_not_divided(
         monkeypatch.setattr("codeformer.video.parts.tells_apart", lambda: apart)  # noqa: B023
         options = options_for(film, tmp_path / "out.mp4", small_model_path, stretch=5)
         assert bool(divided(options, 4, open_model(small_model_path)).parts) is not apart
+
+
+def test_parts_that_an_interrupted_run_has_done_are_not_done_again(
+    films: Path, tmp_path: Path, small_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever in the film they are."""
+    monkeypatch.setattr("codeformer.video.films.open_worker", open_worker)
+    monkeypatch.setattr("codeformer.video.films.open_engine", lambda task, work, model: engine_for(work))
+    film, out, alone = films / "once.mp4", tmp_path / "ray", tmp_path / "alone"
+    assert main(words(film, alone, small_model_path)) == 0
+    for here, code in ((Here(interrupt=1), 130), (Here(), 0)):
+        monkeypatch.setattr("codeformer.video.films.pool", here)
+        assert main([*words(film, out, small_model_path), "--engine", "ray"]) == code
+    assert [one.part.first for one in here.rounds[1]] == [0, 1] and made(out) == made(alone)
 
 
 def test_a_worker_of_another_device_does_not_restore_a_part(

@@ -82,3 +82,12 @@ def test_a_record_of_another_shape_is_done_again(
     work.release()
     join_tracks(records)
     assert total(records, "frames") == sum(record["frames"] for record in records)
+
+
+def test_two_workers_on_one_stretch_do_not_write_into_one_file(tmp_path: Path) -> None:
+    """As where the driver of one was killed, and another one starts."""
+    WorkFolder(tmp_path / "film.mp4", "a", resume=True).release()
+    one, other = (WorkFolder(tmp_path / "film.mp4", "a", shared=True) for _ in range(2))
+    assert one.unfinished(3) != other.unfinished(3) and one.packets(3) == other.packets(3)
+    with pytest.raises(OutputError, match="of another device or other settings"):
+        WorkFolder(tmp_path / "film.mp4", "b", shared=True)
