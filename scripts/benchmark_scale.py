@@ -4,8 +4,9 @@
     python scripts/benchmark_scale.py records --count 1000000
     python scripts/benchmark_scale.py workers FOLDER           # restore it: one process, two shards, Ray with 1 and 2
 
-Seconds are the clock's, and in brackets the processor's; another program on the machine changes the former. Memory is
-the most that the process has had (ru_maxrss). Everything is written below a temporary folder, which is removed.
+Seconds are the clock's, and in brackets the processor's; another program on the machine changes the former. For workers
+the latter is the sum over all processes that a run starts, Ray's own too, looked at every second (Linux). Memory is the
+most that the process has had (ru_maxrss). Everything is written below a temporary folder, which is removed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ def through_the_report(count: int) -> None:
         print(f"results.json: {(root / NAME).stat().st_size / 1e6:.0f} MB")
 
 
+def processor_seconds(roots: Iterable[int]) -> dict[int, float]:
+    """Return the processor's seconds of processes and of all that they have started, by their numbers."""
+    seconds: dict[int, float] = {}
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            seconds[int(entry.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, left = {}, list(roots)
+    while left:
+        process = left.pop()
+        found[process] = seconds.get(process, 0.0)
+        left += children.get(process, ())
+    return found
+
+
 def workers(folder: Path, extra: list[str]) -> None:
     """Restore a folder in one process, in two shards, and by Ray with one and two workers; print the seconds."""
     with tempfile.TemporaryDirectory() as top:
@@ -101,10 +119,15 @@ def workers(folder: Path, extra: list[str]) -> None:
             out = Path(top) / name.replace(" ", "_")
             base = [sys.executable, "-m", "codeformer", "restore", str(folder), "-o", str(out), "--quiet", *extra]
             env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-            start = time.perf_counter()
+            start, used = time.perf_counter(), dict[int, float]()
             running = [subprocess.Popen([*base, *one], env=env) for one in runs]
+            while any(one.poll() is None for one in running):
+                for process, seconds in processor_seconds(one.pid for one in running).items():
+                    used[process] = max(seconds, used.get(process, 0.0))
+                time.sleep(1)
             codes = [one.wait() for one in running]
-            print(f"{name:<20} {time.perf_counter() - start:8.1f} s  exit codes {codes}", flush=True)
+            clock = time.perf_counter() - start
+            print(f"{name:<20} {clock:8.1f} s  ({sum(used.values()):6.1f} s)  exit codes {codes}", flush=True)
 
         go("one process", [])
         go("two shards", ["--shard", "0/2"], ["--shard", "1/2"])
