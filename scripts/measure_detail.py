@@ -94,11 +94,11 @@ def states(scale: float, rng: np.random.Generator) -> dict[str, Callable[[np.nda
     return {
         "sharp": lambda rgb: rgb,
         "JPEG 90": lambda rgb: packed(rgb, 90),
-        "soft, grain": lambda rgb: eight(blurred(rgb, 0.8 * scale) + 3 * noise(rgb)[..., :1]),
         "blur": lambda rgb: eight(blurred(rgb, 2.5 * scale)),
         "noise 25": lambda rgb: eight(rgb + 25 * noise(rgb)),
         "blur, noise": lambda rgb: eight(blurred(rgb, 1.5 * scale) + 10 * noise(rgb)),
         "JPEG 20": lambda rgb: packed(rgb, 20),
+        "soft, grain": lambda rgb: eight(blurred(rgb, 0.8 * scale) + 3 * noise(rgb)[..., :1]),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codeformer.arrays import Floats, Landmarks
+from codeformer.faces.align import TEMPLATE_512
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,20 @@ class Face:
     def roll(self) -> float:
         """By how many degrees, in (-180, 180], the face is turned clockwise from upright."""
         return roll_of(self.landmarks)
+
+    @property
+    def misfit(self) -> float:
+        """How far the landmarks lie from where an aligned face has them, in pixels of a crop of 512 (RMS)."""
+        return misfit_of(self.landmarks)
+
+
+def misfit_of(landmarks: Landmarks) -> float:
+    """Return how far (5, 2) landmarks, moved, turned and scaled to fit best, lie from the template's (RMS, pixels)."""
+    points, target = (places[:, 0] + 1j * places[:, 1] for places in (landmarks.astype(np.float64), TEMPLATE_512))
+    points, target = points - points.mean(), target - target.mean()
+    energy = float(np.vdot(points, points).real)
+    fitted = points * (np.vdot(points, target) / energy) if energy > 0 else points
+    return float(np.sqrt((np.abs(fitted - target) ** 2).mean()))
 
 
 def roll_of(landmarks: Landmarks) -> float:

@@ -1,6 +1,6 @@
 """Detection: real faces at every size and state, scales and coordinates, duplicates, the user's filters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeformer.errors import InputError, UsageError, WeightsError
-from codeformer.faces.align import transform_points
+from codeformer.faces.align import TEMPLATE_512, transform_points
 from codeformer.faces.choose import choose
 from codeformer.faces.detectors import MobileNetDetector, ResNetDetector, decode, five_of_68, network_input
 from codeformer.faces.face import merged, turned
 from codeformer.faces.find import DETECTORS, Detector, Face, find_faces, make_detector, smallest_face
+from codeformer.images.picture import read_picture
 from codeformer.options import FaceOptions
 
 # By hand, in scikit-image's astronaut: pupils, the nose's tip, the mouth's corners
@@ -369,6 +370,51 @@ def test_only_a_picture_without_a_sure_upright_face_is_looked_at_from_all_sides(
     looks = len(nothing.seen)
     find_faces(spots(900, 700), nothing)
     assert len(nothing.seen) == looks + 4 * looks
+
+
+def test_a_face_that_hangs_is_not_taken_for_an_upright_one(mobile: Detector) -> None:
+    """The first look saw it upright, at a score of 0.996, and it was restored to a smear."""
+    hanging = read_picture(Path(__file__).parent / "hanging.png").rgb
+    (face,) = find_faces(hanging, mobile)
+    assert abs(face.roll) > 160 and face.score > 0.999
+    assert face.landmarks[:2, 1].min() > face.landmarks[3:, 1].max(), "the eyes lie below the mouth"
+
+
+def test_a_hanging_face_that_was_taken_for_an_upright_one_is_looked_at_again() -> None:
+    """Its landmarks fit no face well, at a score that upright faces hardly have; a small or soft face fits."""
+
+    class Mistaken(Spots):
+        """Sees a hanging face upright, at 0.99; and as it is in the picture that is turned upside down, at 0.97."""
+
+        nose = 9.0  # pixels that it lies aside
+
+        def __call__(self, rgb: np.ndarray, threshold: float) -> list[Face]:
+            found = super().__call__(rgb, 0.0)
+            up = bool(found) and found[0].box[1] > rgb.shape[0] / 2 and rgb.shape[1] > rgb.shape[0]
+            points = TEMPLATE_512 / 8
+            if not up:
+                points = points + np.array([[0, 0], [0, 0], [self.nose, 0], [0, 0], [0, 0]])
+            moved = [replace(f, landmarks=(points + f.box[:2]).astype(np.float32)) for f in found]
+            return [replace(f, score=0.97 if up else 0.99) for f in moved if rgb.shape[1] > rgb.shape[0]]
+
+    hanging = spots(900, 700, (100, 100, 60, 95))
+    mistaken = Mistaken()
+    (face,) = find_faces(hanging, mistaken)
+    assert len(mistaken.seen) >= 4 and face.score == pytest.approx(0.97) and abs(face.roll) > 150
+    fitting = Mistaken()
+    fitting.nose = 0.0
+    (face,) = find_faces(hanging, fitting)
+    assert len(fitting.seen) == 1 and abs(face.roll) < 5
+
+
+def test_landmarks_of_the_template_fit_at_any_place_and_angle() -> None:
+    for angle in (0, 70, 180):
+        matrix = cv2.getRotationMatrix2D((3, 4), angle, 0.3)
+        face = Face((0, 0, 1, 1), 0.9, transform_points(TEMPLATE_512, matrix).astype(np.float32))
+        assert face.misfit == pytest.approx(0, abs=0.01)
+    exchanged = Face((0, 0, 1, 1), 0.9, TEMPLATE_512[[4, 3, 2, 1, 0]].astype(np.float32))
+    assert 5 < exchanged.misfit < 40
+    assert Face((0, 0, 1, 1), 0.9, np.zeros((5, 2), np.float32)).misfit > 50
 
 
 def test_a_panorama_is_seen_at_the_scale_of_its_short_side(astronaut: np.ndarray, mobile: Detector) -> None:
