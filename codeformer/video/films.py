@@ -140,9 +140,10 @@ def _in_parts(
                 if line not in said:
                     said.add(line)
                     getattr(console, kind)(line)
-            if outcome.error is not None:
+            if outcome.error is None:
+                console.note(f"{outcome.path}: a part is done ({number} of {len(parts)} parts of all films)")
+            else:
                 console.warning(f"{outcome.path}: a part failed and will be done again: {outcome.error}")
-            console.note(f"{outcome.path}: part {number} of {len(parts)} of the run is through")
     return begun
 
 

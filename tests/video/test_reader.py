@@ -281,6 +281,8 @@ def test_a_film_that_changes_its_size_is_fitted(tmp_path: Path) -> None:
     frames = list(film.frames())
     assert len(frames) == 10 and {f.rgb.shape for f in frames} == {(120, 240, 3)}  # the larger one loses nothing
     assert any("changes its size" in line for line in film.problems) and "240x120" in film.info.notes[0]
+    said = film.problems
+    assert len(list(film.frames(len(frames) - 1))) == 1 and film.problems == said, "wherever the reading begins"
     assert frames[0].rgb[:, :30].max() < 20 and frames[0].rgb[60, 120].max() > 60  # black beside, the picture between
     assert np.abs(frames[-1].rgb.astype(int) - pattern(4, 240, 120)).mean() < 6
 
