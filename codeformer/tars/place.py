@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tarfile
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from codeformer.errors import CodeFormerError, InputError, UsageError
 from codeformer.files.atomic import reason, unwritable
 from codeformer.files.opening import is_name_below
 from codeformer.files.paths import same_file
+from codeformer.files.spool import Spool
 from codeformer.run.inputs import OUR_FOLDERS, Input, Listing, NamedInput, find_inputs
 from codeformer.run.record import error_entry
 from codeformer.run.report import Report
@@ -27,6 +29,7 @@ from codeformer.tars.packing import Packing, member_names
 from codeformer.tars.reading import DamagedError, TarSample, samples
 
 _STAGE = ".codeformer-tar-"  # begins the folders in which results wait until they are packed
+_REPEATED = 10_000  # failures of one tar file that a later run repeats; if there are more, it tries them again
 
 
 @dataclass(eq=False)
@@ -37,7 +40,7 @@ class _Shard:
         job: the input.
         waiting: samples in order, and whether an outcome will come for each.
         packing: the results, once there is anything to pack.
-        outcomes: of its pictures, kept until the results are in their place.
+        outcomes: of its pictures, kept until the results are in their place; on the disk where they are many.
         read: whether all samples were read that can be.
         repeated: whether an earlier run's outcomes are repeated, and nothing is read.
         error: why reading ended early.
@@ -48,7 +51,7 @@ class _Shard:
     job: Pending
     waiting: deque[tuple[TarSample, bool]] = field(default_factory=deque)
     packing: Packing | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: Spool[Outcome] = field(default_factory=lambda: Spool(pickle.dumps, pickle.loads))
     read: bool = False
     repeated: bool = False
     error: CodeFormerError | None = None
@@ -287,8 +290,14 @@ class TarPlace(Remote):
             (report.root / shard.name).unlink()
             shard.notes.append(f"removed the earlier {shard.name}: now there is no result to put into it")
         _sweep(report.root, job.item.stem)
-        failed = [one for one in shard.outcomes if one.error is not None]
-        faceless = sum(one.without_face for one in shard.outcomes)
+        faceless, failed, again = 0, 0, shard.error is None or isinstance(shard.error, DamagedError)
+        keys: list[str] = []
+        for one in shard.outcomes:
+            faceless += one.without_face
+            if one.error is not None:
+                failed += 1
+                again = again and _is_in_the_bytes(one.error) and failed <= _REPEATED
+                keys += [one.record["input"]] if again and one.record else []
         good = shard.error is None and not failed
         record: Record = {
             "input": job.item.key,
@@ -297,16 +306,15 @@ class TarPlace(Remote):
             "fingerprint": job.fingerprint if good else "",
             "outputs": outputs,
             "pictures": {
-                "done": len(shard.outcomes) - len(failed) - faceless,
+                "done": len(shard.outcomes) - failed - faceless,
                 "without_face": faceless,
-                "failed": len(failed),
+                "failed": failed,
             },
             "without_picture": shard.without_picture,
             "notes": shard.notes,
             "error": None if shard.error is None else error_entry(job.item.path, shard.error),
         }
-        if not good and job.fingerprint and _come_again(shard.error, failed):
-            keys = [one.record["input"] for one in failed if one.record]
+        if not good and again and job.fingerprint:
             record["again"] = {"fingerprint": job.fingerprint, "failed": keys}
         replaced = bool(outputs) and known is not None and known.fingerprint not in ("", job.fingerprint)
         return replace(self._told(shard, record), replaced=replaced)
@@ -324,10 +332,10 @@ class TarPlace(Remote):
         )
 
 
-def _come_again(error: CodeFormerError | None, failed: Sequence[Outcome]) -> bool:
-    """Return whether the same bytes fail in the same way: not for want of memory, or of room on the disk."""
-    errors = [one.error for one in failed]
-    return (error is None or isinstance(error, DamagedError)) and all(isinstance(one, InputError) for one in errors)
+def _is_in_the_bytes(error: CodeFormerError) -> bool:
+    """Return whether the same bytes fail in the same way, whatever is typed, installed or freed before the next run."""
+    text = str(error)
+    return isinstance(error, InputError) and "--" not in text and "pip install" not in text
 
 
 def _sweep(root: Path, stem: str) -> None:

@@ -385,6 +385,6 @@ def test_members_that_are_done_take_no_memory(tmp_path: Path) -> None:
         packing.add(sample, [(sample.picture, sample.path)])
         sample.close()
         if index % 100 == 99:
-            assert sum(isinstance(one, tarfile.TarInfo | TarSample) for one in gc.get_objects()) < 10
+            assert sum(type(one) in (tarfile.TarInfo, TarSample) for one in gc.get_objects()) < 10
     packing.finish()
     assert len(unpacked(tmp_path / "out.tar")) == 500
