@@ -34,6 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--token", metavar="TEXT", help="what clients must show (default: $CODEFORMER_TOKEN); needed for other hosts"
     )
     group.add_argument(
+        "--root_path", default="", metavar="/FOLDER", help="where a reverse proxy serves this, if not at its root"
+    )
+    group.add_argument(
         "--queue", type=int, default=64, metavar="N", help="requests that wait, and films, at most (default: 64)"
     )
     group.add_argument(
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         timeout=args.timeout,
         token=args.token or os.environ.get("CODEFORMER_TOKEN") or None,
         model=model_options(args),
+        root_path=args.root_path,
         detection_model=args.detection_model,
     )
     from codeformer.web.server import serve

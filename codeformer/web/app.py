@@ -71,6 +71,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        servers=[{"url": service.server.root_path}] if service.server.root_path else None,
     )
     _add_errors(app)
     _add_pictures(app, service)
@@ -221,30 +222,30 @@ async def _answer(
 
 
 def _add_films(app: FastAPI, service: Service) -> None:
-    films = service.films
+    films, root = service.films, service.server.root_path
 
     @app.post("/api/films", status_code=202, summary="Restore the faces in a film: a job")
     async def new(form: Annotated[FilmFields, Form()]) -> dict[str, Any]:
         fields = form.given()
         fields["landmarks"] = [points_of(text) for text in form.landmarks]
         job = await run_in_threadpool(film_job, service, form.film.filename, form.film.file, fields)
-        return job.describe()
+        return job.describe(root)
 
     @app.get("/api/jobs/{key}", summary="How far a job is")
     def look(key: str) -> dict[str, Any]:
-        return _found(service, key).describe()
+        return _found(service, key).describe(root)
 
     @app.post("/api/jobs/{key}", summary="Let a job that was cancelled, or failed, go on where it stopped")
     def go_on(key: str) -> dict[str, Any]:
         job = _found(service, key)
         films.start(job)
-        return job.describe()
+        return job.describe(root)
 
     @app.post("/api/jobs/{key}/cancel", summary="Interrupt a job; what is done of it stays")
     def cancel(key: str) -> dict[str, Any]:
         job = _found(service, key)
         films.cancel(job)
-        return job.describe()
+        return job.describe(root)
 
     @app.get("/api/jobs/{key}/result", summary="The film, or the ZIP of a preview", response_class=FileResponse)
     def result(key: str) -> FileResponse:

@@ -83,8 +83,8 @@ class FilmJob:
         rate = (self.done - before) / max(time.monotonic() - start, 1e-6)
         return rate, (self.total - self.done) / rate if rate and self.total else None
 
-    def describe(self) -> dict[str, Any]:
-        """Return the job as JSON."""
+    def describe(self, root_path: str = "") -> dict[str, Any]:
+        """Return the job as JSON; ``root_path`` stands before the path of its result."""
         rate, left = self.speed()
         return {
             "id": self.key,
@@ -97,7 +97,7 @@ class FilmJob:
             "notes": list(self.notes),
             "error": self.error,
             "exit_code": self.exit_code,
-            "result": f"/api/jobs/{self.key}/result" if self.result else None,
+            "result": f"{root_path}/api/jobs/{self.key}/result" if self.result else None,
         }
 
     def hear(self, line: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, quote, urlencode
 
 from codeformer.web.options import ServerOptions, is_loopback
 
@@ -86,12 +86,14 @@ class Guard:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         if scope["method"] == "GET" and _is(token, *query.pop("token", [])):
             rest = urlencode(query, doseq=True)
-            where = scope.get("root_path", "") + scope["path"] + (f"?{rest}" if rest else "")
-            cookie = f"{_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
+            # Relative, because a proxy may have taken a folder off the path
+            where = "./" + quote(scope["path"].rsplit("/", 1)[-1]) + (f"?{rest}" if rest else "")
+            path = self._server.root_path or "/"
+            cookie = f"{_COOKIE}={token}; Path={path}; HttpOnly; SameSite=Strict"
             if not token.isalnum():
                 made: SimpleCookie = SimpleCookie()
                 made[_COOKIE] = token
-                cookie = f"{made[_COOKIE].OutputString()}; Path=/; HttpOnly; SameSite=Strict"
+                cookie = f"{made[_COOKIE].OutputString()}; Path={path}; HttpOnly; SameSite=Strict"
             await _answer(send, 303, "", [("location", where), ("set-cookie", cookie)])
             return True
         kind, _, shown = headers.get("authorization", "").partition(" ")

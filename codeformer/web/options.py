@@ -5,6 +5,7 @@ Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -38,6 +39,7 @@ class ServerOptions:
         max_pixels: of a picture; None by the machine's memory.
         timeout: seconds after which a picture's request is given up.
         token: what clients show; None for nothing.
+        root_path: the folder that a reverse proxy serves this under and takes off each path, as "/faces"; "" for none.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +49,7 @@ class ServerOptions:
     max_pixels: int | None = None
     timeout: float = 600.0
     token: str | None = None
+    root_path: str = ""
     model: ModelOptions = field(default_factory=ModelOptions)
     detection_model: str = DEFAULT_DETECTOR
 
@@ -64,6 +67,8 @@ class ServerOptions:
             raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
         if self.token is not None and (len(self.token) < 8 or not self.token.isascii() or not self.token.isprintable()):
             raise UsageError("--token needs 8 or more printable ASCII characters")
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise UsageError(f"--root_path must begin with / and not end with it, as /faces, not {self.root_path!r}")
         if self.token is None and not is_loopback(self.host):
             raise UsageError(f"--host {self.host} lets other machines in: give a --token too, or use --host 127.0.0.1")
 

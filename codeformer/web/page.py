@@ -70,6 +70,7 @@ def mount(app: FastAPI, service: Service) -> FastAPI:
         app,
         blocks,
         path="/",
+        root_path=service.server.root_path,
         footer_links=[],
         show_error=True,
         max_file_size=service.server.max_bytes,

@@ -252,7 +252,7 @@ def test_the_token(server_options: ServerOptions) -> None:
         assert answer.status_code == 200
         assert str(Path.home()) not in answer.text
         shown = client.get("/docs?token=correct+horse")
-        assert (shown.status_code, shown.headers["location"]) == (303, "/docs")
+        assert (shown.status_code, shown.headers["location"]) == (303, "./docs")
         assert client.get("/docs").status_code == 200, "the cookie"
 
 
