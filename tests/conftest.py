@@ -107,3 +107,18 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, state in states.items():
         save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{name}.safetensors")
     return {name: folder / f"{name}.safetensors" for name in states}
+
+
+@pytest.fixture
+def restore(small_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``codeformer restore`` on aligned crops, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def run(*words: str) -> int:
+        from codeformer.cli import main
+
+        return main(["restore", *words, "--has_aligned", "--model", str(small_model_path), "--device", "cpu"])
+
+    return run

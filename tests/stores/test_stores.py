@@ -18,30 +18,10 @@ from PIL import Image
 from codeformer.cli import main
 from codeformer.errors import ExitCode
 from codeformer.files.urls import local_path, url_of
+from tests.crops import crop
 from tests.stores.listing import below
 
 fsspec = pytest.importorskip("fsspec", reason="pip install fsspec s3fs")
-
-
-def crop(seed: int) -> bytes:
-    """A PNG of 64 x 64 pixels, as the small network takes faces."""
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
-
-
-@pytest.fixture
-def restore(small_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs ``codeformer restore`` on aligned crops, in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def run(*words: str) -> int:
-        return main(["restore", *words, "--has_aligned", "--model", str(small_model_path), "--device", "cpu"])
-
-    return run
 
 
 def records(files: Any, url: str) -> dict[str, dict[str, Any]]:

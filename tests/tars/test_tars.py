@@ -24,14 +24,7 @@ from codeformer.errors import ExitCode, InputError, UsageError
 from codeformer.tars.names import expanded, is_tar, key_and_field
 from codeformer.tars.packing import Packing, member_names
 from codeformer.tars.reading import DamagedError, TarSample, samples
-
-
-def crop(seed: int) -> bytes:
-    """A PNG of 64 x 64 pixels, as the small network takes faces."""
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
+from tests.crops import crop
 
 
 def pack(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
@@ -51,19 +44,6 @@ def unpacked(path: Path) -> dict[str, bytes]:
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
     return {one["input"]: one for one in json.loads((out / "results.json").read_text())["inputs"]}
-
-
-@pytest.fixture
-def restore(small_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs ``codeformer restore`` on aligned crops, in an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-    def run(*words: str) -> int:
-        return main(["restore", *words, "--has_aligned", "--model", str(small_model_path), "--device", "cpu"])
-
-    return run
 
 
 # Names
