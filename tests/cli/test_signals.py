@@ -126,3 +126,19 @@ def test_a_second_signal_leaves_the_first_its_time() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert stop.code is ExitCode.TERMINATED
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_signal_interrupts_an_import(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C++ beneath an import may end the process where Python raises: the signal acts when the import is over."""
+    (tmp_path / "a_slow_module.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.3)\ndone = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "a_slow_module", None)
+    del sys.modules["a_slow_module"]
+    with pytest.raises(KeyboardInterrupt), stop_signals():
+        import a_slow_module  # type: ignore[import-not-found]
+
+        time.sleep(30)
+    assert a_slow_module.done

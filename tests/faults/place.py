@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import save_file
 
 from codeformer.errors import ExitCode
 from codeformer.images.picture import Picture, write_picture
 from tests.conftest import _random_network
+from tests.upsampling.samples import compact_state
 from tests.video.clips import make_film
 
 CODES = frozenset(int(code) for code in ExitCode)
@@ -66,6 +69,12 @@ class Place:
         rgb[20:40, 20:40] = 255
         write_picture(Picture(rgb), self.mask)
         self.film = make_film(self.root / "film.mp4", 24)
+        self.upsampler = self.root / "upsampler.safetensors"
+        save_file({key: one.contiguous() for key, one in compact_state(2, zero=False).items()}, self.upsampler)
+        self.photographs = self.root / "photographs"
+        self.photographs.mkdir()
+        for path in sorted((Path(__file__).parents[2] / "inputs" / "whole_imgs").glob("*.jpg")):
+            shutil.copy(path, self.photographs)
 
     def picture(self, path: Path, side: int = 64) -> Path:
         """Write a smooth picture."""
@@ -80,8 +89,27 @@ class Place:
         path.mkdir()
         return path
 
+    def inputs_of(self, task: str) -> Path:
+        """Return what a task is tried on: small faces, photographs to align, or the film."""
+        return {"video": self.film, "align": self.photographs}.get(task, self.faces)
+
     def command(self, task: str, inputs: Path, out: Path) -> list[str]:
-        """Return the words of a run with the tiny network on aligned faces, or on the film."""
+        """Return the words of a run over `inputs_of` the task, with the tiny network where it has one."""
+        if task == "align":
+            return ["align", str(inputs), str(out), "--min_size", "16", "--min_sharpness", "0", "--device", "cpu"]
+        if task == "upscale":
+            return [
+                "upscale",
+                str(inputs),
+                "-o",
+                str(out),
+                "-s",
+                "2",
+                "--model",
+                str(self.upsampler),
+                "--device",
+                "cpu",
+            ]
         common = ["--model", str(self.model), "--device", "cpu", "--precision", "fp32"]
         if task == "video":
             return ["video", "-i", str(inputs), "-o", str(out / "film.mp4"), *common]

@@ -10,6 +10,8 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,13 @@ import torch
 from codeformer.models.state import read_state
 from tests.faults.place import HANGS, Place, Trial, bad_manners, report_of, run, start, tree
 
-TASKS = ("restore", "colorize", "inpaint", "video")
+TASKS = ("restore", "colorize", "inpaint", "video", "upscale", "align")
 
 
 def kills(place: Place, rounds: int) -> Iterator[Trial]:
     """SIGKILL at a random moment, then the same command again: the results are those of a run that nobody killed."""
     for task in TASKS:
-        source = place.film if task == "video" else place.faces
+        source = place.inputs_of(task)
         whole = place.folder()
         begun = time.monotonic()
         ended = run(place.command(task, source, whole))
@@ -41,9 +43,9 @@ def kills(place: Place, rounds: int) -> Iterator[Trial]:
                 time.sleep(moment)
                 process.kill()
                 process.communicate()
-                if (out / "results.json").exists():
+                for report in out.glob("*.json"):
                     try:
-                        report_of(out)
+                        report_of(out, report.name)
                     except ValueError:
                         lost = "the report is torn"
             again = run(place.command(task, source, out))
@@ -56,26 +58,27 @@ def kills(place: Place, rounds: int) -> Iterator[Trial]:
 def signals(place: Place, rounds: int) -> Iterator[Trial]:
     """Ctrl-C, SIGTERM and SIGHUP at a random moment: the documented code, and the same command goes on."""
     expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-    for number in range(rounds):
-        for which, code in expected.items():
-            out = place.folder()
-            process = start(place.command("restore", place.faces, out))
-            time.sleep(float(place.rng.uniform(2, 8)))
-            process.send_signal(which)
-            try:
-                _, err = process.communicate(timeout=HANGS)
-            except Exception:
-                process.kill()
-                process.communicate()
-                yield Trial("signals", f"{which.name} {number}", "hangs")
-                continue
-            # Before Python has its handler the system's own answer counts; after the work there is nothing to end.
-            lost = "" if process.returncode in (0, code, -which) else f"ends with {process.returncode}: {err[-200:]}"
-            if process.returncode == code and (out / "results.json").exists():
-                state = report_of(out)["state"]
-                lost = lost or ("" if state in ("interrupted", "finished") else f"the report says {state}")
-            lost = lost or bad_manners(run(place.command("restore", place.faces, out)), {0})
-            yield Trial("signals", f"{which.name} {number}", lost)
+    for number, task, which in product(range(rounds), TASKS, expected):
+        name, code = f"{task} {which.name} {number}", expected[which]
+        out, words = place.folder(), partial(place.command, task, place.inputs_of(task))
+        process = start(words(out))
+        time.sleep(float(place.rng.uniform(1, 5)))
+        process.send_signal(which)
+        try:
+            _, err = process.communicate(timeout=HANGS)
+        except Exception:
+            process.kill()
+            process.communicate()
+            yield Trial("signals", name, "hangs")
+            continue
+        # Before Python has its handler the system's own answer counts; after the work there is nothing to end.
+        lost = "" if process.returncode in (0, code, -which) else f"ends with {process.returncode}: {err[-200:]}"
+        report = {"upscale": "upscale.json", "align": "align.json"}.get(task, "results.json")
+        if process.returncode == code and (out / report).exists():
+            state = report_of(out, report)["state"]
+            lost = lost or ("" if state in ("interrupted", "finished") else f"the report says {state}")
+        lost = lost or bad_manners(run(words(out)), {0})
+        yield Trial("signals", name, lost)
 
 
 def fuzz(place: Place, rounds: int) -> Iterator[Trial]:
