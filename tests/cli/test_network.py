@@ -66,7 +66,9 @@ def photo(portrait: np.ndarray, tmp_path: Path) -> Path:
     return tmp_path / "in" / "photo.png"
 
 
-def test_the_commands(photo: Path, portrait: np.ndarray, small_model_path: Path, tmp_path: Path) -> None:
+def test_the_commands(
+    photo: Path, portrait: np.ndarray, small_model_path: Path, networks: dict[str, Path], tmp_path: Path
+) -> None:
     mask = np.zeros_like(portrait)
     mask[100:120, 100:140] = 255
     write_picture(Picture(mask), tmp_path / "mask.png")
@@ -77,6 +79,8 @@ def test_the_commands(photo: Path, portrait: np.ndarray, small_model_path: Path,
         f"colorize -i in -o colorized {model}",
         f"inpaint -i in -o inpainted --mask mask.png {model}",
         f"video -i film.mp4 -o out.mp4 {model}",
+        f"upscale -i in -o large -s 2 --device cpu --model {networks['nearest']}",
+        "report restored",
         "align in faces --size 64 --min_size 20 --min_sharpness 0",
         "train --stage 1 --config tiny --data faces -o run --set steps=1 perceptual=0 batch_size=1 gan=0 --device cpu",
         f"evaluate --data faces -w 0.5 --no_perceptual --no_identity {model}",
