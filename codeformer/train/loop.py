@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ def train(
     """
     started = time.monotonic()
     files, world = files or Files(), World(device)
-    with checkpoint.claimed(out) if world.rank == 0 else nullcontext():
-        run = prepare(settings, data, out, world, files, resume)
+    with ExitStack() as held:
+        run = prepare(settings, data, out, world, files, resume, held)
         interrupt, stopped = _go(run, data, Reporter(settings, out, world, files, run.done, quiet), started, time_limit)
     if stopped and (interrupt.seen or run.done < settings.steps):
         log.warning("%s: stopped after step %d of %d; go on with --resume", stopped, run.done, settings.steps)
@@ -131,8 +131,10 @@ class Run:
             save_network(self.networks.net, self.out / MODEL, metadata, state=self.state.average)
 
 
-def prepare(settings: Settings, data: Sequence[Folder], out: Path, world: World, files: Files, resume: bool) -> Run:
-    """Build a run, as it begins or with `resume` as its checkpoint left it, and its folder."""
+def prepare(
+    settings: Settings, data: Sequence[Folder], out: Path, world: World, files: Files, resume: bool, held: ExitStack
+) -> Run:
+    """Build a run, as it begins or with `resume` as its checkpoint left it, and its folder, which `held` keeps ours."""
     if settings.batch_size % (world.size * settings.accumulate):
         raise UsageError(f"batch_size {settings.batch_size} does not divide by {world.size} x {settings.accumulate}")
     torch.manual_seed(settings.seed)
@@ -153,6 +155,8 @@ def prepare(settings: Settings, data: Sequence[Folder], out: Path, world: World,
     if settings.stage == 1:
         codebook.start(networks.net)
     run = Run(settings, out, world, networks, state, trained)
+    if world.rank == 0:
+        held.enter_context(checkpoint.claimed(out))
     if resume:
         run.done = checkpoint.load(out / checkpoint.NAME, state, settings)
     if world.rank == 0:
