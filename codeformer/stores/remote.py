@@ -106,7 +106,7 @@ class Remote(Place):
             store = self.inputs.store(url)
             try:
                 store.info(url)
-            except Exception:  # nothing is there, or there is no answer, which putting it up will say
+            except Exception:  # nothing is there, or the store is silent, which putting it up will say
                 pass
             else:
                 raise UsageError(f"{url} is there: choose another --output_path, or --overwrite it")
@@ -141,7 +141,7 @@ class Remote(Place):
         return text
 
     def _explained(self, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
-        """Outcomes that say why an input could not be fetched; its file here is no longer needed."""
+        """Outcomes that say why an input could not be fetched; its file here goes."""
         for outcome in outcomes:
             self.inputs.forget(outcome.path)
             record, error = outcome.record, outcome.error

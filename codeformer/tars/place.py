@@ -114,14 +114,14 @@ class TarPlace(Remote):
             yield replace(item, version=version)
 
     def peek(self, job: Pending) -> CodeFormerError | None:
-        """Return why an input is no tar file, by its beginning."""
+        """Return why an input is not a tar file, by its beginning."""
         path = job.item.path
         try:
             if (error := super().peek(job)) is not None or tarfile.is_tarfile(path):
                 return error
         except OSError as error:
             return InputError(f"{path}: cannot be read ({reason(error)})")
-        return InputError(f"{path}: is no tar file")
+        return InputError(f"{path}: is not a tar file")
 
     def whole(self, item: NamedInput) -> str:
         """Return the name of the one file that an input's results go into."""
@@ -288,7 +288,7 @@ class TarPlace(Remote):
             outputs = [{"path": shard.name, "bytes": packing.finish()}]
         elif known and shard.error is None and (report.root / shard.name).exists():
             (report.root / shard.name).unlink()
-            shard.notes.append(f"removed the earlier {shard.name}: now there is no result to put into it")
+            shard.notes.append(f"removed the earlier {shard.name}: its inputs give no result now")
         _sweep(report.root, job.item.stem)
         faceless, failed, again = 0, 0, shard.error is None or isinstance(shard.error, DamagedError)
         keys: list[str] = []

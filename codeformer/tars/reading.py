@@ -79,7 +79,7 @@ def samples(path: Path, place: Callable[[str], Path]) -> Generator[TarSample, No
 
     Raises:
         InputError: it cannot be read.
-        DamagedError: it is no tar file, or its end is missing or damaged; the samples before that were yielded.
+        DamagedError: it is not a tar file, or its end is missing or damaged; the samples before that were yielded.
         OSError: a picture cannot be put to its place.
     """
     try:
@@ -97,7 +97,7 @@ def samples(path: Path, place: Callable[[str], Path]) -> Generator[TarSample, No
         except (tarfile.TarError, EOFError) as error:
             if not count:
                 raise DamagedError(
-                    f"{path}: is no tar file, or damaged from its beginning ({reason(error)})"
+                    f"{path}: is not a tar file, or damaged from its beginning ({reason(error)})"
                 ) from error
             raise _cut_off(path, last, count) from error
         if not whole.has_end:
@@ -119,7 +119,7 @@ def _grouped(tar: tarfile.TarFile, place: Callable[[str], Path]) -> Iterator[Tar
                 continue
             name = member.name.removeprefix("./")
             key, kind = key_and_field(name)
-            if not key:  # .DS_Store, and what else begins with a dot, is no input in folders either
+            if not key:  # .DS_Store and the like are left out, as in folders
                 continue
             if current is not None and key != current.key:
                 done, current = current, None

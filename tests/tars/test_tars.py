@@ -239,7 +239,7 @@ def test_a_bad_member_a_cut_off_file_and_none_are_named_and_the_others_go_on(
     assert restore(*words) == ExitCode.SOME_FAILED
     err = capsys.readouterr().err
     assert f"{tmp_path}/a.tar/1.png: " in err and "b.tar: is cut off or damaged behind" in err
-    assert "c.tar: is no tar file" in err and "gone.tar: cannot be read" in err
+    assert "c.tar: is not a tar file" in err and "gone.tar: cannot be read" in err
     assert sorted(unpacked(tmp_path / "out/a.tar")) == ["0.png", "2.png"]
     assert next(iter(unpacked(tmp_path / "out/b.tar"))) == "0.png"
     assert unpacked(tmp_path / "out/d.tar") == {"only.txt": b"carried along"}
@@ -252,7 +252,9 @@ def test_a_bad_member_a_cut_off_file_and_none_are_named_and_the_others_go_on(
     assert restore(*words) == ExitCode.SOME_FAILED
     again = capsys.readouterr().err
     assert (
-        again.count(f"{tmp_path}/a.tar/1.png: ") == 1 and "b.tar: is cut off" in again and "c.tar: is no tar" in again
+        again.count(f"{tmp_path}/a.tar/1.png: ") == 1
+        and "b.tar: is cut off" in again
+        and "c.tar: is not a tar" in again
     )
     assert (tmp_path / "out/a.tar").stat().st_mtime_ns == stamp and (tmp_path / "out/gone.tar").is_file()
     # mended: done
@@ -292,7 +294,7 @@ def test_a_plan_says_which_tar_file_is_made(
     (tmp_path / "b.tar").write_bytes(b"none")
     assert restore("{a,b}.tar", "-o", "out", "--dry_run") == ExitCode.SOME_FAILED
     out, err = capsys.readouterr()
-    assert "a.tar -> out/a.tar" in out and "b.tar: is no tar file" in err and not (tmp_path / "out").exists()
+    assert "a.tar -> out/a.tar" in out and "b.tar: is not a tar file" in err and not (tmp_path / "out").exists()
 
 
 def test_processes_share_the_tar_files(restore: Callable[..., int], tmp_path: Path) -> None:
