@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,5 +25,8 @@ def shared() -> Iterator[RayOptions]:
     """One cluster for the tests that leave it as it was."""
     if not installed("ray"):
         pytest.skip("Ray is not installed: pip install '.[ray]'")
-    with ray_cluster.local_cluster(RayOptions(workers=2)) as address:
-        yield RayOptions(address, workers=2)
+    root = str(Path(__file__).parents[2])
+    with pytest.MonkeyPatch.context() as patch:  # workers import `tests`, in whatever folder a test before was
+        patch.setenv("PYTHONPATH", root, prepend=os.pathsep)
+        with ray_cluster.local_cluster(RayOptions(workers=2)) as address:
+            yield RayOptions(address, workers=2)

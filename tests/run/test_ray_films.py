@@ -82,6 +82,7 @@ def test_films_are_the_same_as_of_one_process(
     told_alone = capfd.readouterr().err
     assert main([*words(films, out, small_model_path), *engine(shared)]) == 1
     told = capfd.readouterr().err
+    assert out.is_dir(), told
     assert made(out) == made(alone) and len(made(out)) == 6
     assert (tmp_path / "once.tries").read_text().split() == ["0", "1"]
     assert (tmp_path / "a.tries").read_text().split() == ["0"]
