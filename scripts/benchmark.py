@@ -207,7 +207,7 @@ def reference(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     device = pick_device(args.device)
-    settings = Settings(str(device), ("auto",), args.w, 1 if args.quick else 3, args.quick)
+    settings = Settings(str(device), ("auto",), args.w, args.repeats or (1 if args.quick else 3), args.quick)
     print("; ".join(f"{key} {value}" for key, value in machine(settings).items()) + "\n", flush=True)
 
     def own(name: str) -> Run:
@@ -222,7 +222,14 @@ def reference(args: argparse.Namespace) -> int:
     def measured(folder: Path) -> Iterator[Any]:
         cases = [case for case in benchmark_reference.CASES if not args.case or case in args.case]
         for row in benchmark_reference.measure(
-            args.reference, cases, folder, device=str(device), w=args.w, quick=args.quick, own=own
+            args.reference,
+            cases,
+            folder,
+            device=str(device),
+            w=args.w,
+            quick=args.quick,
+            repeats=settings.repeats,
+            own=own,
         ):
             rows.append(row)
             yield row
@@ -256,6 +263,9 @@ def main() -> int:
     """Time what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once each, small pictures")
+    parser.add_argument(
+        "--repeats", type=int, metavar="N", help="with --reference: the best of N runs (default: 3, with --quick 1)"
+    )
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument(
         "--precision", nargs="+", default=None, help="fp32, bf16, fp16 (default: fp32 and the device's)"

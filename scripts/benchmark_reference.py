@@ -231,7 +231,15 @@ def check(out: Path, paths: Sequence[Path], *, aligned: bool, published: bool) -
 
 
 def measure(
-    checkout: Path, cases: Sequence[str], folder: Path, *, device: str, w: float, quick: bool, own: Callable[[str], Run]
+    checkout: Path,
+    cases: Sequence[str],
+    folder: Path,
+    *,
+    device: str,
+    w: float,
+    quick: bool,
+    repeats: int,
+    own: Callable[[str], Run],
 ) -> Iterator[Beside]:
     """Yield the cases, one after another.
 
@@ -241,13 +249,13 @@ def measure(
         folder: an empty one, for the copy, inputs and results.
         device: as ``--device``.
         w: fidelity weight.
-        quick: whether each runs once, over two pictures.
+        quick: whether each program gets two pictures only.
+        repeats: how often each program runs; the best run counts.
         own: measures one face through our network of that name, published or compact.
     """
     copy, random = copied(checkout, folder)
     if random:
         print(f"random weights: {', '.join(random)}", file=sys.stderr, flush=True)
-    repeats = 1 if quick else 3
     for case in cases:
         if case == "network":
             yield network(copy, device, w, repeats, own)
