@@ -1,9 +1,10 @@
-"""Make the README's pictures in ``docs/images/`` from ``inputs/``, with the command line itself.
+"""Make the pictures of README and model card in ``docs/images/``, with the command line itself.
 
     python scripts/make_readme_pictures.py [NAME]...
 
-Names: restore, gallery, w, whole, colorize, inpaint; all without a name. Runs from a checkout, with the package
-installed or not. ``whole`` needs super-resolution, ``pip install '.[upsample]'``; without it that one stays as it is.
+Names: restore, gallery, w, whole, colorize, inpaint, strokes; all without a name. Runs from a checkout, with the
+package installed or not. ``whole`` needs super-resolution, ``pip install '.[upsample]'``; ``strokes`` needs
+scikit-image and matplotlib, which carry the sharp portraits. Without them that one stays as it is.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ sys.path.insert(0, str(ROOT))  # the checkout's own package, whatever is install
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+from make_method_pictures import portraits  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from codeformer.cli import program  # noqa: E402
 from codeformer.errors import CodeFormerError  # noqa: E402
 from codeformer.images.picture import Picture, read_picture, write_picture  # noqa: E402
+from codeformer.train.holes import paint_white, stroke_mask  # noqa: E402
 
 INPUTS, IMAGES = ROOT / "inputs", ROOT / "docs" / "images"
 GAP = 8  # white pixels between pictures
@@ -141,6 +144,27 @@ def inpaint(folder: Path) -> None:
     save("inpaint", row(*pictures, height=480))
 
 
+def strokes(folder: Path) -> None:
+    """Fill thick strokes over sharp portraits, as ``evaluate --holes strokes`` paints them, beside ``cv2.inpaint``."""
+    lines = []
+    for seed, (face, share) in enumerate((face, share) for face in portraits() for share in (0.2, 0.42)):
+        mask = stroke_mask(np.random.default_rng(seed), face.shape[0], share, share + 0.1)
+        original, painted, where = (
+            np.rint(each * 255).astype(np.uint8) for each in (face, paint_white(face, mask), mask)
+        )
+        name = f"{seed}.png"
+        for kind, picture in (("painted", painted), ("masks", cv2.merge([where] * 3))):
+            (folder / kind).mkdir(exist_ok=True)
+            write_picture(Picture(picture), folder / kind / name)
+        files = ("-i", folder / "painted" / name, "--mask", folder / "masks", "-o", folder / "out")
+        run("inpaint", "--has_aligned", *files)
+        filled = read_picture(folder / "out" / "restored_faces" / name).rgb
+        telea = cv2.inpaint(painted, where, 3, cv2.INPAINT_TELEA)
+        pictures = ((painted, f"{mask.mean():.0%} painted over"), (telea, "cv2.inpaint"), (filled, "filled"))
+        lines.append(row(*pictures, (original, "original"), height=320))
+    save("strokes", rows(*lines))
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "restore": restore,
     "gallery": gallery,
@@ -148,6 +172,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "whole": whole,
     "colorize": colorize,
     "inpaint": inpaint,
+    "strokes": strokes,
 }
 
 if __name__ == "__main__":
