@@ -30,7 +30,6 @@ from codeformer.run.record import RAN_ON, describe, header_of, record_of, stamp_
 from codeformer.run.report import NAME, remove_stale
 from codeformer.run.runner import (
     Pending,
-    State,
     conclude,
     ends_the_run,
     mention_ignored,
@@ -38,10 +37,10 @@ from codeformer.run.runner import (
     named_inputs,
     open_report,
     pending,
-    run_inputs,
 )
-from codeformer.run.stored import Known, now
+from codeformer.run.stored import Known
 from codeformer.run.tally import Outcome, Tally, counted
+from codeformer.run.workers import Work, for_worker, run_named
 from codeformer.tasks.base import Task
 
 _AHEAD = 2  # pictures read and detected before the network wants them
@@ -106,21 +105,27 @@ def run_pictures(
         def begin(item: NamedInput) -> Pending | None:
             return pending(item, stamp, report, resume=options.output.resume, task=task)
 
-        def send(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
-            report.begin(header)
-            make = partial(open_worker, task, alone(options), model.path, root, settings, count)
-            yield from ray_outcomes(jobs, make, options.ray or RayOptions(), lost_input, opened=opened)
+        def on_ray(ray: RayOptions) -> Work[Sent]:
+            make = partial(open_worker, task, for_worker(options), model.path, root, settings, count)
 
-        def finish(state: State) -> None:
-            # What no engine was opened for is as it was when the results were made.
-            report.finish({**ran_on, **header, "state": state, "finished": now(), "summary": tally.summary()})
+            def send(jobs: Iterator[Sent]) -> Generator[Outcome, None, None]:
+                report.begin(header)
+                yield from ray_outcomes(jobs, make, ray, lost_input, opened=opened)
 
-        rest: dict[str, Any] = {"append": report.append, "finish": finish}
-        if options.ray is None:
-            do = place.around(restore, report)
-            state = run_inputs(place.with_versions(named), begin, do, tally, console, **rest)
-        else:
-            state = run_inputs(named, partial(sent, report), send, tally, console, **rest)
+            return Work(partial(sent, report), send)
+
+        state = run_named(
+            named,
+            report,
+            place,
+            tally,
+            console,
+            ray=options.ray,
+            here=lambda: Work(begin, restore),
+            on_ray=on_ray,
+            # What no engine was opened for is as it was when the results were made
+            head=lambda: {**ran_on, **header},
+        )
         if tally.replaced:
             what = counted(tally.replaced, "picture")
             console.note(f"earlier results of {what}, of other settings or inputs, were replaced; --suffix keeps both")
@@ -187,11 +192,6 @@ def open_worker(
 def facts_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a report's head only the open networks tell."""
     return {key: header[key] for key in RAN_ON if key in header}
-
-
-def alone(options: RunOptions) -> RunOptions:
-    """Return the options that concern one input: what travels to a worker."""
-    return replace(options, inputs=(Path("input"),), input_list=None, shard=None)
 
 
 def _beside_earlier(

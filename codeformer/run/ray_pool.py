@@ -113,8 +113,9 @@ class Pool:
         block: int = _BLOCK,
     ) -> Generator[Outcome, None, None]:
         """Do jobs, as :func:`ray_outcomes` says."""
+        once = _first_only(opened)
         while len(window := _window(jobs)):
-            for job in (yield from _blocks(window, self.ray, make, self.options, opened, block)):
+            for job in (yield from _blocks(window, self.ray, make, self.options, once, block)):
                 yield lost(job, RestorationError(_ENDED))
 
 
@@ -124,6 +125,18 @@ def pool(options: RayOptions) -> Iterator[Pool]:
     with cluster(options) as ray:
         _require_room(ray, options)
         yield Pool(ray, options)
+
+
+def _first_only(tell: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Return what passes on the first facts that are not empty: workers of one run may be of several kinds."""
+    told: list[dict[str, Any]] = []
+
+    def opened(facts: dict[str, Any]) -> None:
+        if facts and not told:
+            told.append(facts)
+            tell(facts)
+
+    return opened
 
 
 def _window(jobs: Iterator[J]) -> Spool[J]:
@@ -146,8 +159,7 @@ def _blocks(
         came = bytearray(-(-len(left) // size))
         for number, facts, outcomes, error in _pass(ray, left, size, make, options):
             came[number] = 1
-            if facts:
-                opened(facts)
+            opened(facts)
             yield from outcomes
             if error is not None:
                 raise error

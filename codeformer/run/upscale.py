@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from codeformer.errors import CodeFormerError, ExitCode, InputError, UsageError
+from codeformer.errors import CodeFormerError, ExitCode, InputError, UsageError, WeightsError
+from codeformer.files.atomic import reason
 from codeformer.files.digest import sha256_of
 from codeformer.files.paths import FileId, file_id
 from codeformer.files.spool import SeenSet, packed_text
@@ -27,7 +28,6 @@ from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, Report, look
 from codeformer.run.runner import (
     Pending,
-    State,
     conclude,
     mention_ignored,
     mention_join,
@@ -35,12 +35,12 @@ from codeformer.run.runner import (
     one_by_one,
     open_report,
     pending,
-    run_inputs,
 )
 from codeformer.run.stored import Known, Record, known_of, now
 from codeformer.run.tally import Outcome, Tally
+from codeformer.run.workers import Work, for_worker, run_named
 from codeformer.upsampling import ncnn as ncnn_weights
-from codeformer.upsampling.networks import find_realesrgan
+from codeformer.upsampling.networks import find_realesrgan, require_network
 from codeformer.upsampling.upsampler import Upsampler, make_upsampler, upsample_picture
 from codeformer.version import __version__
 
@@ -64,7 +64,6 @@ def run_upscale(
         found = _found(options, report, console, place)
         count, named = named_inputs(report, found)
         network = network_of(options)
-        upsampler = None if options.ray else _upsampler(options, network)
         settings, digest = _settled(options, network)
         stamp = stamp_of(settings, digest)
         header = {
@@ -77,42 +76,36 @@ def run_upscale(
         sources = _identities(found)
         tally = Tally(count)
 
-        def finish(state: State) -> None:
-            report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
-
-        def free(job: Pending, name: str) -> None:
-            known = report.known.get(job.item.key)
-            _require_free(report.root / name, name, known.outputs if known else (), options, sources)
-
-        rest: dict[str, Any] = {"append": report.append, "finish": finish}
-        if upsampler is not None:
+        def here() -> Work[Pending]:
+            upsampler = _upsampler(options, network)
             console.detail(_told(upsampler))
-            do = _enlarging(upsampler, options, _Results(report.root, report.known.get, free, report.append))
-            state = run_inputs(
-                place.with_versions(named),
-                lambda item: pending(item, stamp, report, resume=options.resume),
-                place.around(do, report),
-                tally,
-                console,
-                **rest,
-            )
-        else:
-            make = partial(
-                open_worker, replace(options, inputs=(Path("input"),), input_list=None), report.root, network
-            )
-            told: dict[str, Any] = {}
 
-            def opened(facts: Mapping[str, Any]) -> None:
-                if not told:
-                    told.update(facts)
-                    console.detail(facts["upsampler"])
+            def free(job: Pending, name: str) -> None:
+                known = report.known.get(job.item.key)
+                _require_free(report.root / name, name, known.outputs if known else (), options, sources)
+
+            do = _enlarging(upsampler, options, _Results(report.root, report.known.get, free, report.append))
+            return Work(lambda item: pending(item, stamp, report, resume=options.resume), do)
+
+        def on_ray(ray: RayOptions) -> Work[Claimed]:
+            make = partial(open_worker, for_worker(options), report.root, network)
 
             def send(jobs: Iterator[Claimed]) -> Generator[Outcome, None, None]:
-                return ray_outcomes(jobs, make, options.ray or RayOptions(), _lost, opened=opened)
+                return ray_outcomes(jobs, make, ray, _lost, opened=lambda facts: console.detail(facts["upsampler"]))
 
-            state = run_inputs(
-                named, lambda item: _claimed(item, report, options, sources), send, tally, console, **rest
-            )
+            return Work(lambda item: _claimed(item, report, options, sources), send)
+
+        state = run_named(
+            named,
+            report,
+            place,
+            tally,
+            console,
+            ray=options.ray,
+            here=here,
+            on_ray=on_ray,
+            head=lambda: header,
+        )
         mention_join(report, console)
     return conclude(
         tally, state, console, did="enlarged", where=where or options.output_path, report=report.root / REPORT
@@ -192,16 +185,21 @@ def plan_upscale(options: UpscaleOptions, console: Messages, file: Path | None =
 
 
 def _settled(options: UpscaleOptions, network: Path) -> tuple[dict[str, Any], str]:
-    """Return what decides the results: the settings and the network's digest."""
+    """Return what decides the results: the settings and the network's digest. Raises WeightsError."""
     settings = {name: getattr(options, name) for name in ("upscale", "ext", "quality", "precision")}
-    return settings, ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+    try:
+        return settings, ncnn_weights.fingerprint(network) if network.suffix == ".param" else sha256_of(network)
+    except OSError as error:
+        raise WeightsError(f"{error.filename or network}: cannot be read ({reason(error)})") from error
 
 
 def network_of(options: UpscaleOptions) -> Path:
     """Return the file of the network that the options name. Raises WeightsError."""
     if options.model == "realesrgan":
         return find_realesrgan(options.upscale, options.weights_dir)
-    return Path(options.model)
+    network = Path(options.model)
+    require_network(network)
+    return network
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Faces that are too small or too blurred to learn from are left out, and the repo
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from codeformer.run.record import error_entry, stamp_of
 from codeformer.run.report import Earlier, look
 from codeformer.run.runner import (
     Pending,
-    State,
     conclude,
     mention_ignored,
     mention_join,
@@ -41,10 +40,10 @@ from codeformer.run.runner import (
     one_by_one,
     open_report,
     pending,
-    run_inputs,
 )
 from codeformer.run.stored import Known, Record, now
 from codeformer.run.tally import Outcome, Tally, counted
+from codeformer.run.workers import Work, for_worker, run_named
 from codeformer.version import __version__
 
 REPORT = "align.json"
@@ -133,37 +132,41 @@ def run_align(
                     verdicts.update(face["status"] for face in outcome.record["faces"])
                 yield outcome
 
-        def align(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
-            opened = detector or _open_detector(options)
-            tally.start_work()
-            do = _aligning(opened, options, _Faces(report.root, report.known.get, faces, report.append))
-            yield from counted_verdicts(do(jobs))
+        def here() -> Work[Pending]:
+            def align(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
+                opened = detector or _open_detector(options)
+                tally.start_work()
+                do = _aligning(opened, options, _Faces(report.root, report.known.get, faces, report.append))
+                yield from counted_verdicts(do(jobs))
 
-        def photograph(item: NamedInput) -> Photograph:
-            known = report.known.get(item.key)
-            if known is None:  # from now on its name, and the faces that a killed worker leaves, are its own
-                report.append(_record(item, "pending", [], ()))
-            return Photograph(item, known, tuple(faces(item.key)) if known else ())
+            return Work(lambda item: pending(item, stamp, report, resume=options.resume), align)
 
-        def send(jobs: Iterator[Photograph]) -> Generator[Outcome, None, None]:
-            make = partial(open_worker, replace(options, inputs=(Path("input"),), input_list=None), stamp)
-            yield from counted_verdicts(ray_outcomes(jobs, make, options.ray or RayOptions(), _lost))
+        def on_ray(ray: RayOptions) -> Work[Photograph]:
+            make = partial(open_worker, for_worker(options), stamp)
 
-        def finish(state: State) -> None:
-            report.finish({**header, "state": state, "finished": now(), "summary": tally.summary()})
+            def photograph(item: NamedInput) -> Photograph:
+                known = report.known.get(item.key)
+                if known is None:  # from now on its name, and the faces that a killed worker leaves, are its own
+                    report.append(_record(item, "pending", [], ()))
+                return Photograph(item, known, tuple(faces(item.key)) if known else ())
 
-        rest: dict[str, Any] = {"append": report.append, "finish": finish, "unit": "photograph"}
-        if options.ray is None:
-            state = run_inputs(
-                place.with_versions(named),
-                lambda item: pending(item, stamp, report, resume=options.resume),
-                place.around(align, report),
-                tally,
-                console,
-                **rest,
-            )
-        else:
-            state = run_inputs(named, photograph, send, tally, console, **rest)
+            def send(jobs: Iterator[Photograph]) -> Generator[Outcome, None, None]:
+                yield from counted_verdicts(ray_outcomes(jobs, make, ray, _lost))
+
+            return Work(photograph, send)
+
+        state = run_named(
+            named,
+            report,
+            place,
+            tally,
+            console,
+            ray=options.ray,
+            here=here,
+            on_ray=on_ray,
+            head=lambda: header,
+            unit="photograph",
+        )
         mention_join(report, console)
     left_out = ", ".join(counted(verdicts[status], f"{status} face") for status in ("too small", "too blurred"))
     console.note(f"{counted(verdicts['kept'], 'face')} kept; left out: {left_out}")

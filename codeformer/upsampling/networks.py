@@ -1,8 +1,8 @@
 """Super-resolution networks: finding the file, reading it safely, making it ready to run.
 
 Any single-image super-resolution file that spandrel knows; ``realesrgan`` means the published Real-ESRGAN files
-(Wang et al., ICCVW 2021, arXiv 2107.10833) when they are present, else the x4plus that the extra
-the extra ``upsample`` brings along.
+(Wang et al., ICCVW 2021, arXiv 2107.10833) when they are present, else the x4plus that the extra ``upsample`` brings
+along.
 """
 
 from __future__ import annotations
@@ -86,13 +86,18 @@ def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
     )
 
 
+def require_network(path: Path) -> None:
+    """Raise WeightsError if there is no file at a path that somebody gave as a network."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; an upsampler is realesrgan or a super-resolution file")
+
+
 def load_descriptor(path: Path, weights_dir: Path | None = None) -> ImageModelDescriptor[Any]:
     """Return a super-resolution network from ``.pth``, ``.safetensors`` or ncnn's ``.param``, on the CPU in fp32.
 
     Nothing in the file is executed. Raises WeightsError naming the file if it is not such a network.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; an upsampler is realesrgan or a super-resolution file")
+    require_network(path)
     spandrel = require("spandrel", "super-resolution", "spandrel")
     state = _read_state(path, weights_dir)
     try:

@@ -83,6 +83,6 @@ def in_process(
     """Do what ``ray_outcomes`` does with a single worker, here and without Ray; what travels is pickled."""
     worker = pickle.loads(pickle.dumps(make))()
     sent = pickle.dumps(list(jobs))
-    for outcome in pickle.loads(pickle.dumps(list(worker.do(iter(pickle.loads(sent)))))):
-        opened(worker.facts)
-        yield outcome
+    outcomes = pickle.loads(pickle.dumps(list(worker.do(iter(pickle.loads(sent))))))
+    opened(worker.facts)
+    yield from outcomes

@@ -91,7 +91,7 @@ def test_a_block_that_never_comes_is_tried_input_by_input(monkeypatch: pytest.Mo
     facts: list[Any] = []
     outcomes = list(ray_outcomes(jobs(*names, "killer"), ray_jobs.refuse, TWO, lost_input, opened=facts.append))
     assert said(outcomes) == {**dict.fromkeys(names, "done"), "killer": "RestorationError"}
-    assert passes == [(32, 100), (1, 4)] and facts[0] == {"device": "x"} and len(outcomes) == 100
+    assert passes == [(32, 100), (1, 4)] and facts == [{"device": "x"}] and len(outcomes) == 100
     assert outcomes[-1].record is not None and outcomes[-1].record["status"] == "failed"
 
 

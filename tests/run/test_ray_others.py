@@ -70,6 +70,17 @@ def test_enlarged_pictures_are_the_same_as_of_one_process(
     assert records(ray, "upscale.json") == records(alone, "upscale.json")
 
 
+@pytest.mark.parametrize("more", [[], ["--engine", "ray"]])
+def test_a_network_that_is_not_there_is_said_before_any_work(
+    tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(Picture(photo(20, 30)), tmp_path / "in.png")
+    words = ["upscale", str(tmp_path / "in.png"), "-o", f"{tmp_path / 'out'}/", "--model", str(tmp_path / "none.pth")]
+    assert main([*words, *more]) == 4
+    assert "none.pth: no such file; an upsampler is realesrgan" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_killed_driver_leaves_of_upscale_is_known_as_its_result(
     tmp_path: Path, networks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
