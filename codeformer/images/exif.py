@@ -8,12 +8,12 @@ a new first table is put behind everything else.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image, TiffTags
 
 Dpi = tuple[float, float]
 
@@ -25,11 +25,21 @@ _EXIF_TABLE, _GPS_TABLE = 0x8769, 0x8825
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)  # in the first table, in the Exif table
 _ASCII, _SHORT, _LONG, _RATIONAL = 2, 3, 4, 5
 # What a TIFF says about the photograph, as opposed to how its own pixels are stored: description, maker, model,
-# software, date, artist, copyright, rating, document name, and the five texts that Windows writes.
+# software, date, artist, copyright, computer, the two ratings, document and page name, hints for printers, and the five
+# texts that Windows writes.
 _DESCRIPTIVE = (
-    *(DESCRIPTION, 0x010F, 0x0110, SOFTWARE, 0x0132, ARTIST, COPYRIGHT, 0x4746, 0x010D),
+    *(DESCRIPTION, 0x010F, 0x0110, SOFTWARE, 0x0132, ARTIST, COPYRIGHT, 0x013C, 0x4746, 0x4749, 0x010D, 0x011D, 0xC4A5),
     *range(0x9C9B, 0x9CA0),
 )
+# How a file's own pixels are stored (TIFF 6.0 and its supplements), and what a result says in its own way: resolution,
+# XMP, IPTC, Photoshop's resources, ICC profile, the Exif and the GPS table.
+_STORAGE = {
+    *(*range(0x00FE, 0x010B), 0x0111, 0x0112, *range(0x0115, 0x011D), *range(0x0120, 0x0126), 0x0128, 0x0129, 0x012D),
+    *(0x013D, *range(0x013E, 0x0149), 0x014A, *range(0x014C, 0x014F), *range(0x0150, 0x015C), 0x015F),
+    *(*range(0x0200, 0x020A), *range(0x0211, 0x0215), 0x022F, 0x02BC, *range(0x80E3, 0x80E7), 0x83BB, 0x8649, 0x8773),
+    *(_EXIF_TABLE, _GPS_TABLE, 0xEA1C, 0xEA1D),  # the last two are Windows's padding
+}
+_NAMED = 5  # tags that a line names; of more it gives the number
 
 
 class _Entry(NamedTuple):
@@ -170,11 +180,28 @@ def with_tags(exif: bytes | None, tags: Mapping[int, Any]) -> bytes:
 
 def has_tag(exif: bytes | None, tag: int) -> bool:
     """Whether the first table has a tag."""
-    if exif is None:
-        return False
+    return exif is not None and tag in tags_of(exif)
+
+
+def tags_of(exif: bytes) -> list[int]:
+    """Return the tags of the first table; those before the damage where it is damaged."""
+    tags: list[int] = []
     with suppress(struct.error, KeyError):
-        return any(one.tag == tag for one in _entries(exif, _first_table(exif)))
-    return False
+        tags.extend(one.tag for one in _entries(exif, _first_table(exif)))
+    return tags
+
+
+def left_out(tags: Iterable[int]) -> str:
+    """Return the names of those tags that are not carried out of, or into, a TIFF file; "" if all are.
+
+    The others say something about the photograph, or how the pixels of one file are stored.
+    """
+    names = []
+    for tag in sorted(set(tags) - _STORAGE - set(_DESCRIPTIVE)):
+        known = TiffTags.lookup(tag).name
+        names.append(ExifTags.TAGS.get(tag, str(tag)) if known == "unknown" else known)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def from_tiff(image: Image.Image) -> bytes | None:

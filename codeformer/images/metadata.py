@@ -9,7 +9,8 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from codeformer.images import jpeg
 from codeformer.images.exif import Dpi
 from codeformer.images.jpeg2000 import blocks_of, boxes_in
 from codeformer.images.png import chunk
-from codeformer.images.tiff import table_of
+from codeformer.images.tiff import TagTable, table_of
 
 Text = tuple[str, str]
 
@@ -96,7 +97,8 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
         if file is not None and (33723 in tags or 34377 in tags):
             file.seek(0)
             blocks = table_of(file.read()).tags
-            iptc = _iptc_in(blocks.get(33723, (0, b""))[1]) or _iptc_in(blocks.get(34377, (0, b""))[1])
+            iptc = _iptc_of_tiff(blocks)
+        notes += _tags_left_out(tags)
     if (kind == "GIF" or (kind == "JPEG" and file is None)) and info.get("comment"):
         text.append(("Comment", _decoded(bytes(info["comment"]))))
     if isinstance(xmp, str):
@@ -106,6 +108,27 @@ def said_by(image: Image.Image, kind: str, file: BinaryIO | None, exif: bytes | 
     if xmp is not None and (b"hdrgm:" in xmp or b"HDRGainMap" in xmp):
         notes.append("its HDR gain map is left out: the result is the picture as it is seen without HDR")
     return Said(bytes(xmp) if xmp else None, iptc, tuple(text), _dpi(image, kind, exif), tuple(notes))
+
+
+def said_by_table(table: TagTable) -> Said:
+    """Return what a TIFF file says that Pillow does not open, by its first table."""
+    xmp = table.tags.get(700, (0, b""))[1]
+    dpi: Any = None
+    with suppress(struct.error, KeyError, ZeroDivisionError):
+        scale = {2: 1.0, 3: 2.54}[table.numbers(296, (2,))[0]]
+        pairs = [struct.unpack(f"{table.order}II", table.tags[tag][1]) for tag in (282, 283)]
+        dpi = tuple(scale * above / below for above, below in pairs)
+    notes = tuple(_tags_left_out(table.tags))
+    return Said(xmp or None, _iptc_of_tiff(table.tags), (), dpi if _sound(dpi) else None, notes)
+
+
+def _iptc_of_tiff(tags: Mapping[int, tuple[int, bytes]]) -> bytes | None:
+    return _iptc_in(tags.get(33723, (0, b""))[1]) or _iptc_in(tags.get(34377, (0, b""))[1])
+
+
+def _tags_left_out(tags: Iterable[int]) -> list[str]:
+    names = exif_blocks.left_out(tags)
+    return [f"its TIFF tags {names} are left out"] if names else []
 
 
 def photoshop_of(image: Image.Image) -> dict[int, bytes]:

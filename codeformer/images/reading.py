@@ -21,11 +21,12 @@ from codeformer.images import damage, foreign, formats
 from codeformer.images import exif as exif_blocks
 from codeformer.images.convert import from_tables
 from codeformer.images.decoding import LARGEST_TEXT, decoded_pixels, unlimited_pillow
+from codeformer.images.exif import Dpi
 from codeformer.images.heif import bits_of_avif, code_of
 from codeformer.images.jpeg2000 import blocks_of
 from codeformer.images.libtiff import collected_errors
 from codeformer.images.limits import least_bytes, most_pixels
-from codeformer.images.metadata import photoshop_of, said_by
+from codeformer.images.metadata import photoshop_of, said_by, said_by_table
 from codeformer.images.profile import described_by, space_of
 from codeformer.images.space import colours_of_png, is_hdr, profile_of_code
 from codeformer.images.tiff import read_odd_tiff, table_of
@@ -37,6 +38,7 @@ _PARTIAL = {
     "JPEG2000": "opj_decompress -allow-partial -i IN.jp2 -o OUT.png",
 }
 _EXIF_RESOURCE = 0x0422  # of Photoshop's
+_DAMAGED_EXIF = "its EXIF is damaged; it is left out"
 _HDR = "is an HDR picture; faces are seen and restored as bright as white at most"
 _LAYERS = "has layers; the flat picture that the file holds of them is used"
 
@@ -218,7 +220,6 @@ def _decoded(
     exif = _exif(image, kind, notes)
     colours = _colours(image, file, kind, rgb, grey, notes)
     said = said_by(image, kind, file, exif)
-    dpi = said.dpi[::-1] if said.dpi and orientation in (5, 6, 7, 8) else said.dpi
     return Picture(
         rgb=_oriented(colours.rgb, orientation),
         alpha=None if alpha is None else _oriented(alpha, orientation),
@@ -232,8 +233,13 @@ def _decoded(
         xmp=said.xmp,
         iptc=said.iptc,
         text=said.text,
-        dpi=dpi,
+        dpi=_turned(said.dpi, orientation),
     )
+
+
+def _turned(dpi: Dpi | None, orientation: int) -> Dpi | None:
+    """Return the resolution of a picture that is brought upright."""
+    return dpi[::-1] if dpi and orientation in (5, 6, 7, 8) else dpi
 
 
 def _complete(image: Image.Image, kind: str, file: BinaryIO) -> None:
@@ -261,15 +267,24 @@ def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: 
     if icc and not known:
         more.append("its ICC profile is damaged or for other colours; it is left out")
     orientation = table.numbers(exif_blocks.ORIENTATION, (1,))[0]
+    said = said_by_table(table)
+    try:
+        exif = exif_blocks.from_tiff_data(data)
+    except Exception:  # Pillow raises anything at all about a damaged table
+        exif = None
+        more.append(_DAMAGED_EXIF)
     return Picture(
         _oriented(rgb, orientation),
         None if alpha is None else _oriented(alpha, orientation),
         icc=icc if known else None,
-        xmp=table.tags.get(700, (0, None))[1],
+        exif=exif,
         format="TIFF",
         grey=grey,
         path=path,
-        warnings=(*notes, *more),
+        warnings=(*notes, *more, *said.notes),
+        xmp=said.xmp,
+        iptc=said.iptc,
+        dpi=_turned(said.dpi, orientation),
     )
 
 
@@ -317,9 +332,11 @@ def _oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _exif(image: Image.Image, kind: str, notes: list[str]) -> bytes | None:
     """Return the EXIF block, upright; a damaged one is left out, with a line."""
     if kind == "TIFF":
-        with suppress(Exception):
+        try:
             return exif_blocks.from_tiff(image)
-        return None
+        except Exception:  # Pillow raises anything at all about a damaged table
+            notes.append(_DAMAGED_EXIF)
+            return None
     block = image.info.get("exif")
     if kind == "PSD":
         block = photoshop_of(image).get(_EXIF_RESOURCE)
@@ -327,7 +344,7 @@ def _exif(image: Image.Image, kind: str, notes: list[str]) -> bytes | None:
         return None
     upright = exif_blocks.upright(block)
     if upright is None:
-        notes.append("its EXIF is damaged; it is left out")
+        notes.append(_DAMAGED_EXIF)
     return upright
 
 

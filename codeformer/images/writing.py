@@ -171,6 +171,8 @@ def _said(picture: Picture, kind: str) -> tuple[bytes | None, Said, list[str]]:
             lost.append("its IPTC")
         iptc = None
     exif, xmp = described(replace(picture, exif=exif))
+    if kind == "TIFF" and exif is not None and (names := exif_blocks.left_out(exif_blocks.tags_of(exif))):
+        lost.append(f"its EXIF tags {names}")
     if kind == "JPEG" and exif is not None and len(exif) > _LONGEST_EXIF:
         lost.append("its EXIF of more than 64 kB")
         exif = None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -210,6 +211,48 @@ def test_blocks_that_are_too_long_for_jpeg_are_named(tmp_path: Path) -> None:
         write_picture(Picture(smooth(), xmp=XMP + b" " * 70000, iptc=IPTC), tmp_path / "x.jpg")
     back = read_picture(tmp_path / "x.jpg")
     assert back.xmp is None and back.iptc == IPTC
+
+
+def test_tags_that_tiff_files_do_not_carry_are_named(tmp_path: Path) -> None:
+    """Out of an EXIF block into a TIFF file, and out of one."""
+    said = Image.Exif()
+    for tag, value in {0x010E: "Anna", 0x013C: "a telephone", 0x4749: 75, 0x829A: 0.01, 65000: "mine"}.items():
+        said[tag] = value
+    said[0x0213] = 1  # how the JPEG stores its pixels, which is nothing to lose
+    picture = Picture(smooth(), exif=exif_blocks.without_prefix(said.tobytes()))
+    with pytest.warns(LossWarning, match=r"TIFF cannot hold its EXIF tags ExposureTime, 65000; PNG can"):
+        write_picture(picture, tmp_path / "x.tif")
+    back = read_picture(tmp_path / "x.tif")
+    kept = Image.Exif()
+    kept.load(back.exif)
+    assert dict(kept) == {0x010E: "Anna", 0x013C: "a telephone", 0x4749: 75} and back.warnings == ()
+    data = (tmp_path / "x.tif").read_bytes()
+    table = table_of(data)
+    more = {33550: (12, struct.pack("<3d", 1, 1, 0)), **dict.fromkeys(range(65001, 65006), (3, b"\x01\x00"))}
+    (tmp_path / "x.tif").write_bytes(with_table(data, replace(table, tags={**table.tags, **more})))
+    note = "its TIFF tags ModelPixelScaleTag, 65001, 65002, 65003, 65004 and 1 more are left out"
+    assert read_picture(tmp_path / "x.tif").warnings == (note,)
+
+
+def test_a_tiff_in_floating_point_and_colour_says_what_others_say(tmp_path: Path) -> None:
+    """Pillow does not open these."""
+    cv2.imwrite(str(tmp_path / "x.tif"), smooth().astype(np.float32) / 255)
+    data = (tmp_path / "x.tif").read_bytes()
+    table = table_of(data)
+    more = {
+        270: (2, b"Anna\0"),
+        282: (5, struct.pack("<II", 300, 1)),
+        283: (5, struct.pack("<II", 150, 1)),
+        296: (3, struct.pack("<H", 2)),
+        exif_blocks.ORIENTATION: (3, struct.pack("<H", 6)),
+        33723: (7, IPTC),
+        65000: (2, b"mine\0"),
+    }
+    (tmp_path / "x.tif").write_bytes(with_table(data, replace(table, tags={**table.tags, **more})))
+    picture = read_picture(tmp_path / "x.tif")
+    assert picture.exif is not None and b"Anna" in picture.exif
+    assert (picture.iptc, picture.dpi) == (IPTC, (150, 300)), "turned, as the pixels are"
+    assert any("its TIFF tags 65000 are left out" in line for line in picture.warnings)
 
 
 def test_a_second_picture_gets_a_note(tmp_path: Path) -> None:
