@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tarfile
 import tempfile
@@ -161,12 +162,18 @@ def _take(
         sample.notes.append(f"{name} is left out: the picture of its sample is {sample.picture}")
     elif is_picture:
         path = place(name)
-        sample.picture, sample.path, sample.modified = name, path, float(member.mtime)
+        sample.picture, sample.path, sample.modified = name, path, _time_of(member)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as target:
             _copy(data, target, member.size)
     else:
-        sample.add(name, member.size, float(member.mtime), data)
+        sample.add(name, member.size, _time_of(member), data)
+
+
+def _time_of(member: tarfile.TarInfo) -> float:
+    """Return when a member was last changed, seconds since 1970; 0 where its header holds no number."""
+    time = float(member.mtime)
+    return time if math.isfinite(time) else 0.0
 
 
 def _copy(data: IO[bytes], target: IO[bytes], size: int) -> None:

@@ -178,6 +178,23 @@ def test_members_that_are_no_plain_files_and_names_that_lead_out(tmp_path: Path)
     assert [str(one.error) for one in samples(path, lambda name: tmp_path / "tmp" / name)][-1].startswith("its key was")
 
 
+def test_times_that_are_no_numbers_stop_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "in.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, time in (("a.png", "inf"), ("a.json", "nan"), ("b.png", "12.5")):
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 3, {"mtime": time}
+            tar.addfile(member, io.BytesIO(b"abc"))
+    packing = Packing(tmp_path / "out.tar", tmp_path)
+    for one in samples(path, lambda name: tmp_path / "tmp" / name):
+        assert one.path is not None
+        packing.add(one, [(one.picture, one.path)])
+        one.close()
+    packing.finish()
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert [(one.name, one.mtime) for one in tar] == [("a.png", 0), ("a.json", 0), ("b.png", 12)]
+
+
 # Runs
 
 
