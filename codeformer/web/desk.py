@@ -126,6 +126,7 @@ class Desks:
 
     def open(self, desk: Desk, sheet: Sheet) -> None:
         """Read a picture and find its faces, if that is still to be done. Raises CodeFormerError."""
+        desk.asked = time.monotonic()
         try:
             if sheet.picture is None:
                 with sheet.source.open("rb") as file:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import File, Form, UploadFile
+from fastapi import File, UploadFile
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from codeformer.cli.inpaint import parse_color
 from codeformer.cli.values import parse_landmarks
-
-Landmarks = list[str]
 
 
 class FaceFields(BaseModel):
@@ -124,6 +122,3 @@ def color_of(text: str) -> tuple[int, int, int]:
         return parse_color(text)
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"--mask_color: {error}") from None
-
-
-__all__ = ["ColorizeFields", "FilmFields", "Form", "InpaintFields", "PictureFields", "UpscaleFields"]

@@ -106,6 +106,8 @@ class FilmJob:
             said = json.loads(line)
         except ValueError:
             return
+        if not isinstance(said, dict):  # what a library printed
+            return
         if "done" in said:
             if self._began is None or said["done"] < self.done:
                 self._began = (time.monotonic(), said["done"])
@@ -249,6 +251,9 @@ class Films:
         finally:
             job.process = None
             _end(process)
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError, ValueError):  # it may have been closed to interrupt the process
+                    pipe.close()  # type: ignore[union-attr]
         if code in (0, int(ExitCode.SOME_FAILED)) and job.exit_code == code and job.error is None:
             if job.fields.get("preview"):
                 shutil.make_archive(str(job.folder / "preview"), "zip", job.folder / "out" / "film_preview")

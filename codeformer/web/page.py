@@ -23,7 +23,7 @@ from codeformer.web.service import Service
 from codeformer.web.view import links_of, parts, told
 from codeformer.web.words import WORDS
 
-#: w and scale by what a visitor wants; None leaves the scale.
+#: w and scale by what a visitor wants.
 PRESETS: dict[str, tuple[float, float]] = {
     "balanced: w 0.5": (0.5, 1.0),
     "faithful: w 0.9": (0.9, 1.0),
