@@ -191,7 +191,7 @@ def _decoded(
         if kind != "TIFF" or mended is not None:
             raise
         file.seek(0)
-        return _tiff_in_floats(file.read(), path, name, max_pixels, notes)
+        return _tiff_in_floats(file.read(), path, max_pixels, notes)
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
@@ -255,7 +255,7 @@ def _complete(image: Image.Image, kind: str, file: BinaryIO) -> None:
     image.info |= {name: block for name, block in (("exif", boxes.exif), ("icc_profile", boxes.icc)) if block}
 
 
-def _tiff_in_floats(data: bytes, path: Path, name: str, max_pixels: int, notes: list[str]) -> Picture:
+def _tiff_in_floats(data: bytes, path: Path, max_pixels: int, notes: list[str]) -> Picture:
     """Return a picture of a TIFF file in floating point and colour, which Pillow refuses."""
     table = table_of(data)
     foreign.check_size(table.numbers(256)[0], table.numbers(257)[0], max_pixels)

@@ -83,14 +83,16 @@ def find_inputs(
     if input_list is None and not any(os.path.lexists(path) or (stored and url_of(path)) for path in paths):
         raise InputError(f"{', '.join(map(str, paths))}: no such file or folder")
     ours = {os.path.realpath(root / name) for name in OUR_FOLDERS}
-    real_root = os.path.realpath(root)
+    real_root = Path(os.path.realpath(root))
     seen = SeenSet()
     inputs = Spool(_packed, _unpacked)
     ignored = Spool(os.fsencode, lambda data: Path(os.fsdecode(data)))
 
     def is_made(file: Path) -> bool:
-        below = os.path.relpath(os.path.realpath(file), real_root) if is_result else ""
-        return is_result is not None and not below.startswith("..") and is_result(Path(below).as_posix())
+        if is_result is None:
+            return False
+        real = Path(os.path.realpath(file))  # perhaps on another drive
+        return real.is_relative_to(real_root) and is_result(real.relative_to(real_root).as_posix())
 
     for given in chain(paths, () if input_list is None else listed(input_list)):
         url, within = url_of(given) if stored else None, False

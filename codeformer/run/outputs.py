@@ -197,7 +197,6 @@ def side_by_side(before: Picture, *outputs: Picture) -> Picture:
         old = cv2.resize(old, (width, height), interpolation=cv2.INTER_LINEAR)
         alphas = [one.alpha for one in outputs if one.alpha is not None]
         alpha = np.concatenate([old.astype(after.alpha.dtype), *alphas], axis=1)
-    both = np.concatenate(
-        [left, *(one.rgb for one in outputs)], axis=1
-    )  # without what the file says of one of them, such as its size
+    both = np.concatenate([left, *(one.rgb for one in outputs)], axis=1)
+    # Without what the file says of one of them, such as its size
     return Picture(both, alpha, icc=after.icc, cicp=after.cicp, grey=after.grey, format=after.format)

@@ -106,16 +106,15 @@ class StoredFilms(FilmPlace):
         for path in (film, report):
             path.unlink(missing_ok=True)
             url = self._url(path)
-            with suppress(FileNotFoundError):
-                try:
-                    if path is film:
-                        hollow(film, int(self._store.info(url).get("size") or 0))
-                    else:
-                        self._store.get(url, report)
-                except FileNotFoundError:
-                    raise
-                except Exception as error:
-                    raise unreadable(url, error) from error
+            try:
+                if path is film:
+                    hollow(film, int(self._store.info(url).get("size") or 0))
+                else:
+                    self._store.get(url, report)
+            except FileNotFoundError:  # nothing is there yet
+                continue
+            except Exception as error:
+                raise unreadable(url, error) from error
 
     def _put_up(self, film: Path, report: Path, console: Messages) -> None:
         """Put up what was made: the film, and then the report, which says that it is whole."""

@@ -11,8 +11,6 @@ from codeformer.arrays import Pixels, Rgb
 from codeformer.images.alpha import enlarged
 from codeformer.images.picture import Picture, replace_rgb
 
-#: The values of ``--compare``: beside each other; the left half before, the right half after.
-COMPARISONS: tuple[str, ...] = ("side", "split")
 _MARGIN = 6  # pixels around a label's text
 
 
@@ -22,7 +20,7 @@ def compared(before: Picture, after: Picture, how: str) -> Picture:
     Args:
         before: the input's frame, which is enlarged to the result's size.
         after: the restored frame.
-        how: one of :data:`COMPARISONS`.
+        how: "side" for beside each other, "split" for the left half before and the right half after.
     """
     height, width = after.rgb.shape[:2]
     before = enlarged(before, width, height)

@@ -76,9 +76,9 @@ def divided(film: FilmOptions, count: int, model: ModelFile) -> Divided:
     work = begin_work(plan, None, resume=film.resume)
     try:
         stamp = work_stamp(plan, None)
-        ends = [*range(size, stretches, size), None]
-        spans = zip([0, *range(size, stretches, size)], ends, strict=True)
-        parts = [FilmPart(plan, stamp, first, end) for first, end in spans]
+        starts = range(0, stretches, size)
+        ends = [*starts[1:], None]  # the last part goes on to the film's end, wherever that is
+        parts = [FilmPart(plan, stamp, first, end) for first, end in zip(starts, ends, strict=True)]
         return replace(whole, parts=tuple(part for part in parts if _left(work, part) is not None))
     finally:
         work.release()

@@ -129,7 +129,7 @@ def _restored(
     carried: Sequence[Entry],
     end: int | None,
 ) -> Iterator[Step]:
-    """Yield the frames in whose thread nothing but the network runs: a GPU waits for nothing else."""
+    """Yield the frames with their faces restored. The thread runs nothing but the network, which thus never waits."""
     with (
         closing(_prepared(film, engine, steady, length, first_stretch, clock, carried, end)) as prepared,
         closing(items_ahead(clock.over("align", prepared), _queue(film, engine))) as items,
