@@ -9,6 +9,7 @@ has real ones, because its seams are measured too. Close other programs: each nu
 ``--reference`` runs a checkout of github.com/sczhou/CodeFormer beside this program: see benchmark_reference.py.
 ``--against`` runs whole programs instead, of this tree and of a git revision by turns: see against.py.
 ``--simulate_gpu`` shows how well the steps overlap where the network runs elsewhere: see simulate_gpu.py.
+``--shares`` shows which step takes how much of the CPU time: see benchmark_shares.py.
 ``--memory`` tells the peak of memory of folders, scans and films of two sizes: see benchmark_memory.py.
 ``--engines`` compares PyTorch, ONNX Runtime and OpenVINO: see benchmark_engines.py.
 """
@@ -283,9 +284,17 @@ def main() -> int:
         choices=("network", *CASES, "folder", "scan"),
         metavar="CASE",
         help=f"with --against: {', '.join(CASES)}; with --reference: network, start, pictures, crops; with --memory: "
-        "folder, scan, film",
+        "folder, scan, film; with --shares: pictures, crops, film",
     )
     parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
+    parser.add_argument(
+        "--slower",
+        type=float,
+        default=1.0,
+        metavar="N",
+        help="with --simulate_gpu: pauses N times as long (1)",
+    )
+    parser.add_argument("--shares", action="store_true", help="which step takes how much of the CPU time")
     parser.add_argument("--memory", action="store_true", help="peaks of memory, for inputs of two sizes")
     parser.add_argument("--sizes", nargs="+", type=int, default=(), metavar="N", help="with --memory: other sizes")
     parser.add_argument("--engines", action="store_true", help="PyTorch, ONNX Runtime and OpenVINO by turns")
@@ -295,7 +304,7 @@ def main() -> int:
         choices=NETWORKS,
         default=NETWORKS,
         metavar="NAME",
-        help="with --engines: compact, published",
+        help="with --engines and --shares: compact, published",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the numbers and the machine")
     args = parser.parse_args()
@@ -306,7 +315,14 @@ def main() -> int:
     if args.simulate_gpu:
         import simulate_gpu
 
-        for line in simulate_gpu.table():
+        for line in simulate_gpu.table(args.slower):
+            print(line, flush=True)
+        return 0
+    if args.shares:
+        import benchmark_shares
+
+        cases = [case for case in benchmark_shares.CASES if not args.case or case in args.case]
+        for line in benchmark_shares.table(benchmark_shares.measure(cases, args.network)):
             print(line, flush=True)
         return 0
     if args.memory:

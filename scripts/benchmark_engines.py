@@ -75,7 +75,7 @@ def measure(network: str, w: float, rounds: int, cases: Sequence[tuple[str, str]
 
     task = TASKS["restore"]
     with tempfile.TemporaryDirectory() as folder:
-        model = open_model(_file(network, Path(folder)))
+        model = open_model(model_of(network, Path(folder)))
         crops = faces(model.config.img_size)
         opened: list[tuple[str, str, float, Any]] = []
         for backend, precision in cases:
@@ -157,7 +157,7 @@ def table(rows: Sequence[Engine]) -> Iterator[str]:
         yield f"| {row.network} | {row.backend} | {row.precision} | {numbers} | {' | '.join(apart)} |"
 
 
-def _file(network: str, folder: Path) -> Path:
+def model_of(network: str, folder: Path) -> Path:
     """Return the bundled weights, or the published network's shape with random ones."""
     from codeformer.hub.store import bundled
 

@@ -24,6 +24,7 @@ SIZES = {"torch": (1,), "folder": (200, 2000), "scan": (6000, 12000), "film": (6
 UNITS = {"torch": "import torch", "folder": "pictures", "scan": "pixels wide", "film": "frames"}
 SIDE = 160  # of a picture of the folder
 FRAME = 64  # side of a frame
+SCENE = 125  # frames from one cut to the next: 5 seconds
 LANDMARKS = "71,53 94,55 82,68 71,74 92,75"  # of the face in each picture of the folder
 _MODEL = "model.safetensors"
 # The system counts what a process held when it was started for its peak, so a small one starts the program
@@ -87,15 +88,18 @@ def make_inputs(case: str, size: int, folder: Path) -> None:
 
 def _make_film(frames: int, path: Path) -> None:
     import av
+    import cv2
     import numpy as np
 
-    noise = np.random.default_rng(0).integers(0, 256, (FRAME * 2, FRAME * 2, 3), np.uint8)
+    blobs = np.random.default_rng(0).integers(0, 256, (FRAME // 4, FRAME // 4, 3), np.uint8)
+    ground = cv2.resize(blobs, (FRAME * 4, FRAME * 4), interpolation=cv2.INTER_CUBIC)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "35"})
         stream.width, stream.height, stream.pix_fmt = FRAME, FRAME, "yuv420p"
         for index in range(frames):
-            x, y = index % FRAME, index // 7 % FRAME
-            part = np.ascontiguousarray(noise[y : y + FRAME, x : x + FRAME])
+            scene, moved = divmod(index, SCENE)
+            x, y = (scene * 89 + moved) % (3 * FRAME), scene * 53 % (3 * FRAME)
+            part = np.ascontiguousarray(ground[y : y + FRAME, x : x + FRAME])
             out.mux(stream.encode(av.VideoFrame.from_ndarray(part, format="rgb24")))
         out.mux(stream.encode(None))
 

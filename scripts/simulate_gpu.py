@@ -3,7 +3,8 @@
 ``benchmark.py --simulate_gpu`` calls this. Reading a picture or a frame, and a face in the network, are pauses of a
 fixed length in which the processor is free, as it is while it waits for a disk or a card; all else is the program's own
 code. The ideal is the longer one of what must be read, by all readers together, and of what the network takes. On a
-busy machine the best of several runs counts: what other programs take is not the program's.
+busy machine the best of several runs counts: what other programs take is not the program's. ``--slower N`` makes the
+pauses N times as long, beside which a busy machine's late wakes are small: what is then lost, the program loses.
 """
 
 from __future__ import annotations
@@ -103,18 +104,20 @@ class _Restorer:
 
 
 class _Film:
-    """Frames of noise, one face in each."""
+    """Frames of one scene: a picture of noise that is a little different in each, with one face."""
 
     problems: tuple[str, ...] = ()
     ended_early = None
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, pause: float) -> None:
+        self._pause = pause
         self.info = FilmInfo(Path("film"), SIDE, SIDE, Fraction(1, 25), Fraction(25), count, Fraction(count, 25))
-        self._rgb = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+        rng = np.random.default_rng(0)
+        self._rgb = rng.integers(8, 248, (SIDE, SIDE, 3), np.uint8) + rng.integers(0, 8, (count, 1, 1, 3), np.uint8)
 
     def frames(self, first: int = 0) -> Iterator[Frame]:
         for index in range(first, len(self._rgb)):
-            time.sleep(READ_FRAME)
+            time.sleep(self._pause)
             yield Frame(index, index, 1, self._rgb[index])
 
     def files(self) -> list[Path]:
@@ -130,48 +133,49 @@ def make_engine(batch: int, *, aligned: bool, pause: float = NETWORK, device: st
     return Engine(TASKS["restore"], work, model, restorer), restorer
 
 
-def _pictures(engine: Engine, count: int) -> Iterator[bool]:
+def _pictures(engine: Engine, count: int, slower: float) -> Iterator[bool]:
     rgb = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 
     def load() -> Picture:
-        time.sleep(READ)
+        time.sleep(READ * slower)
         return Picture(rgb)
 
     jobs = (pictures.Job(index, partial(load)) for index in range(count))
     return (result.error is None for result in pictures.process(jobs, engine, ahead=2))
 
 
-def _frames(engine: Engine, count: int) -> Iterator[bool]:
-    film: Any = _Film(count)
+def _frames(engine: Engine, count: int, slower: float) -> Iterator[bool]:
+    film: Any = _Film(count, READ_FRAME * slower)
     steps = restored_frames(film, engine, MODES["auto"], 96, 0, Clock())
     return (bool(step.done.restored) for step in steps if step.done is not None)
 
 
-def simulate(what: str, batch: int, count: int) -> Simulated:
+def simulate(what: str, batch: int, count: int, slower: float = 1.0) -> Simulated:
     """Work on aligned crops, on whole pictures into which faces are pasted, or on a film, one face in each.
 
     Args:
         what: ``crops``, ``whole`` or ``film``.
         batch: faces in a batch.
         count: pictures or frames.
+        slower: how many times as long all pauses are.
     """
-    engine, restorer = make_engine(batch, aligned=what == "crops")
-    work: Callable[[Engine, int], Iterator[bool]] = _frames if what == "film" else _pictures
+    engine, restorer = make_engine(batch, aligned=what == "crops", pause=NETWORK * slower)
+    work: Callable[[Engine, int, float], Iterator[bool]] = _frames if what == "film" else _pictures
     start, cpu = time.perf_counter(), time.process_time()
-    done = sum(work(engine, count))
+    done = sum(work(engine, count, slower))
     seconds, spent = time.perf_counter() - start, time.process_time() - cpu
     if done != count:
         raise RuntimeError(f"{count - done} of {count} failed")
-    return Simulated(what, batch, tuple(restorer.batches), seconds, spent, NETWORK * count)
+    return Simulated(what, batch, tuple(restorer.batches), seconds, spent, NETWORK * slower * count)
 
 
-def table(batches: Sequence[int] = (1, 16, 64), repeats: int = 3) -> Iterator[str]:
+def table(slower: float = 1.0, batches: Sequence[int] = (1, 16, 64), repeats: int = 3) -> Iterator[str]:
     """Yield the lines of a table: the best of several runs of each."""
     yield "| what | batch | batches seen | seconds | CPU s | ideal | share of the ideal |"
     yield "|---|---|---|---|---|---|---|"
     for what, count in COUNTS.items():
         for batch in batches:
-            run = min((simulate(what, batch, count) for _ in range(repeats)), key=lambda one: one.seconds)
+            run = min((simulate(what, batch, count, slower) for _ in range(repeats)), key=lambda one: one.seconds)
             seen = f"{len(run.batches)} of {max(run.batches)}"
             cells = [run.what, str(run.batch), seen, f"{run.seconds:.2f}", f"{run.cpu_seconds:.2f}", f"{run.ideal:.2f}"]
             yield f"| {' | '.join(cells)} | {run.ideal / run.seconds:.0%} |"

@@ -44,8 +44,9 @@ def test_a_revision_that_git_does_not_know_is_named(tmp_path: Path) -> None:
 
 
 def test_engines_are_compared_with_the_first(small_model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_SCRIPTS))
     engines = load("benchmark_engines")
-    monkeypatch.setattr(engines, "_file", lambda network, folder: small_model_path)
+    monkeypatch.setattr(engines, "model_of", lambda network, folder: small_model_path)
     cases = (("torch", "fp32"), ("torch", "bf16"), ("torch", "fp16"))  # fp16 needs a GPU: it is left out
     ruler, other = engines.measure("compact", 0.5, 2, cases)
     assert (ruler.backend, ruler.precision, ruler.psnr) == ("torch", "fp32", None)
@@ -81,6 +82,23 @@ def test_a_simulated_gpu_sees_full_batches_in_one_thread(
     assert list(run.batches) == batches
     assert len(made[0][1].threads) == 1
     assert run.ideal == pytest.approx(0.2) and run.seconds >= run.ideal
+
+
+def test_pauses_may_be_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_SCRIPTS))
+    run = load("simulate_gpu").simulate("film", 4, 3, 2.0)
+    assert run.ideal == pytest.approx(0.12) and run.seconds >= run.ideal
+
+
+def test_what_no_step_counts_is_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_SCRIPTS))
+    shares = load("benchmark_shares")
+    report = {"inputs": [{"seconds": {"restore": 2.0, "paste": 1.0, "parse": 0.5}}, {"seconds": {"restore": 1.0}}]}
+    steps = shares.by_step(report, 6.0)
+    assert steps == {"network": 3.0, "find": 0, "align": 0, "paste": 1.5, "read": 0, "write": 0, "rest": 1.5}
+    assert shares.by_step({"seconds": {"restore": 2.0, "align": 1.0}}, 3.0)["rest"] == 0, "a film has one record"
+    (line,) = list(shares.table(iter([shares.Shares("compact", "crops", 6.0, steps, 0.9)])))[2:]
+    assert line == "| crops | compact | 50% | 0% | 0% | 25% | 0% | 0% | 25% | 6.0 | 90% |"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak")

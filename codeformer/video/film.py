@@ -98,7 +98,7 @@ def _work(plan: FilmPlan, work: WorkFolder, console: Messages, engine: Engine | 
             f"the film is cut off: it ends after {early:.2f} s, of {_seconds(plan.film)} s; the rest is missing"
         )
     faces = total(records, "faces")
-    tracks = join_tracks(records)
+    tracks = join_tracks(work.whole(len(records)))
     notes += told_of_person(tracks, plan.options.work.faces)
     if not tracks:
         notes.append("no face was found in the whole film")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import numpy as np
 from av.packet import PacketSideData
 
 from codeformer.arrays import Pixels, Rgb
@@ -112,17 +113,15 @@ class StoredPacket:
         return packet
 
 
-def read_times(paths: Sequence[Path]) -> list[int]:
-    """Return the pts of all packets, in the order of decoding."""
-    times = []
+def _times(paths: Sequence[Path]) -> Iterator[int]:
+    """Yield the pts of all packets, in the order of decoding."""
     for path in paths:
         with path.open("rb") as file:
             while record := _next(file, path):
-                times.append(record[0])
+                yield record[0]
                 file.seek(record[2], os.SEEK_CUR)
                 if record[1] & _WITH_MORE:
                     file.seek(_length(file, path), os.SEEK_CUR)
-    return times
 
 
 def read_packets(paths: Sequence[Path]) -> Iterator[StoredPacket]:
@@ -132,20 +131,20 @@ def read_packets(paths: Sequence[Path]) -> Iterator[StoredPacket]:
     packet's decoding time is here the pts of the frame that many places earlier in the order shown, with the smallest
     such delay that lets every frame be decoded before it is shown.
     """
-    decoded = read_times(paths)
-    shown = sorted(decoded)
-    rank = {pts: place for place, pts in enumerate(shown)}
-    delay = max((place - rank[pts] for place, pts in enumerate(decoded)), default=0)
-    step = max(1, (shown[-1] - shown[0]) // max(1, len(shown) - 1)) if shown else 1
+    decoded = np.fromiter(_times(paths), np.int64)  # a film of two hours has 180,000
+    shown = np.sort(decoded)
+    rank = np.searchsorted(shown, decoded, "right") - 1
+    delay = int((np.arange(len(rank)) - rank).max(initial=0))
+    step = max(1, int(shown[-1] - shown[0]) // max(1, len(shown) - 1)) if len(shown) else 1
     place = 0
     for path in paths:
         with path.open("rb") as file:
             while record := _next(file, path):
                 pts, flags, size = record
                 behind = place - delay
-                dts = shown[behind] if behind >= 0 else shown[0] + behind * step
-                here = rank[pts]
-                duration = shown[here + 1] - pts if here + 1 < len(shown) else 0
+                dts = int(shown[behind] if behind >= 0 else shown[0] + behind * step)
+                after = int(rank[place]) + 1
+                duration = int(shown[after]) - pts if after < len(shown) else 0
                 data = file.read(size)
                 more = file.read(_length(file, path)) if flags & _WITH_MORE else b""
                 yield StoredPacket(pts, dts, duration, bool(flags & _KEYFRAME), data, more)

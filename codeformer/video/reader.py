@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -377,13 +377,12 @@ class _Reading:
         A container's clock may round, and a demuxer that finds its way again after broken bytes says nothing of what
         it passed over.
         """
-        ticks = sorted(self.intervals.elements())
-        if not ticks:
-            return 0
-        usual = ticks[len(ticks) // 2]
-        gaps = [tick for tick in ticks if tick > 1.5 * usual]
-        odd = len(gaps) + sum(tick < 0.5 * usual for tick in ticks)
-        return sum(round(tick / usual) - 1 for tick in gaps) if odd <= 0.1 * len(ticks) else 0
+        steps, count = sorted(self.intervals.items()), self.intervals.total()
+        below = list(accumulate(times for _, times in steps))
+        usual = next((tick for (tick, _), until in zip(steps, below, strict=True) if until > count // 2), 1)
+        gaps = [(tick, times) for tick, times in steps if tick > 1.5 * usual]
+        odd = sum(times for tick, times in steps if tick > 1.5 * usual or tick < 0.5 * usual)
+        return sum(times * (round(tick / usual) - 1) for tick, times in gaps) if odd <= 0.1 * count else 0
 
     def furthest(self, start: Fraction) -> float:
         return max(self.ended or 0.0, self.last_packet - float(start))

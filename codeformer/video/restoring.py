@@ -20,7 +20,7 @@ from codeformer.video.plan import FilmPlan
 from codeformer.video.stretches import restored_frames
 from codeformer.video.summary import StretchNotes, total
 from codeformer.video.toning import film_tone
-from codeformer.video.work import WorkFolder
+from codeformer.video.work import WorkFolder, slim
 
 
 def restore_stretches(
@@ -37,8 +37,8 @@ def restore_stretches(
     Args:
         plan: the film.
         work: its work folder.
-        records: those of all stretches before; each finished one is added, and after Ctrl-C what was done of the one at
-            hand, as ``unfinished``.
+        records: those of all stretches before; each finished one is added, slim, and after Ctrl-C what was done of
+            the one at hand, as ``unfinished``.
         console: where the work speaks.
         engine: the networks.
         clock: gets the time of each step.
@@ -67,10 +67,9 @@ def restore_stretches(
                     complete, writer = writer, None  # an interruption from here on does not close it twice
                     with clock.timed("write"):
                         complete.close()
-                    records.append(
-                        {**notes.record(), "duration": last_duration, "until": until, **(step.closing or {})}
-                    )
-                    work.finish(step.stretch, records[-1])
+                    record = {**notes.record(), "duration": last_duration, "until": until, **(step.closing or {})}
+                    records.append(slim(record))
+                    work.finish(step.stretch, record)
                     notes = StretchNotes()
                     continue
                 frame = step.done.frame

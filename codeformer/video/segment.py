@@ -44,6 +44,7 @@ from codeformer.video.tracking import (
 
 _WINDOW = 16  # frames that wait for a full batch, or as many as that has faces
 _WINDOW_BYTES = 400_000_000  # beyond the first frames of a window, for their pixels
+_FIRST_BATCH = 8  # faces of a film's first batch on a GPU: the network begins while others are still prepared
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class Steadiness:
     @property
     def reach(self) -> int:
         """Frames before and after a stretch that its own frames depend on. At least one, to carry tracks over."""
-        return max(1, self.landmarks + self.bridge + self.crops + self.codes)
+        return max(1, self.landmarks + self.bridge + self.margin)
+
+    @property
+    def margin(self) -> int:
+        """Frames before and after a stretch whose crops its own frames depend on."""
+        return self.crops + self.codes
 
 
 #: By the name of ``--temporal``.
@@ -151,15 +157,14 @@ def prepare_items(
     people: People | None = None,
     threads: int = 0,
 ) -> Iterator[Item]:
-    """Yield what :func:`restore_items` takes: all that is done before the network.
+    """Yield what :func:`restore_items` takes, the stretch and its margin: all that is done before the network.
 
     Arguments as for :func:`restore_stretch`, and ``threads``: how many steady the crops; 0 for the caller's alone.
     """
-    items = with_tracks(distinct(frames), steady, people)
-    margin = steady.crops + steady.codes
     items = (
-        _aligned(item, engine, clock, people) if item.shown_in(first - margin, last + margin) else item
-        for item in items
+        _aligned(item, engine, clock, people)
+        for item in with_tracks(distinct(frames), steady, people)
+        if item.shown_in(first - steady.margin, last + steady.margin)
     )
     if not steady.crops:
         return items
@@ -170,6 +175,8 @@ def prepare_items(
 def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, steady: Steadiness) -> Iterator[Done]:
     """Yield the frames ``first`` to ``last - 1`` with what the network made of their faces.
 
+    On a GPU the first batches of a film's first stretch are smaller.
+
     Args:
         items: what :func:`prepare_items` gives for the same stretch.
         first: the first frame of the stretch.
@@ -177,9 +184,10 @@ def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, 
         engine: the networks and options.
         steady: how far each frame looks around.
     """
-    items = _encoded(items, engine, lambda item: item.shown_in(first - steady.codes, last + steady.codes))
+    batch = _FIRST_BATCH if first == 0 and engine.restorer.device.type != "cpu" else None
+    items = _encoded(items, engine, lambda item: item.shown_in(first - steady.codes, last + steady.codes), batch)
     items = (_with_codes(*one) for one in _with_neighbours(items, steady.codes))
-    items = _decoded((item for item in items if item.shown_in(first, last)), engine)
+    items = _decoded((item for item in items if item.shown_in(first, last)), engine, batch)
     for item in items:
         frame = item.seen.frame
         result = (tuple(item.aligned), tuple(item.restored), tuple(item.tracked))
@@ -321,17 +329,26 @@ def _with_steady_crops(item: Item, neighbours: Sequence[Item]) -> Item:
     return replace(item, aligned=result)
 
 
-def _in_batches(items: Iterable[Item], faces: int) -> Iterator[list[Item]]:
+def _in_batches(
+    items: Iterable[Item], faces: int, first: int | None, wanted: Callable[[Item], bool] | None = None
+) -> Iterator[list[Item]]:
+    """Yield groups of items that have a batch of ``faces``, counting those that are ``wanted``."""
+
     def is_full(group: list[Item]) -> bool:
         pixels = sum(item.seen.frame.rgb.nbytes for item in group)
         return len(group) >= _WINDOW and (len(group) >= faces or pixels >= _WINDOW_BYTES)
 
-    return in_batches(items, lambda item: len(item.aligned), faces, is_full)
+    def count(item: Item) -> int:
+        return len(item.aligned) if wanted is None or wanted(item) else 0
+
+    return in_batches(items, count, faces, is_full, first)
 
 
-def _encoded(items: Iterable[Item], engine: Engine, wanted: Callable[[Item], bool]) -> Iterator[Item]:
+def _encoded(
+    items: Iterable[Item], engine: Engine, wanted: Callable[[Item], bool], first: int | None
+) -> Iterator[Item]:
     restorer = engine.restorer
-    for group in _in_batches(items, restorer.batch_size):
+    for group in _in_batches(items, restorer.batch_size, first, wanted):
         chosen = [(item, one) for item in group if wanted(item) for one in item.aligned]
         if chosen:
             encoded = restorer.encode([one.source for _, one in chosen])
@@ -363,8 +380,8 @@ def _with_codes(item: Item, neighbours: Sequence[Item]) -> Item:
     return result
 
 
-def _decoded(items: Iterable[Item], engine: Engine) -> Iterator[Item]:
-    for group in _in_batches(items, engine.restorer.batch_size):
+def _decoded(items: Iterable[Item], engine: Engine, begin: int | None) -> Iterator[Item]:
+    for group in _in_batches(items, engine.restorer.batch_size, begin):
         chosen = [(item, index) for item in group for index in range(len(item.aligned))]
         if chosen:
             first, *others = [item.encoded[index] for item, index in chosen]

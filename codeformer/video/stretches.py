@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from codeformer.environment import cores
 from codeformer.faces.face import Face
 from codeformer.images.picture import Picture
 from codeformer.pipeline.clock import Clock
@@ -33,7 +34,9 @@ from codeformer.video.source import Film, Frame
 
 _QUEUE = 2  # frames between two threads, or as many as a batch has faces
 _QUEUE_BYTES = 200_000_000  # beyond the first two, for their pixels
+_READY_BYTES = 400_000_000  # the same of the frames that are ready for the network, of which a batch is made at once
 _THREADS = 4  # that find faces, that steady crops, and that paste, on a GPU
+_MOST_THREADS = 16  # that steady crops, which takes the most of a processor: half of the cores, if they are more
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +76,28 @@ def _threads(engine: Engine) -> int:
     return 0 if engine.restorer.device.type == "cpu" else _THREADS
 
 
+def _steadying(engine: Engine) -> int:
+    """Return how many threads steady crops beside that which iterates the step."""
+    threads = _threads(engine)
+    return threads and max(threads, min(_MOST_THREADS, cores() // 2))
+
+
 def _queue(film: Film, engine: Engine) -> int:
     """Return how many frames wait between two threads: a batch of them, so that no thread waits for a whole batch."""
     frame = film.info.width * film.info.height * 3
     return max(_QUEUE, min(engine.restorer.batch_size, _QUEUE_BYTES // max(1, frame)))
+
+
+def _ready(film: Film, engine: Engine, steady: Steadiness) -> int:
+    """Return how many frames wait for the network.
+
+    On a GPU it is a batch with the margins of a stretch: where one stretch ends and the next one begins, so many frames
+    are prepared twice, and the network would wait for them.
+    """
+    if engine.restorer.device.type == "cpu":
+        return _queue(film, engine)
+    frame = film.info.width * film.info.height * 3
+    return max(_QUEUE, min(engine.restorer.batch_size + 2 * steady.margin + 1, _READY_BYTES // max(1, frame)))
 
 
 def _pasted(
@@ -132,7 +153,7 @@ def _restored(
     """Yield the frames with their faces restored. The thread runs nothing but the network, which thus never waits."""
     with (
         closing(_prepared(film, engine, steady, length, first_stretch, clock, carried, end)) as prepared,
-        closing(items_ahead(clock.over("align", prepared), _queue(film, engine))) as items,
+        closing(items_ahead(clock.over("align", prepared), _ready(film, engine, steady))) as items,
     ):
         for number in count(first_stretch):
             borders: list[_Border] = []
@@ -176,7 +197,7 @@ def _prepared(
             first, last = number * length, (number + 1) * length
             people = people_of(engine, carried, first, last)
             around = window.around(first, last)
-            yield from prepare_items(around, first, last, engine, steady, clock, people, _threads(engine))
+            yield from prepare_items(around, first, last, engine, steady, clock, people, _steadying(engine))
             carried = people.at_end() if people is not None else ()
             record: dict[str, Any] = {"people": carried} if people is not None else {}
             ends = not window.more(last)

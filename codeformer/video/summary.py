@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from codeformer.options import FaceOptions
 from codeformer.video.people import entries_of, numbered
 from codeformer.video.segment import Done
@@ -54,7 +56,7 @@ class StretchNotes:
         }
 
 
-def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
+def join_tracks(stretches: Iterable[Mapping[str, Any]]) -> list[Track]:
     """Return the tracks of the whole film from those of its stretches, numbered by first appearance.
 
     A track that ends with a stretch goes on in the next one with the face that begins nearest to where it ended.
@@ -77,7 +79,8 @@ def join_tracks(stretches: Sequence[Mapping[str, Any]]) -> list[Track]:
             before.update({k: entry[k] for k in ("last", "end", "size")})
             known = people.get(entry["track"])
             if known is not None:  # it holds what the stretches before knew of this track
-                before.update({k: known[k] for k in ("mean", "count", "wanted", "distance")})
+                before.update({k: known[k] for k in ("count", "wanted", "distance")})
+                before["mean"] = np.array(known["mean"])  # a quarter of what the list takes
             fresh.append(before)
         start += stretch["frames"]
         open_tracks = [entry for entry in fresh if entry["last"] == start - 1]

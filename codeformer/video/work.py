@@ -12,7 +12,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from codeformer.files.opening import open_regular, read_regular, status_below
 
 SUFFIX = ".codeformer-work"
 _LARGEST = 1 << 26  # bytes of a stretch's record
+_ON_THE_DISK = ("tracks", "people")  # of a record: a line or more for each face, which nobody wants before the end
 
 
 def fingerprint(settings: Mapping[str, Any], files: Iterable[Path]) -> str:
@@ -87,11 +88,27 @@ class WorkFolder:
         return count, own
 
     def finished(self) -> list[dict[str, Any]]:
-        """Return the records of the stretches that are done, from the film's beginning on without a gap."""
+        """Return the records of the stretches that are done, from the film's beginning on without a gap.
+
+        The last one is whole, and the others are :func:`slim`: :meth:`whole` has all of them.
+        """
         records: list[dict[str, Any]] = []
         while (record := self.record(len(records))) is not None:
+            records[-1:] = [slim(before) for before in records[-1:]]
             records.append(record)
         return records
+
+    def whole(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yield the records of the first ``count`` stretches with all that they say, one at a time.
+
+        Raises:
+            OutputError: one of them is gone, or damaged, since this run wrote or found it.
+        """
+        for number in range(count):
+            record = self.record(number)
+            if record is None:
+                raise OutputError(f"{self.path}: stretch {number} was removed or changed during the run: run it again")
+            yield record
 
     def record(self, number: int) -> dict[str, Any] | None:
         """Return the record of a stretch; None if it is not done."""
@@ -141,6 +158,11 @@ class WorkFolder:
         """Delete what a killed run left half done, or somebody else put there under such a name."""
         for entry in (*self.path.glob("*.part"), *self.path.glob("film.part*")):
             entry.unlink(missing_ok=True)
+
+
+def slim(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run keeps in memory of a stretch: some numbers, however many faces it had."""
+    return {key: value for key, value in record.items() if key not in _ON_THE_DISK}
 
 
 def _is_stretch(record: object) -> bool:

@@ -13,20 +13,25 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from codeformer.cli.console import Console
 from codeformer.errors import ExitCode, InputError, OutputError, UsageError
+from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.read_ahead import items_ahead
 from codeformer.tasks.table import TASKS
+from codeformer.video import film as film_module
 from codeformer.video import segment, stretches, temporal
 from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
+from codeformer.video.reader import open_film
 from codeformer.video.summary import StretchNotes
 from codeformer.video.work import WorkFolder
 from tests.video.clips import click_times, clicks, decode, make_film, pattern, times
@@ -316,6 +321,71 @@ def test_on_a_gpu_several_threads_find_steady_and_paste(
     assert all(map(np.array_equal, decode(tmp_path / "cpu.mp4"), decode(tmp_path / "gpu.mp4")))
 
 
+def restore_on_a_gpu(film: Path, model: Path, tmp_path: Path, batch_size: int, stretch: int, **calls: Any) -> Any:
+    """Restore a film's frames as on a GPU, and return the network with the sizes of the batches that it saw."""
+
+    class Counting(InvertingRestorer):
+        device = torch.device(calls.get("device", "cuda"))
+
+        def __init__(self) -> None:
+            super().__init__(batch_size)
+            self.encoded: list[int] = []
+            self.decoded: list[int] = []
+
+        def encode(self, crops: list[np.ndarray]) -> Any:
+            self.encoded.append(len(crops))
+            return super().encode(crops)
+
+        def decode(self, encoded: Any, codes: Any, **how: Any) -> list[np.ndarray]:
+            self.decoded.append(len(encoded))
+            if "decode" in calls:
+                calls["decode"](self)
+            return super().decode(encoded, codes, **how)
+
+    restorer: Any = Counting()
+    engine = replace(engine_for(options_for(film, tmp_path / "out.mp4", model).work), restorer=restorer)
+    steps = stretches.restored_frames(open_film(film), engine, segment.MODES["auto"], stretch, 0, Clock())
+    assert [step.done.frame.index for step in steps if step.done is not None] == list(range(30))
+    return restorer
+
+
+def test_the_first_batches_of_a_film_are_smaller_on_a_gpu(tmp_path: Path, film: Path, model: Path) -> None:
+    """The network begins with 8 frames, and only in the film's first stretch: others are the same after a kill."""
+    gpu = restore_on_a_gpu(film, model, tmp_path, batch_size=16, stretch=20)
+    assert gpu.encoded == [8, 15, 13] and gpu.decoded == [8, 12, 10]  # codes depend on 3 frames beyond a stretch
+    cpu = restore_on_a_gpu(film, model, tmp_path, batch_size=16, stretch=20, device="cpu")
+    assert cpu.encoded == [16, 7, 13] and cpu.decoded == [16, 4, 10]
+
+
+def test_the_next_stretch_is_ready_when_one_ends(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a GPU is busy with the last batch of a stretch, what it begins the next one with is prepared."""
+    steadied = threading.Semaphore(0)
+    real = temporal.steady_crop
+
+    def steady(*args: Any) -> Any:
+        steadied.release()
+        return real(*args)
+
+    def last_of_the_first(restorer: Any) -> None:
+        if sum(restorer.decoded) == 12:  # 18 frames were prepared for it, and 6 + 8 make the next one's first batch
+            assert all(steadied.acquire(timeout=20) for _ in range(18 + 6 + 8))
+
+    monkeypatch.setattr(temporal, "steady_crop", steady)
+    restorer = restore_on_a_gpu(film, model, tmp_path, batch_size=8, stretch=12, decode=last_of_the_first)
+    assert sum(restorer.decoded) == 30
+
+
+def test_more_cores_steady_crops_with_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = SimpleNamespace(restorer=SimpleNamespace(device=torch.device("cuda")))
+    for cores, threads in ((2, 4), (16, 8), (128, 16)):
+        monkeypatch.setattr(stretches, "cores", lambda cores=cores: cores)
+        assert stretches._steadying(engine) == threads
+    engine.restorer.device = torch.device("cpu")
+    assert stretches._steadying(engine) == 0
+
+
 def test_memory_does_not_grow_with_the_film(tmp_path: Path, model: Path) -> None:
     """The frames that are alive at once are counted: the same for a film more than twice as long."""
     peaks = []
@@ -323,6 +393,18 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path, model: Path) -> None
         source = make_film(tmp_path / f"{count}.mp4", [square_face(i % 40, 96, 96, 40) for i in range(count)])
         peaks.append(_most_alive(source, tmp_path / f"out{count}.mp4", model))
     assert peaks[1] <= peaks[0] + 3
+
+
+def test_of_a_finished_stretch_numbers_are_kept_and_no_faces(
+    tmp_path: Path, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    real = film_module.problems_of
+    monkeypatch.setattr(film_module, "problems_of", lambda record: kept.append(record) or real(record))
+    code, report = run(film, tmp_path / "out.mp4", model, stretch=8)
+    assert code is ExitCode.OK and [record["frames"] for record in kept] == [8, 8, 8, 6]
+    assert not any(key in record for record in kept for key in ("tracks", "people"))
+    assert [track["frames"] for track in report["tracks"]] == [30], "and the report has them all the same"
 
 
 def _most_alive(source: Path, output: Path, model: Path) -> int:

@@ -84,6 +84,17 @@ def test_a_record_of_another_shape_is_done_again(
     assert total(records, "frames") == sum(record["frames"] for record in records)
 
 
+def test_what_grows_with_the_faces_stays_on_the_disk(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "out.mp4", "a", resume=False)
+    for number in range(3):
+        finish(work, number)
+    assert ["tracks" in record for record in work.finished()] == [False, False, True]  # the last one's go on
+    assert [record["tracks"] for record in work.whole(3)] == [RECORD["tracks"]] * 3
+    (work.path / "00001.json").unlink()
+    with pytest.raises(OutputError, match="stretch 1 was removed or changed"):
+        list(work.whole(3))
+
+
 def test_two_workers_on_one_stretch_do_not_write_into_one_file(tmp_path: Path) -> None:
     """As where the driver of one was killed, and another one starts."""
     WorkFolder(tmp_path / "film.mp4", "a", resume=True).release()
