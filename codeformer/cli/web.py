@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import threading
 from importlib.util import find_spec
 
 from codeformer.cli.asked import model_options
@@ -73,4 +75,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     )
     from codeformer.web.server import serve
 
-    return serve(server, Console(quiet=args.quiet, verbose=args.verbose), show=args.open)
+    code = serve(server, Console(quiet=args.quiet, verbose=args.verbose), show=args.open)
+    if any(thread.name.startswith(("codeformer-", "AnyIO worker")) for thread in threading.enumerate()):
+        # A network cannot be stopped within a picture: Python would wait for it, or abort the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(code))
+    return code

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.backends.base import FaceNetwork, backend_of
 from codeformer.backends.choose import open_exported, place_for
 from codeformer.errors import UsageError, WeightsError
 from codeformer.models.file import ModelFile, find_model
-from codeformer.options import FaceWork, ModelOptions
+from codeformer.options import FaceOptions, FaceWork, ModelOptions
 from codeformer.pipeline.agreement import needs_trial, require_agreement
 from codeformer.pipeline.compose import Composition
 from codeformer.tasks.base import Task
@@ -71,8 +72,7 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
     (a file is missing or refused), UsageError (no such device), InputError (a photograph of ``--person`` shows no face,
     or several), OutOfMemoryError.
     """
-    if work.faces.person and not task.recognises:
-        raise UsageError(f"--person: {task.name} works where the mask is, whoever's face that is; leave --person out")
+    require_recognition(task, work.faces)
     model = model or find_model(work.model.model, task, work.model.weights_dir)
     model.require_task(task)
     restorer = open_restorer(model, task, work.model)
@@ -88,23 +88,17 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
             detector = make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
             extras["detection"] = faces.detection_model
         if faces.person:
-            from codeformer.faces.find import make_detector
-            from codeformer.faces.person import Recogniser, open_person
+            from codeformer.faces.person import Recogniser
 
             recogniser = Recogniser(device)
-            finder = detector or make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
-            person = open_person(faces.person, faces.person_distance, recogniser, finder, faces.det_threshold)
+            person = open_wanted(faces, recogniser, detector, device, weights_dir)
             extras["recognition"] = "dlib"
         if faces.parsing != "none":
             from codeformer.faces.parsing import make_parser
 
             parser = make_parser(faces.parsing, device=device, weights_dir=weights_dir)
             extras["parsing"] = getattr(parser, "name", faces.parsing) if parser else "none"
-            if parser is None and faces.keep_occluders:
-                raise WeightsError(
-                    "--keep_occluders needs a network that sees what is before the face: run `codeformer download "
-                    "parsing` (and pip install facexlib)"
-                )
+            require_parser(parser, faces)
         if canvas.bg_upsampler or canvas.face_upsample:
             from codeformer.upsampling.upsampler import make_upsampler
 
@@ -147,6 +141,43 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
         extras=extras,
         mender=mender,
     )
+
+
+def require_recognition(task: Task, faces: FaceOptions) -> None:
+    """Refuse ``--person`` for a task that does not ask whose a face is. Raises UsageError."""
+    if faces.person and not task.recognises:
+        raise UsageError(f"--person: {task.name} works where the mask is, whoever's face that is; leave --person out")
+
+
+def require_parser(parser: Parser | None, faces: FaceOptions) -> None:
+    """Refuse ``--keep_occluders`` where nothing sees them. Raises WeightsError."""
+    if parser is None and faces.keep_occluders:
+        raise WeightsError(
+            "--keep_occluders needs a network that sees what is before the face: run `codeformer download "
+            "parsing` (and pip install facexlib)"
+        )
+
+
+def open_wanted(
+    faces: FaceOptions, recogniser: Recogniser, detector: Detector | None, device: str, weights_dir: Path | None
+) -> Person:
+    """Return the person of ``--person``.
+
+    Args:
+        faces: name the photographs.
+        recogniser: describes their faces.
+        detector: finds their faces; None opens the one that ``faces`` name.
+        device: where it runs then.
+        weights_dir: where its weights lie.
+
+    Raises:
+        InputError: a photograph cannot be read, or shows no face, or several.
+    """
+    from codeformer.faces.find import make_detector
+    from codeformer.faces.person import open_person
+
+    finder = detector or make_detector(faces.detection_model, device=device, weights_dir=weights_dir)
+    return open_person(faces.person, faces.person_distance, recogniser, finder, faces.det_threshold)
 
 
 def companions_device(asked: str, restorer: FaceNetwork) -> str:

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -27,6 +27,7 @@ from codeformer.errors import CodeFormerError, InputError, OutputError
 from codeformer.images.picture import file_noting
 from codeformer.options import VIDEO_SUFFIXES, OutputOptions, UpscaleOptions
 from codeformer.pipeline.pictures import Result
+from codeformer.run.pictures import no_face_error
 from codeformer.tasks.base import Task
 from codeformer.tasks.colorize import Colorize
 from codeformer.tasks.inpaint import Inpaint
@@ -48,6 +49,7 @@ from codeformer.web.options import face_work, film_options, has_w
 from codeformer.web.service import Service, Upload, describe, safe_name, status_of, without, words_of
 
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+_VERBS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _LOOK = 0.2  # seconds between two looks at whether a client is still there
 _ANSWER = "The picture; with `Accept: application/json` its faces and notes, and the picture in base64."
 
@@ -85,6 +87,10 @@ def create_app(service: Service) -> FastAPI:
     def models() -> dict[str, Any]:
         rows = model_rows(service.server.model.weights_dir)
         return {"models": [{k: v for k, v in row.items() if k not in ("path", "problem")} for row in rows]}
+
+    @app.api_route("/api/{path:path}", methods=_VERBS, include_in_schema=False)
+    def nothing(path: str) -> None:  # else the page answers
+        raise HTTPException(404, f"/api/{path}: no such path, or not with this method; /docs has them all")
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -140,13 +146,8 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             grow=plain.grow if form.mask_grow is None else form.mask_grow,
             feather=plain.feather if form.mask_feather is None else form.mask_feather,
         )
-        if form.mask is None:
-            return await _faces(service, request, form, task)
-        with tempfile.TemporaryDirectory(dir=service.root) as folder:
-            name = safe_name(form.mask.filename, "mask")
-            path = Path(folder) / f"mask{name.suffix}"
-            await run_in_threadpool(_save, form.mask, path)
-            return await _faces(service, request, form, replace(task, mask=path), {path: str(name)})
+        async with _kept(service, [] if form.mask is None else [form.mask]) as mask:
+            return await _faces(service, request, form, replace(task, mask=next(iter(mask), None)), mask)
 
     @app.post("/api/upscale", summary="Enlarge a picture by super-resolution", description=_ANSWER, responses=kinds)
     async def upscale(request: Request, form: Annotated[UpscaleFields, Form()]) -> Response:
@@ -160,8 +161,19 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
 async def _faces(
     service: Service, request: Request, form: PictureFields, task: Task, hidden: dict[Path, str] | None = None
 ) -> Response:
+    async with _kept(service, form.person) as photos:
+        try:
+            return await _done(service, request, form, task, photos, {**photos, **(hidden or {})})
+        except CodeFormerError as error:
+            raise type(error)(without(str(error), photos)) from error
+
+
+async def _done(
+    service: Service, request: Request, form: PictureFields, task: Task, photos: Iterable[Path], hidden: dict[Path, str]
+) -> Response:
     fields = form.given()
     fields["landmarks"] = [points_of(text) for text in form.landmarks]
+    fields["person"] = list(photos)
     work = face_work(fields, task, service.server)
     OutputOptions(ext=form.ext, quality=form.quality)
     model = await run_in_threadpool(service.networks.model, task)
@@ -170,10 +182,10 @@ async def _faces(
     future = service.work_on(Upload(form.picture.file, name), task, work)
     result = await _awaited(future, request, service.server.timeout)
     if result.error is None and result.without_face and form.no_face == "error":
-        raise InputError(f"{name}: no face found; lower --det_threshold, give --landmarks, or see --no_face")
+        raise InputError(f"{name}: {no_face_error(result)}")
     if result.error is None and result.done:
         result = replace(result, notes=(*result.notes, *model.doubts(task, work.w)))
-    return await _answer(request, result, name, form.ext, form.quality, task.past, hidden or {})
+    return await _answer(request, result, name, form.ext, form.quality, task.past, hidden)
 
 
 async def _awaited(future: Future[Result[None]], request: Request, limit: float) -> Result[None]:
@@ -208,7 +220,7 @@ async def _answer(
     record["notes"] = [*(without(note, hidden) for note in record["notes"]), *([lost] if lost else [])]
     if past != "enlarged" and result.without_face:
         record["status"] = "no_face"
-        record["notes"].insert(0, "no face found; only resized")
+        record["notes"].insert(0, f"{result.nothing}; only resized")
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({**record, "picture": base64.b64encode(data).decode(), "type": _TYPES[ext]})
     headers = {
@@ -228,7 +240,8 @@ def _add_films(app: FastAPI, service: Service) -> None:
     async def new(form: Annotated[FilmFields, Form()]) -> dict[str, Any]:
         fields = form.given()
         fields["landmarks"] = [points_of(text) for text in form.landmarks]
-        job = await run_in_threadpool(film_job, service, form.film.filename, form.film.file, fields)
+        people = [(safe_name(one.filename, "photo"), one.file) for one in form.person]
+        job = await run_in_threadpool(film_job, service, form.film.filename, form.film.file, fields, people)
         return job.describe(root)
 
     @app.get("/api/jobs/{key}", summary="How far a job is")
@@ -256,14 +269,34 @@ def _add_films(app: FastAPI, service: Service) -> None:
         stem = Path(job.name).stem
         return FileResponse(path, filename=f"{stem}{path.suffix}", headers={"Cache-Control": "no-store"})
 
+    @app.get("/api/jobs/{key}/frames/{number}", summary="One frame of a preview, before and after side by side")
+    def frame(key: str, number: int) -> FileResponse:
+        frames = _found(service, key).frames
+        if not 1 <= number <= len(frames):
+            raise HTTPException(404, "no such frame: a preview has frames 1 to N when it is done")
+        return FileResponse(frames[number - 1], headers={"Cache-Control": "no-store"})
+
     @app.delete("/api/jobs/{key}", status_code=204, summary="Cancel a job and delete all its files")
     def delete(key: str) -> Response:
         films.remove(_found(service, key))
         return Response(status_code=204)
 
 
-def film_job(service: Service, filename: str | None, file: Any, fields: dict[str, Any]) -> FilmJob:
+def film_job(
+    service: Service,
+    filename: str | None,
+    file: Any,
+    fields: dict[str, Any],
+    people: Sequence[tuple[Path, Any]] = (),
+) -> FilmJob:
     """Check a film and its options, and queue it.
+
+    Args:
+        service: works on it.
+        filename: what its owner calls it.
+        file: holds it.
+        fields: its options.
+        people: photographs of the one person who is wanted, with their names.
 
     Raises:
         CodeFormerError: a field is out of range, it is not a film, or too many wait.
@@ -277,6 +310,12 @@ def film_job(service: Service, filename: str | None, file: Any, fields: dict[str
     try:
         with job.source.open("wb") as goal:
             shutil.copyfileobj(file, goal)
+        for number, (called, photo) in enumerate(people):
+            path = job.folder / f"person{number}{called.suffix}"
+            job.photos[path] = str(called)
+            with path.open("wb") as goal:
+                shutil.copyfileobj(photo, goal)
+        fields["person"] = [str(path) for path in job.photos]
         options = film_options(fields, task, server, job.source, job.output)
         try:
             film = open_film(job.source, start=options.start, end=options.end, stream=options.stream)
@@ -299,6 +338,22 @@ def _found(service: Service, key: str) -> FilmJob:
     if job is None:
         raise HTTPException(404, "no such job: it was deleted, or never there")
     return job
+
+
+@asynccontextmanager
+async def _kept(service: Service, uploads: Sequence[UploadFile]) -> AsyncIterator[dict[Path, str]]:
+    """Keep uploads as files as long as a request lasts; yield what their owner calls each."""
+    if not uploads:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(dir=service.root) as folder:
+        names = {}
+        for number, upload in enumerate(uploads):
+            name = safe_name(upload.filename, "upload")
+            path = Path(folder) / f"{number}{name.suffix}"
+            names[path] = str(name)
+            await run_in_threadpool(_save, upload, path)
+        yield names
 
 
 def _save(upload: UploadFile, path: Path) -> None:

@@ -71,15 +71,15 @@ class Batches:
         """How many requests wait."""
         return len(self._waiting)
 
-    def close(self) -> None:
-        """End when the group at hand is done; what waits is cancelled."""
+    def close(self, seconds: float = 60.0) -> None:
+        """End when the group at hand is done, or when a time is over; what waits is cancelled."""
         with self._changed:
             self._open = False
             for ticket in self._waiting:
                 ticket.future.cancel()
             self._waiting.clear()
             self._changed.notify()
-        self._thread.join(60)
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while group := self._next():

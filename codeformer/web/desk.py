@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError, InputError
@@ -29,10 +31,12 @@ from codeformer.tasks.base import Task
 from codeformer.upsampling.upsampler import upsample_picture
 from codeformer.web.networks import LoadedNetworks
 from codeformer.web.service import Service, Upload, safe_name, without
+from codeformer.web.words import sentence
 
 _SHOWN = 1600  # pixels: a larger picture is shown smaller, and downloaded whole
 _KEPT = 3600.0  # seconds
 _MOST = 50  # pictures on one desk
+_SEEN = 200  # the latest pictures in the browser whose files are kept
 
 
 @dataclass(eq=False)
@@ -55,10 +59,19 @@ class Sheet:
 
 @dataclass(eq=False)
 class Desk:
-    """One visitor's pictures for one task; ``key`` is known to nobody else."""
+    """One visitor's pictures for one task; ``key`` is known to nobody else.
 
-    task: Task | None  # None: upscale
+    Attributes:
+        task: None is upscale.
+        folder: its files.
+        page: a folder of Gradio's, for what the browser shows.
+        language: of its owner's browser.
+    """
+
+    task: Task | None
     folder: Path
+    page: Path
+    language: str = "en"
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     sheets: list[Sheet] = field(default_factory=list)
     at: int = 0
@@ -66,21 +79,39 @@ class Desk:
     upscale: float = 1.0
     background: bool = False
     asked: float = field(default_factory=time.monotonic)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def sheet(self) -> Sheet:
-        """The picture in view. Raises InputError."""
-        if not self.sheets:
-            raise InputError("no picture yet: drop one here")
+        """The picture in view."""
         return self.sheets[self.at]
+
+    def say(self, key: str, **values: object) -> str:
+        """Return a sentence in the owner's language."""
+        return sentence(self.language, key, **values)
+
+    def show(self, rgb: Rgb) -> str:
+        """Write a picture for the browser; return its path."""
+        number = next(self._numbers)
+        (self.page / f"{number - _SEEN}.jpg").unlink(missing_ok=True)
+        return self._jpeg(rgb, f"{number}.jpg")
+
+    def show_before(self, picture: Picture, size: tuple[int, int]) -> str:
+        """Write the picture in view as it came, once for each size; return its path."""
+        name = f"before-{self.at}-{size[0]}x{size[1]}.jpg"
+        return str(self.page / name) if (self.page / name).exists() else self._jpeg(shown(picture, size), name)
+
+    def _jpeg(self, rgb: Rgb, name: str) -> str:
+        Image.fromarray(rgb).save(self.page / name, quality=93)
+        return str(self.page / name)
 
 
 class Desks:
     """All visitors' desks; one that nobody asked for in an hour is cleared."""
 
-    def __init__(self, service: Service) -> None:
-        """Begin with none."""
-        self._service = service
+    def __init__(self, service: Service, pages: Path) -> None:
+        """Begin with none; ``pages`` is Gradio's folder."""
+        self._service, self._pages = service, pages
         self._desks: dict[str, Desk] = {}
         self._lock = threading.Lock()
 
@@ -89,16 +120,26 @@ class Desks:
         """The networks that all share."""
         return self._service.networks
 
-    def lay(self, task: Task | None, files: Sequence[str]) -> Desk:
-        """Put uploads on a new desk. Raises InputError."""
+    def lay(self, task: Task | None, files: Sequence[tuple[Path, str]], language: str = "en") -> Desk:
+        """Put uploads on a new desk.
+
+        Args:
+            task: None is upscale.
+            files: where each is, and what its owner calls it.
+            language: of the owner's browser.
+
+        Raises:
+            InputError: they are too many.
+        """
         if len(files) > _MOST:
-            raise InputError(f"{len(files)} pictures are too many for the page ({_MOST}): use codeformer restore -i")
-        folder = self._service.root / "desks" / secrets.token_hex(8)
+            raise InputError(sentence(language, "too_many", count=len(files), most=_MOST))
+        folder, page = self._service.root / "desks" / secrets.token_hex(8), self._pages / secrets.token_hex(16)
         folder.mkdir(parents=True)
-        desk = Desk(task, folder)
-        named = assign_names([Input(Path(str(safe_name(file)))) for file in files], {})
-        for number, (file, one) in enumerate(zip(files, named, strict=True)):
-            name = safe_name(file)
+        page.mkdir(parents=True)
+        desk = Desk(task, folder, page, language)
+        names = [safe_name(name) for _, name in files]
+        named = assign_names([Input(name) for name in names], {})
+        for number, ((file, _), name, one) in enumerate(zip(files, names, named, strict=True)):
             source = folder / f"{number}{name.suffix}"
             shutil.copyfile(file, source)
             desk.sheets.append(Sheet(str(name), source, stem=one.stem))
@@ -122,7 +163,8 @@ class Desks:
         if desk is not None:
             with self._lock:
                 self._desks.pop(desk.key, None)
-            shutil.rmtree(desk.folder, ignore_errors=True)
+            for folder in (desk.folder, desk.page):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def open(self, desk: Desk, sheet: Sheet) -> None:
         """Read a picture and find its faces, if that is still to be done. Raises CodeFormerError."""
@@ -158,7 +200,7 @@ class Desks:
             ours = as_our_error(error, "restore")
             raise type(ours)(f"{sheet.name}: {ours}") from error
         if not sheet.opened.aligned:
-            notes.insert(0, "no face found; only resized")
+            notes.insert(0, desk.say("no_face"))
         else:
             notes += engine.model.doubts(desk.task, desk.w)
         return picture, [*sheet.picture.warnings, *sheet.opened.study.notes, *notes]

@@ -26,6 +26,9 @@ class FaceFields(BaseModel):
     landmarks: list[str] = []
     tone: Literal["auto", "keep", "free"] | None = None
     parsing: Literal["auto", "none"] | None = None
+    keep_occluders: bool = False
+    person: Annotated[list[UploadFile], File(description="photographs of the one person whose faces are wanted")] = []
+    person_distance: float | None = None
     upscale: float | None = None
     bg_upsampler: Literal["none", "realesrgan"] | None = None
     face_upsample: bool = False
@@ -40,7 +43,7 @@ class FaceFields(BaseModel):
     def given(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
         files = {name for name, value in self if isinstance(value, UploadFile)}
-        return self.model_dump(exclude=files | {"picture", "mask", "film"})
+        return self.model_dump(exclude=files | {"picture", "mask", "film", "person"})
 
 
 class PictureFields(FaceFields):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from codeformer.images.picture import read_picture
 from codeformer.tasks.table import TASKS
 from codeformer.web.app import film_job
 from codeformer.web.films import FilmJob
 from codeformer.web.service import Service
-from codeformer.web.view import told
+from codeformer.web.view import refusal, told
+from codeformer.web.visits import Given, Visits, language
+from codeformer.web.words import sentence
 
 _PAUSE = 0.7  # seconds between two looks at a job
 
 
-def film_tab(service: Service, words: Any) -> None:
+def film_tab(service: Service, visits: Visits, words: Any) -> None:
     """Lay out the tab."""
     films = service.films
+    given_state = gr.State(None)
     job_state = gr.State(None, time_to_live=3600)
     task = TASKS["restore"]
     with gr.Row():
@@ -37,36 +38,29 @@ def film_tab(service: Service, words: Any) -> None:
                 resume = gr.Button(words("resume"), elem_id="film-resume", min_width=100)
         with gr.Column(scale=3, min_width=320):
             state = gr.HTML("<p>&nbsp;</p>", elem_id="film-state")
-            previewed = gr.Gallery(
-                label=words("previewed"),
-                columns=1,
-                visible=False,
-                interactive=False,
-                elem_id="film-frames-seen",
-                buttons=[],
-            )
     timer = gr.Timer(_PAUSE, active=False)
-    outputs = [job_state, timer, state, previewed]
+    outputs = [job_state, timer, state]
 
-    def begin(path: str | None, w: float, scale: float, count: int, old: FilmJob | None) -> list[Any]:
-        if not path:
-            raise gr.Error("no film yet: drop one here", title="codeformer", print_exception=False)
+    def came(file: Any, request: gr.Request) -> Given | None:
+        return next(iter(visits.take(file, request)), None)
+
+    def begin(
+        given: Given | None, w: float, scale: float, count: int, old: FilmJob | None, request: gr.Request
+    ) -> list[Any]:
+        told_in = language(request)
+        if given is None:
+            raise refusal(sentence(told_in, "no_film"))
         if old is not None:
             films.remove(old)
         fields = {"w": float(w), "upscale": float(scale), "preview": int(count)}
-        with Path(path).open("rb") as file:
-            job = told(film_job, service, path, file, fields)
-        return [job, gr.Timer(active=True), _state(job), gr.Gallery(visible=False, value=[])]
+        with given.path.open("rb") as file:
+            job = told(film_job, service, given.name, file, fields, language=told_in)
+        return [job, gr.Timer(active=True), film_state(job, told_in)]
 
-    def tick(job: FilmJob | None) -> list[Any]:
+    def tick(job: FilmJob | None, request: gr.Request) -> list[Any]:
         if job is None or films.get(job.key) is None:
-            return [gr.Timer(active=False), "", gr.Gallery(visible=False)]
-        busy = job.state in ("waiting", "running")
-        seen = gr.Gallery(visible=False)
-        if job.state == "done" and job.frames:
-            pictures = [read_picture(path).rgb for path in job.frames]
-            seen = gr.Gallery(visible=True, value=pictures)
-        return [gr.Timer(active=busy), _state(job), seen]
+            return [gr.Timer(active=False), ""]
+        return [gr.Timer(active=job.state in ("waiting", "running")), film_state(job, language(request))]
 
     def interrupt(job: FilmJob | None) -> None:
         if job is not None:
@@ -78,31 +72,45 @@ def film_tab(service: Service, words: Any) -> None:
         return gr.Timer(active=job is not None)
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    look.click(begin, [film, w, scale, frames, job_state], outputs, api_visibility="private")
+    film.change(came, [film], [given_state], preprocess=False, **quiet)
+    look.click(begin, [given_state, w, scale, frames, job_state], outputs, api_visibility="private")
     whole = gr.State(0)
-    start.click(begin, [film, w, scale, whole, job_state], outputs, api_visibility="private")
-    timer.tick(tick, [job_state], [timer, state, previewed], **quiet)
+    start.click(begin, [given_state, w, scale, whole, job_state], outputs, api_visibility="private")
+    timer.tick(tick, [job_state], [timer, state], **quiet)
     cancel.click(interrupt, [job_state], None, **quiet)
     resume.click(go_on, [job_state], [timer], **quiet)
 
 
-def _state(job: FilmJob) -> str:
+def film_state(job: FilmJob, language: str) -> str:
+    """Return the HTML that says how far a film is, and shows what came of it."""
     said = job.describe()
-    count = f"{said['frames']} of {said['total']} frames" if said["total"] else f"{said['frames']} frames"
-    parts = [f"<p><b>{html.escape(job.name)}</b>: {said['state']}, {count}"]
+    done, total = said["frames"], said["total"]
+    name = html.escape(job.name)
+    parts = [sentence(language, said["state"])]
+    parts.append(sentence(language, "frames_of" if total else "frames", done=done, total=total))
     if said["frames_per_second"]:
-        parts.append(f", {said['frames_per_second']:.1f} frames/s")
+        parts.append(sentence(language, "rate", rate=f"{said['frames_per_second']:.1f}"))
     if said["seconds_left"] is not None:
-        parts.append(f", {said['seconds_left']:.0f} s left")
-    parts.append("</p>")
+        parts.append(sentence(language, "left", time=clock(said["seconds_left"])))
+    lines = [f"<p><b>{name}</b>: {', '.join(parts)}</p>"]
     if job.state in ("running", "waiting"):
-        most = max(int(said["total"]), 1)
-        parts.append(f'<progress style="width:100%" value="{said["frames"]}" max="{most}"></progress>')
+        lines.append(f'<progress style="width:100%" value="{done}" max="{max(int(total), 1)}"></progress>')
     if job.error:
-        parts.append(f"<p>{html.escape(job.error)}</p>")
+        lines.append(f"<p>{html.escape(job.error)}</p>")
+    link = f"./api/jobs/{job.key}"
     if job.result and not job.fields.get("preview"):
-        link = f"./api/jobs/{job.key}/result"
-        parts.append(f'<video controls autoplay muted src="{link}"></video>')
-        parts.append(f'<p class="links"><a href="{link}" download>{html.escape(job.name)}</a></p>')
-    parts += [f"<p>{html.escape(note)}</p>" for note in job.notes]
-    return "".join(parts)
+        lines.append(f'<video controls autoplay muted src="{link}/result"></video>')
+        lines.append(f'<p class="links"><a href="{link}/result" download>{name}</a></p>')
+    if job.state == "done":
+        for number, _ in enumerate(job.frames, 1):
+            frame = f"{link}/frames/{number}"
+            lines.append(f'<p><a href="{frame}" target="_blank"><img src="{frame}" alt="{number}"></a></p>')
+    lines += [f"<p>{html.escape(note)}</p>" for note in job.notes]
+    return "".join(lines)
+
+
+def clock(seconds: float) -> str:
+    """Return a time that is left, as 0:07 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -32,6 +32,7 @@ class FilmJob:
         source: the upload.
         name: what its owner calls it; messages say that instead of paths.
         fields: the options, as they were given.
+        photos: the files of the person who is wanted, and what their owner calls them.
         done, total: frames; a film that does not say how many it has gives 0.
     """
 
@@ -50,6 +51,7 @@ class FilmJob:
     _began: tuple[float, int] | None = None
     process: subprocess.Popen[str] | None = None
     interrupted: bool = False
+    photos: dict[Path, str] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -121,7 +123,8 @@ class FilmJob:
 
     def without_paths(self, text: str) -> str:
         """Return a message in its owner's words."""
-        for path, name in ((self.source, self.name), (self.output, "the result"), (self.folder, "")):
+        names = {self.source: self.name, self.output: "the result", **self.photos, self.folder: ""}
+        for path, name in names.items():
             text = text.replace(str(path), name)
         return text
 

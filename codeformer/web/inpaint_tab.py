@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,24 +9,24 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from codeformer.errors import InputError
 from codeformer.images.picture import Picture, write_picture
-from codeformer.tasks.base import Task
 from codeformer.tasks.inpaint import Inpaint
 from codeformer.web.desk import Desk, Desks, shown
-from codeformer.web.view import links_of, parts, told
+from codeformer.web.view import links_of, parts, refusal, told
+from codeformer.web.visits import Visits, language
+from codeformer.web.words import sentence
 
 _SIDE = 900  # pixels: what is painted on is not larger, so that a brush fits
 
 
-def inpaint_tab(desks: Desks, lay: Callable[[Task | None, list[str], gr.Request], Desk], words: Any) -> None:
+def inpaint_tab(desks: Desks, visits: Visits, words: Any) -> None:
     """Lay out the tab."""
     desk_state = gr.State(None)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             files = gr.File(
-                label=words("pictures"),
-                file_count="multiple",
+                label=words("picture"),
+                file_count="single",
                 height=110,
                 elem_classes="pictures",
                 elem_id="inpaint-files",
@@ -55,24 +54,26 @@ def inpaint_tab(desks: Desks, lay: Callable[[Task | None, list[str], gr.Request]
             with gr.Accordion(words("report"), open=False):
                 report = gr.JSON(show_label=False)
 
-    def came(given: list[str] | None, request: gr.Request) -> list[Any]:
+    def came(file: Any, request: gr.Request) -> list[Any]:
+        given = visits.take(file, request)
         if not given:
             return [None, None]
-        desk = told(lay, None, given[:1], request)  # its mask is still to be painted, so nothing is looked for yet
-        told(desks.open, desk, desk.sheet)
+        desk = told(visits.lay, None, given, request)  # its mask is still to be painted: nothing is looked for yet
+        told(desks.open, desk, desk.sheet, language=desk.language)
         assert desk.sheet.picture is not None
         rgb = shown(desk.sheet.picture)
         scale = min(1.0, _SIDE / max(rgb.shape[:2]))
         if scale < 1:
             rgb = np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-        return [desk, {"background": rgb, "layers": [], "composite": rgb}]
+        ground = desk.show(rgb)
+        return [desk, {"background": ground, "layers": [], "composite": ground}]
 
-    def fill(desk: Desk | None, painted: dict[str, Any] | None) -> list[Any]:
+    def fill(desk: Desk | None, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         if desk is None:
-            return told(_refuse, "no picture yet: drop one here")
+            raise refusal(sentence(language(request), "no_picture"))
         mask = _mask(painted)
         if not mask.any():
-            return told(_refuse, "nothing is painted yet: paint over what is to be filled")
+            raise refusal(desk.say("no_paint"))
         sheet = desk.sheet
         assert sheet.picture is not None
         height, width = sheet.picture.rgb.shape[:2]
@@ -84,7 +85,7 @@ def inpaint_tab(desks: Desks, lay: Callable[[Task | None, list[str], gr.Request]
         return [links_of(desk), *parts(desk, desks)]
 
     loud: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2}
-    files.change(came, [files], [desk_state, editor], **loud)
+    files.change(came, [files], [desk_state, editor], preprocess=False, **loud)
     go.click(fill, [desk_state, editor], [links, view, notes, report], **loud)
 
 
@@ -95,7 +96,3 @@ def _mask(painted: dict[str, Any] | None) -> np.ndarray:
         return np.zeros((1, 1), np.uint8)
     alpha = np.max([layer[..., 3] for layer in layers], axis=0)
     return np.where(alpha > 127, 255, 0).astype(np.uint8)
-
-
-def _refuse(text: str) -> list[Any]:
-    raise InputError(text)

@@ -17,6 +17,7 @@ from codeformer.errors import UsageError
 from codeformer.options import (
     DEFAULT_DETECTOR,
     DEFAULT_THRESHOLD,
+    PERSON_DISTANCE,
     CanvasOptions,
     FaceOptions,
     FaceWork,
@@ -91,6 +92,8 @@ def is_loopback(host: str) -> bool:
 def face_work(fields: Mapping[str, Any], task: Task, server: ServerOptions) -> FaceWork:
     """Return the options of a request. Fields that are missing, or None, have the command line's defaults.
 
+    ``person`` is a list of paths, of files that were uploaded.
+
     Raises:
         UsageError: a value is out of range; it names the flag.
     """
@@ -121,6 +124,9 @@ def face_work(fields: Mapping[str, Any], task: Task, server: ServerOptions) -> F
             landmarks=tuple(tuple((float(x), float(y)) for x, y in face) for face in given.get("landmarks", ())),
             aligned=given.get("aligned", False),
             parsing=given.get("parsing", "auto"),
+            keep_occluders=given.get("keep_occluders", False),
+            person=tuple(Path(path) for path in given.get("person", ())),
+            person_distance=given.get("person_distance", PERSON_DISTANCE),
         ),
         canvas=CanvasOptions(
             upscale=given.get("upscale", upscale),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import cv2
 import gradio as gr
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
+from gradio.utils import get_upload_folder
 
-from codeformer.arrays import Rgb
 from codeformer.errors import CodeFormerError
 from codeformer.tasks.base import Task
 from codeformer.tasks.table import TASKS
@@ -21,14 +20,15 @@ from codeformer.web.film_tab import film_tab
 from codeformer.web.inpaint_tab import inpaint_tab
 from codeformer.web.service import Service
 from codeformer.web.view import links_of, parts, told
-from codeformer.web.words import WORDS
+from codeformer.web.visits import Visits, language
+from codeformer.web.words import WORDS, sentence
 
 #: w and scale by what a visitor wants.
 PRESETS: dict[str, tuple[float, float]] = {
-    "balanced: w 0.5": (0.5, 1.0),
-    "faithful: w 0.9": (0.9, 1.0),
-    "very bad picture: w 0.2": (0.2, 1.0),
-    "print: w 0.7, twice as large": (0.7, 2.0),
+    "balanced": (0.5, 1.0),
+    "faithful": (0.9, 1.0),
+    "bad": (0.2, 1.0),
+    "print": (0.7, 2.0),
 }
 _FONTS = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
@@ -44,7 +44,7 @@ _CSS = """
 .gradio-container main { width: 100%; min-width: 0 }
 .faces, .faces .grid-wrap { min-height: 0 !important; height: auto !important }
 .faces .grid-wrap { padding-top: 2.4rem !important }
-video { max-width: 100%; border-radius: .5rem }
+video, #film-state img { max-width: 100%; border-radius: .5rem }
 """
 # A picture in the clipboard goes to the file field of the tab in view
 _PASTE = """<script>
@@ -63,7 +63,7 @@ document.addEventListener("paste", (event) => {
 
 def mount(app: FastAPI, service: Service) -> FastAPI:
     """Add the page to the application, and the paths from which it downloads."""
-    desks = Desks(service)
+    desks = Desks(service, gradio_folder())
     _add_downloads(app, desks)
     blocks = _page(service, desks)
     return gr.mount_gradio_app(
@@ -72,7 +72,7 @@ def mount(app: FastAPI, service: Service) -> FastAPI:
         path="/",
         root_path=service.server.root_path,
         footer_links=[],
-        show_error=True,
+        show_error=False,  # what is said is made to be said; others' words may have paths in them
         max_file_size=service.server.max_bytes,
         ssr_mode=False,
         i18n=gr.I18n(**WORDS),
@@ -83,40 +83,33 @@ def mount(app: FastAPI, service: Service) -> FastAPI:
     )
 
 
+def gradio_folder() -> Path:
+    """Return where Gradio keeps uploads, and everything that the page shows."""
+    return Path(get_upload_folder())
+
+
 def _page(service: Service, desks: Desks) -> gr.Blocks:
     words = gr.I18n(**WORDS)
-    sessions: dict[str, list[Desk]] = {}
-
-    def lay(task: Task | None, files: list[str], request: gr.Request) -> Desk:
-        desk = desks.lay(task, files)
-        sessions.setdefault(str(request.session_hash), []).append(desk)
-        return desk
-
-    def leave(request: gr.Request) -> None:
-        for desk in sessions.pop(str(request.session_hash), []):
-            desks.clear(desk)
-
+    visits = Visits(desks)
     with gr.Blocks(title="codeformer", analytics_enabled=False, delete_cache=(300, 3600)) as blocks:
         gr.Markdown("# codeformer")
         with gr.Tabs():
             with gr.Tab(words("restore"), id="restore"):
-                _picture_tab(TASKS["restore"], service, desks, lay, words)
+                preset = _picture_tab(TASKS["restore"], service, desks, visits, words)
             with gr.Tab(words("colorize"), id="colorize"):
-                _picture_tab(TASKS["colorize"], service, desks, lay, words)
+                _picture_tab(TASKS["colorize"], service, desks, visits, words)
             with gr.Tab(words("inpaint"), id="inpaint"):
-                inpaint_tab(desks, lay, words)
+                inpaint_tab(desks, visits, words)
             with gr.Tab(words("upscale"), id="upscale"):
-                _picture_tab(None, service, desks, lay, words)
+                _picture_tab(None, service, desks, visits, words)
             with gr.Tab(words("film"), id="film"):
-                film_tab(service, words)
-        blocks.unload(leave)
+                film_tab(service, visits, words)
+        blocks.load(_translated, None, [preset], api_visibility="private", show_progress="hidden")
+        blocks.unload(visits.leave)
     return blocks
 
 
-Lay = Callable[[Task | None, list[str], gr.Request], Desk]
-
-
-def _picture_tab(task: Task | None, service: Service, desks: Desks, lay: Lay, words: Any) -> None:
+def _picture_tab(task: Task | None, service: Service, desks: Desks, visits: Visits, words: Any) -> gr.Radio:
     name = "upscale" if task is None else task.name
     desk_state = gr.State(None)
     w_default = 0.5
@@ -135,7 +128,9 @@ def _picture_tab(task: Task | None, service: Service, desks: Desks, lay: Lay, wo
                 elem_id=f"{name}-files",
             )
             which = gr.Dropdown(label=words("which"), choices=[], visible=False, elem_id=f"{name}-which")
-            preset = gr.Radio(list(PRESETS), label=words("preset"), visible=name == "restore", elem_id=f"{name}-preset")
+            preset = gr.Radio(
+                _presets("en"), label=words("preset"), visible=name == "restore", elem_id=f"{name}-preset"
+            )
             w = gr.Slider(0, 1, w_default, step=0.01, label=words("w"), visible=task is not None, elem_id=f"{name}-w")
             scale = gr.Slider(
                 1,
@@ -169,10 +164,11 @@ def _picture_tab(task: Task | None, service: Service, desks: Desks, lay: Lay, wo
     def settled(desk: Desk, w: float, scale: float, background: bool) -> None:
         desk.w, desk.upscale, desk.background = float(w), float(scale), bool(background)
 
-    def came(given: list[str] | None, w: float, scale: float, background: bool, request: gr.Request) -> list[Any]:
+    def came(files: Any, w: float, scale: float, background: bool, request: gr.Request) -> list[Any]:
+        given = visits.take(files, request)
         if not given:
             return [None, gr.Dropdown(choices=[], visible=False), [], "", None, "", None]
-        desk = told(lay, task, given, request)
+        desk = told(visits.lay, task, given, request)
         settled(desk, w, scale, background)
         names = [(sheet.name, number) for number, sheet in enumerate(desk.sheets)]
         return [desk, gr.Dropdown(choices=names, value=0, visible=len(names) > 1), *look(desk, first=True)]
@@ -203,21 +199,30 @@ def _picture_tab(task: Task | None, service: Service, desks: Desks, lay: Lay, wo
     settings = [w, scale, background]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     loud: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2}
-    files.change(came, [files, *settings], everything, **loud)
+    files.change(came, [files, *settings], everything, preprocess=False, **loud)
     which.input(turn, [desk_state, which, *settings], [faces, links, *shown_parts], **loud)
     if task is None:
         enlarge.click(move, [desk_state, *settings], shown_parts, **loud)
-        return
+        return preset
     w.change(move, [desk_state, *settings], shown_parts, trigger_mode="always_last", concurrency_limit=4, **quiet)
     scale.change(move, [desk_state, *settings], shown_parts, trigger_mode="always_last", **loud)
     background.change(move, [desk_state, *settings], shown_parts, trigger_mode="always_last", **loud)
     faces.select(switch, [desk_state], [faces, *shown_parts], **quiet)
     preset.input(lambda name: PRESETS[name], [preset], [w, scale], **quiet)
+    return preset
 
 
-def gallery(desk: Desk, desks: Desks) -> list[tuple[Rgb, str]]:
-    """Return the faces of the picture in view: those that are off are pale."""
-    told(desks.open, desk, desk.sheet)
+def _translated(request: gr.Request) -> Any:
+    return gr.Radio(choices=_presets(language(request)))
+
+
+def _presets(language: str) -> list[tuple[str, str]]:
+    return [(sentence(language, name), name) for name in PRESETS]
+
+
+def gallery(desk: Desk, desks: Desks) -> list[tuple[str, str]]:
+    """Return the faces of the picture in view, a path and a label for each: those that are off are pale."""
+    told(desks.open, desk, desk.sheet, language=desk.language)
     opened = desk.sheet.opened
     if opened is None:
         return []
@@ -226,7 +231,7 @@ def gallery(desk: Desk, desks: Desks) -> list[tuple[Rgb, str]]:
         on = number in desk.sheet.chosen
         small = cv2.resize(one.crop.pixels, (128, 128), interpolation=cv2.INTER_AREA)
         pixels = np.rint(np.clip(small if on else 0.75 + 0.2 * small, 0, 1) * 255).astype(np.uint8)
-        result.append((pixels, f"{number} {'on' if on else 'off'}"))
+        result.append((desk.show(pixels), desk.say("on" if on else "off", number=number)))
     return result
 
 

