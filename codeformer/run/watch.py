@@ -50,7 +50,7 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
     engine = open_engine(task, work, model)
     seen: dict[Path, _Stamp] = {}
     done: dict[Path, _Stamp] = {}
-    failed = working = False
+    failed, working, came = False, False, 0
     console.note(f"watching {', '.join(map(str, options.inputs))}; Ctrl-C ends")
     try:
         while True:
@@ -63,6 +63,7 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
             ]
             seen = now
             if ready:
+                came += sum(one.path not in done for one in ready)
                 done = {path: stamp for path, stamp in done.items() if path in now}
                 done.update({one.path: now[one.path] for one in ready})
                 working = True
@@ -76,7 +77,7 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
     except KeyboardInterrupt:
         if working:  # a run that was just ending: what came of its pictures is not known here
             return ExitCode.INTERRUPTED
-        console.note(f"watching ended; {counted(len(done), 'picture')} came")
+        console.note(f"watching ended; {counted(came, 'picture')} came")
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 

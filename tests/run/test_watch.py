@@ -1,4 +1,4 @@
-"""Watched folders: Ctrl-C at the moment when a run ends."""
+"""Watched folders: Ctrl-C at the moment when a run ends, and what is said at the end."""
 
 from __future__ import annotations
 
@@ -34,3 +34,29 @@ def test_an_interrupt_as_a_run_ends_is_one_of_that_run(
     monkeypatch.setattr(watch.time, "sleep", lambda seconds: None)
     words = ["restore", "-i", str(folder), "-o", str(tmp_path / "out"), "--watch", "--model", str(small_model_path)]
     assert cli.main(words) == ExitCode.INTERRUPTED
+
+
+def test_pictures_that_were_taken_away_have_come(
+    small_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+
+    def put(name: str) -> None:
+        Image.fromarray(np.full((40, 40, 3), 128, np.uint8)).save(folder / name)
+
+    def exchange() -> None:
+        (folder / "a.png").unlink()
+        put("b.png")
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    pauses = iter([lambda: None, exchange, lambda: None, end])
+    monkeypatch.setattr(watch, "run_pictures", lambda *args: ExitCode.OK)
+    monkeypatch.setattr(watch, "open_engine", lambda *args: None)
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: next(pauses)())
+    put("a.png")
+    words = ["restore", "-i", str(folder), "-o", str(tmp_path / "out"), "--watch", "--model", str(small_model_path)]
+    assert cli.main(words) == ExitCode.OK
+    assert "watching ended; 2 pictures came" in capsys.readouterr().err
