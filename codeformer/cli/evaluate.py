@@ -145,9 +145,10 @@ def run(args: argparse.Namespace) -> ExitCode:
         result, said = _evaluate(args, console, device)
     _show(result, args, console)
     report = json.dumps(said | _numbers(result, args), indent=1).encode()
-    for path in (args.json, args.output_path and args.output_path / "metrics.json"):
-        if path:
-            write_atomic(path, report)
+    if args.json:
+        write_atomic(args.json, report)
+    if args.output_path:
+        write_atomic(args.output_path / "metrics.json", report, below=args.output_path)
     if args.output_path and result.sheet:
         _write_sheet(result, args.output_path / "sheet.png")
     return ExitCode.OK

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import InputError, UsageError
-from codeformer.files.atomic import shown, write_atomic
+from codeformer.files.atomic import reason, shown, write_atomic
 from codeformer.files.opening import read_regular
 
 _OWN = ("config", "save_config", "help")
@@ -89,8 +89,10 @@ def save(file: Path, command: str, parser: argparse.ArgumentParser, words: Seque
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_regular(file, _LARGEST).decode("utf-8-sig"))
+    except RecursionError as error:
+        raise InputError(f"--config {shown(file)}: its tables and lists are nested too deeply") from error
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
-        raise InputError(f"--config {shown(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"--config {shown(file)}: {reason(error)}") from error
 
 
 def _by_name(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

@@ -87,7 +87,7 @@ def mend(kind: str, data: bytes, max_pixels: int) -> MendedFile | None:
         if kind in partial.KINDS and (part := partial.completed(kind, data, max_pixels)) is not None:
             sound = part.rows, part.columns
             return MendedFile(part.data, part.rows[1] - part.rows[0], *part.size, sound, part.notes)
-    except (struct.error, zlib.error, ValueError, IndexError, KeyError):
+    except (struct.error, zlib.error, ValueError, IndexError, KeyError, ArithmeticError):
         return None
     return None
 

@@ -34,6 +34,7 @@ _ENOUGH = 3  # pictures to compare: two may agree by chance
 _BACK = (0.0, 0.01, 0.04, 0.08, 0.15)  # of the file is left out too, where no decoder goes on with fillings
 _NEAR = 8  # pixels beside the last sure one: what smooths the edges of blocks may have changed them a little
 _LOSSY = ("WEBP", "AVIF", "HEIF")
+_MOST = 16  # times as many bytes as are there: with less of it no picture is left, and a header may announce anything
 
 
 class Part(NamedTuple):
@@ -59,10 +60,13 @@ def completed(kind: str, data: bytes, max_pixels: int) -> Part | None:
         return _completed_gif(data, max_pixels)
     if kind == "WEBP" and (first := _first_of_animation(data)) is not None:
         data, notes = first, ("is an animation; only its first frame is used",)
+    size = _announced(kind, data)
+    if size > _MOST * len(data):
+        return None
     for start in (data, _without_alpha(data)) if kind in ("AVIF", "HEIF") else (data,):
         more = (*notes, *(() if start is data else ("its transparency is missing",)))
         for back in _BACK if kind in _LOSSY else (0.0,):
-            part = _agreed(kind, start[: int(len(data) * (1 - back))], _announced(kind, data), max_pixels)
+            part = _agreed(kind, start[: int(len(data) * (1 - back))], size, max_pixels)
             if part is not None:
                 return part._replace(notes=more)
     return None

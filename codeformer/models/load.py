@@ -59,8 +59,11 @@ def save_network(
     *,
     half: bool = True,
     state: Mapping[str, Tensor] | None = None,
+    below: Path | None = None,
 ) -> None:
     """Write `net` (or `state`, its averaged weights) as safetensors, atomically, with its config as metadata.
+
+    A link at `path` is followed, unless `below` names the folder that nothing may lead out of.
 
     Raises:
         OutputError: the file cannot be written.
@@ -69,7 +72,7 @@ def save_network(
         name: (t.detach().half() if half and t.is_floating_point() else t.detach()).cpu().contiguous()
         for name, t in (state or net.state_dict()).items()
     }
-    write_atomic(path, save(tensors, {CONFIG_KEY: net.config.to_json(), **(metadata or {})}))
+    write_atomic(path, save(tensors, {CONFIG_KEY: net.config.to_json(), **(metadata or {})}), below=below)
 
 
 class _NothingDrawn(TorchFunctionMode):

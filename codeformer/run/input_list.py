@@ -10,6 +10,7 @@ from pathlib import Path
 
 from codeformer.errors import InputError, UsageError
 from codeformer.extras import require
+from codeformer.files.atomic import reason
 from codeformer.files.opening import open_regular
 
 COLUMNS = ("path", "input", "file")
@@ -33,7 +34,7 @@ def listed(file: Path) -> Iterator[Path]:
             if name:
                 yield Path(name)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"--input_list {file}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"--input_list {file}: {reason(error)}") from error
 
 
 def _lines(file: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codeformer.errors import InputError, OutputError, UsageError
-from codeformer.files.atomic import write_atomic
+from codeformer.errors import InputError, OutputError, UsageError, WeightsError
+from codeformer.files.atomic import reason, unwritable, write_atomic
 from codeformer.files.lock import hold
+from codeformer.files.opening import open_own, open_regular
+from codeformer.models.state import load_checkpoint
 from codeformer.train.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from codeformer.train.data import Folder
 
 NAME, FAILURE, SCALARS = "checkpoint.pt", "failure.pt", "scalars.jsonl"
+FOLDERS = ("sheets", "tensorboard")  # of a run's folder
 
 
 @dataclass
@@ -72,16 +76,19 @@ def start(out: Path, settings: Settings, data: "Sequence[Folder]", anew: bool, f
     """
     if anew and (out / NAME).exists():
         raise UsageError(f"{out}: holds a run already; go on with --resume, or give another --output_path")
+    for folder in FOLDERS:
+        if (out / folder).is_symlink():
+            raise OutputError(f"{out / folder}: is a link, which a run does not follow; remove it, or give another -o")
     try:
         (out / "sheets").mkdir(parents=True, exist_ok=True)
-        if anew:
+        if anew or (out / SCALARS).is_symlink():
             (out / SCALARS).unlink(missing_ok=True)
         elif (out / SCALARS).exists():
             forget_scalars(out / SCALARS, first)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+        raise OutputError(f"{out}: cannot be written: {reason(error)}") from error
     described = {"settings": asdict(settings), "data": [[str(f.path), f.weight] for f in data]}
-    write_atomic(out / "settings.json", json.dumps(described, indent=1, default=str).encode())
+    write_atomic(out / "settings.json", json.dumps(described, indent=1, default=str).encode(), below=out)
 
 
 def save(out: Path, step: int, state: State, settings: Settings) -> None:
@@ -90,33 +97,37 @@ def save(out: Path, step: int, state: State, settings: Settings) -> None:
     parts = {name: part.state_dict() for name, part in state.parts().items()}
     network = settings.network.to_json()
     torch.save({"step": step, "stage": settings.stage, "network": network, "average": state.average, **parts}, buffer)
-    write_atomic(out / NAME, buffer.getvalue())
+    write_atomic(out / NAME, buffer.getvalue(), below=out)
 
 
 def load(path: Path, state: State, settings: Settings) -> int:
     """Load a checkpoint into `state` and return the number of steps done; 0 where there is none yet.
 
     Raises:
-        InputError: the file is damaged. UsageError: it is of another stage or network.
+        InputError: the file is damaged, or would run code. UsageError: it is of another stage or network.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return 0
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not a checkpoint, or cut off; remove it to start anew") from error
+        saved = load_checkpoint(path)
+    except WeightsError as error:
+        raise InputError(f"{error}; remove it to start anew") from error
+    if not isinstance(saved, dict) or not {"stage", "network", "step", "average"} <= saved.keys():
+        raise InputError(f"{path}: not a checkpoint of a training run; remove it to start anew")
     if (saved["stage"], saved["network"]) != (settings.stage, settings.network.to_json()):
         raise UsageError(f"{path}: of another stage or network; give another --output_path")
     try:
         for name, part in state.parts().items():
             part.load_state_dict(saved[name])
-    except (KeyError, ValueError, RuntimeError) as error:
+        for name, tensor in saved["average"].items():
+            state.average[name].copy_(tensor)
+        return int(saved["step"])
+    except MemoryError:
+        raise
+    except Exception as error:  # what does not fit makes PyTorch raise anything at all
         raise UsageError(
-            f"{path}: does not fit: --resume needs the run's own optimizer, train, precision and gan ({error})"
+            f"{path}: does not fit: --resume needs the run's own optimizer, train, precision and gan ({reason(error)})"
         ) from error
-    for name, tensor in saved["average"].items():
-        state.average[name].copy_(tensor)
-    return int(saved["step"])
 
 
 def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[str, float], rank: int) -> Path:
@@ -124,23 +135,27 @@ def save_failure(out: Path, step: int, batch: Mapping[str, Any], logs: Mapping[s
     buffer = io.BytesIO()
     torch.save({"step": step, "batch": dict(batch), "logs": dict(logs)}, buffer)
     path = out / (FAILURE if rank == 0 else f"failure-{rank}.pt")
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), below=out)
     return path
 
 
 def forget_scalars(path: Path, first: int) -> None:
     """Take out the lines of steps after `first`, which a run that was killed did and that are done again."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= first:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            pass  # cut off when the run was killed
-    write_atomic(path, "".join(kept).encode())
+    with open_regular(path) as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= first:
+                    kept.append(line.rstrip(b"\r\n") + b"\n")
+            except (ValueError, KeyError, TypeError, RecursionError):
+                pass  # cut off when the run was killed
+    write_atomic(path, b"".join(kept), below=path.parent)
 
 
 def append_scalars(out: Path, step: int, scalars: Mapping[str, float]) -> None:
-    """Add a line to the run's ``scalars.jsonl``."""
-    with (out / SCALARS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **scalars}) + "\n")
+    """Add a line to the run's ``scalars.jsonl``. Raises OutputError."""
+    try:
+        with os.fdopen(open_own(out / SCALARS, os.O_WRONLY | os.O_APPEND), "ab") as file:
+            file.write(json.dumps({"step": step, **scalars}).encode() + b"\n")
+    except OSError as error:
+        raise unwritable(out / SCALARS, error) from error

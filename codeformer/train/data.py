@@ -1,6 +1,8 @@
 """Faces from folders; every sample is a function of (seed, step, index), however many workers there are."""
 
+import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +11,24 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from codeformer.arrays import Crop, Floats
 from codeformer.errors import InputError, UsageError
+from codeformer.files.atomic import reason
+from codeformer.files.opening import read_regular
+from codeformer.images.damage import LEAST
+from codeformer.images.decoding import unlimited_pillow
+from codeformer.images.limits import least_bytes, most_pixels
+from codeformer.images.png import decode
+from codeformer.images.tiff import table_of
 from codeformer.train.degrade import Degradation, for_task, parse_degradation
 
 DRAWS = 8
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+_LARGEST = 1 << 30  # bytes of a face's file
 
 
 @dataclass(frozen=True)
@@ -71,22 +82,49 @@ def read_face(path: Path, size: int) -> tuple[Crop, bool]:
     """Read an aligned face as (size, size, 3) float32 RGB in [0, 1], and whether it had that many pixels.
 
     Raises:
-        InputError: the file cannot be read, or is not a square picture.
+        InputError: the file cannot be read, is not a square picture, or announces more pixels than it can hold or the
+            memory can.
     """
     try:
-        raw = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    data = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if data is None:
-        raise InputError(f"{path}: not a picture")
-    height, width = data.shape[:2]
+        raw = read_regular(path, _LARGEST)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from error
+    width, height = _size_of(path, raw)
     if height != width:
         raise InputError(f"{path}: {width}x{height} is not square; prepare photographs with: codeformer align")
+    if height * width > (most := most_pixels()):
+        raise InputError(f"{path}: {width}x{height} pixels are more than the limit of {most}; shrink it first")
+    try:
+        data = decode(raw, cv2.IMREAD_COLOR)
+    except ValueError as error:
+        raise InputError(f"{path}: not a picture, or damaged") from error
+    height, width = data.shape[:2]
+    if height != width:
+        raise InputError(f"{path}: not a picture, or damaged")
     if height != size:
         method = cv2.INTER_AREA if height > size else cv2.INTER_CUBIC
         data = cv2.resize(data, (size, size), interpolation=method)
     return data[..., ::-1].astype(np.float32) / np.float32(255), height >= size
+
+
+def _size_of(path: Path, data: bytes) -> tuple[int, int]:
+    """Return the width and height that a picture's file announces: a small file can make a decoder take much memory.
+
+    Raises:
+        InputError: it announces none, or more pixels than so few bytes can hold.
+    """
+    try:
+        with unlimited_pillow(), Image.open(io.BytesIO(data)) as image:
+            (width, height), least = image.size, least_bytes(image.format or "", data[:4096], image)
+    except Exception as error:  # Pillow refuses TIFF files in colour and floating point, and OpenCV reads them
+        try:
+            table = table_of(data)
+            (width,), (height,), least = table.numbers(256), table.numbers(257), 0
+        except Exception:  # a mutated table makes struct raise anything at all
+            raise InputError(f"{path}: not a picture") from error
+    if len(data) < LEAST * least:
+        raise InputError(f"{path}: is cut off: {width}x{height} pixels need {least} bytes or more")
+    return width, height
 
 
 class FaceDataset(Dataset[dict[str, Any]]):
@@ -196,5 +234,6 @@ def _quiet_worker(_: int) -> None:
     """
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are named by an error of ours, or whole
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

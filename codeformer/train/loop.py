@@ -128,7 +128,7 @@ class Run:
         """Write the averaged weights as the file that `codeformer restore --model` opens, on the first process."""
         if self.world.rank == 0:
             metadata = describe(self.settings, self.done)
-            save_network(self.networks.net, self.out / MODEL, metadata, state=self.state.average)
+            save_network(self.networks.net, self.out / MODEL, metadata, state=self.state.average, below=self.out)
 
 
 def prepare(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codeformer.errors import UsageError
+from codeformer.files.atomic import reason
 from codeformer.files.opening import read_regular
 from codeformer.models.config import Config
 
@@ -193,10 +194,15 @@ def load_settings(preset: str, stage: int, changes: Sequence[str] = ()) -> Setti
     """
     try:
         data = tomllib.loads(_read_preset(preset))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{preset}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{preset}: its tables and lists are nested too deeply") from error
+    except ValueError as error:  # TOML's own error, a number of thousands of digits, or no UTF-8
+        raise UsageError(f"{preset}: not TOML: {reason(error)}") from error
     network = data.pop("network", {})
     by_stage = {n: data.pop(f"stage{n}", {}) for n in (1, 2, 3)}
+    for name, table in (("network", network), *((f"stage{n}", table) for n, table in by_stage.items())):
+        if not isinstance(table, dict):
+            raise UsageError(f"{preset}: [{name}] is a table of settings")
     values: dict[str, Any] = {**data, **by_stage[stage], "stage": stage}
     for change in changes:
         key, found, value = change.partition("=")
@@ -225,7 +231,7 @@ def _read_preset(preset: str) -> str:
         try:
             return read_regular(Path(preset), _LARGEST).decode()
         except OSError as error:
-            raise UsageError(f"{preset}: cannot be read: {error.strerror}") from error
+            raise UsageError(f"{preset}: cannot be read: {reason(error)}") from error
     if preset in preset_names():
         return (resources.files("codeformer.train.presets") / f"{preset}.toml").read_text(encoding="utf-8")
     raise UsageError(f"--config {preset}: no such preset (there are {', '.join(preset_names())}, or FILE.toml)")
@@ -234,5 +240,5 @@ def _read_preset(preset: str) -> str:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -101,7 +101,11 @@ def mean_psnr(a: Tensor, b: Tensor) -> float:
 
 
 def write_sheet(path: Path, columns: Sequence[Tensor], titles: Sequence[str], cell: int = 256, rows: int = 8) -> None:
-    """Write a PNG: one face a row, one column for each batch of faces (B, 3, S, S), titles on top."""
+    """Write a PNG: one face a row, one column for each batch of faces (B, 3, S, S), titles on top.
+
+    Raises:
+        OutputError: it cannot be written. A link at ``path`` is replaced, not followed.
+    """
     count = min(rows, len(columns[0]))
     grid = [
         np.concatenate([cv2.resize(to_picture(c[i]), (cell, cell), interpolation=cv2.INTER_AREA) for c in columns], 1)
@@ -114,4 +118,4 @@ def write_sheet(path: Path, columns: Sequence[Tensor], titles: Sequence[str], ce
     ok, data = cv2.imencode(".png", pixels[..., ::-1])
     if not ok:
         raise RuntimeError("PNG compression failed")
-    write_atomic(path, data.tobytes())
+    write_atomic(path, data.tobytes(), below=path.parent)

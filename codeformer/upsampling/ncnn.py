@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codeformer.errors import WeightsError
+from codeformer.files.atomic import reason
 from codeformer.files.opening import read_regular
 
 if TYPE_CHECKING:
@@ -150,16 +151,23 @@ def read_rrdbnet(param: Path) -> dict[str, torch.Tensor]:
         for name, (weight, bias) in zip(names, _arrays(convolutions, data), strict=True):
             state[f"{name}.weight"] = torch.from_numpy(np.array(weight))
             state[f"{name}.bias"] = torch.from_numpy(np.array(bias))
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise WeightsError(f"{param}: not a Real-ESRGAN network in ncnn format: {error}") from error
+    except (OSError, ValueError, KeyError, IndexError, ArithmeticError) as error:
+        raise WeightsError(f"{param}: not a Real-ESRGAN network in ncnn format: {reason(error)}") from error
     return state
 
 
 def fingerprint(param: Path) -> str:
-    """First 16 hex digits of the SHA-256 over both files of the pair: the key of the converted copy."""
+    """Return the first 16 hex digits of the SHA-256 over both files of the pair: the key of the converted copy.
+
+    Raises:
+        WeightsError: one of them cannot be read.
+    """
     digest = hashlib.sha256()
     for path in (param, param.with_suffix(".bin")):
-        digest.update(read_regular(path, _LARGEST))
+        try:
+            digest.update(read_regular(path, _LARGEST))
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({reason(error)}); an ncnn network is two files") from error
     return digest.hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from codeformer.errors import InputError, OutputError
+from codeformer.files.opening import open_regular
 from codeformer.video.encoding import ANIMATIONS
 from codeformer.video.packets import read_packets
 from codeformer.video.pixels import Colour
@@ -28,11 +29,11 @@ _LEAST = 10  # milliseconds; browsers show what is shorter for a tenth of a seco
 def is_animated_webp(path: Path) -> bool:
     """Whether a file is a WebP of several frames."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64)
-    except OSError:
+    except (OSError, ValueError):
         return False
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 2)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
 
 
 class AnimatedWebp:

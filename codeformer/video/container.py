@@ -15,6 +15,8 @@ from typing import Any
 import av
 
 from codeformer.errors import InputError, UsageError
+from codeformer.files.atomic import reason
+from codeformer.files.opening import require_regular
 from codeformer.video.alpha import is_transparent
 from codeformer.video.fields import CombFinder
 from codeformer.video.pixels import side_data_of
@@ -46,10 +48,16 @@ def open_container(path: Path, rate: Fraction | None = None) -> Any:
     Raises:
         InputError: it is not a film; the message has one line.
     """
-    if not path.exists():
+    try:
+        require_regular(path)  # FFmpeg would wait at a pipe, and read a device for ever
+    except (FileNotFoundError, NotADirectoryError) as error:
         if re.match(r"^(?!file:)[a-z][a-z0-9+.-]+:/+", str(path), re.IGNORECASE):
-            raise InputError(f"{path}: is an address, not a file; download it first, then give the file")
-        raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: is an address, not a file; download it first, then give the file") from error
+        raise InputError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read it") from error
+    except OSError as error:
+        raise InputError(f"{path}: {reason(error)}; save the film into a file first") from error
     options = {} if rate is None else {"framerate": f"{rate.numerator}/{rate.denominator}"}
     try:
         return av.open(f"file:{path}", options=options, **_TAGS)
@@ -81,7 +89,7 @@ def video_stream(container: Any, path: Path, number: int | None = None) -> Any:
         number: the user's choice among :func:`film_streams`, from 1.
 
     Raises:
-        InputError: there is no video stream.
+        InputError: there is no video stream, or no decoder for it.
         UsageError: there is none of that number.
     """
     streams = film_streams(container)
@@ -91,9 +99,9 @@ def video_stream(container: Any, path: Path, number: int | None = None) -> Any:
         if not 1 <= number <= len(streams):
             count = "one video stream" if len(streams) == 1 else f"{len(streams)} video streams"
             raise UsageError(f"--stream {number}: {path} has {count}")
-        return streams[number - 1]
+        return _known(streams[number - 1], path)
     if len(streams) == 1:
-        return streams[0]
+        return _known(streams[0], path)
     frames = _frames_of(path, tuple(stream.index for stream in streams))
 
     def merit(stream: Any) -> tuple[bool, bool, int, int, int]:
@@ -102,7 +110,16 @@ def video_stream(container: Any, path: Path, number: int | None = None) -> Any:
         count = frames[stream.index]
         return count > 1, bool(disposition_of(stream) & _DEFAULT), min(count, _COUNTED), pixels, -stream.index
 
-    return max(streams, key=merit)
+    return _known(max(streams, key=merit), path)
+
+
+def _known(stream: Any, path: Path) -> Any:
+    """Return the stream. Raises InputError if there is no decoder for it."""
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path}: its picture is coded in a way that is not known here; convert it with a program that plays it"
+        )
+    return stream
 
 
 def _frames_of(path: Path, indices: tuple[int, ...]) -> Counter[int]:

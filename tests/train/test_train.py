@@ -512,6 +512,34 @@ def test_two_runs_do_not_share_a_folder(faces: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.parametrize(
+    "name", ["checkpoint.pt", "model.safetensors", "settings.json", "scalars.jsonl", "sheets", "tensorboard"]
+)
+def test_links_in_the_folder_of_a_run_lead_nowhere(faces: Path, tmp_path: Path, name: str) -> None:
+    outside, out = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    out.mkdir()
+    (outside / "victim").write_bytes(b"precious")
+    (out / name).symlink_to(outside if name in checkpoint.FOLDERS else outside / "victim")
+    todo = tiny(1, steps=1, perceptual=0.0, gan=0.0, log_every=1)
+    try:
+        train(todo, [Folder(faces)], out, validation=faces, device="cpu", quiet=True)
+        assert not (out / name).is_symlink() and (out / "model.safetensors").is_file()
+    except (OutputError, UsageError) as error:
+        assert name in (*checkpoint.FOLDERS, checkpoint.NAME) and (
+            "is a link" in str(error) or "--resume" in str(error)
+        )
+    assert [path.name for path in outside.iterdir()] == ["victim"]
+    assert (outside / "victim").read_bytes() == b"precious"
+
+
+def test_a_checkpoint_that_would_run_code_is_named(faces: Path, tmp_path: Path) -> None:
+    torch.save({"stage": 1, "evil": Path("x")}, tmp_path / checkpoint.NAME)
+    with pytest.raises(InputError, match="would run code when opened"):
+        train(tiny(1, perceptual=0.0), [Folder(faces)], tmp_path, resume=True, device="cpu", quiet=True)
+
+
 def test_a_stage_does_not_start_from_what_lacks_the_one_before(
     faces: Path, stage1: Path, stage2: Path, tmp_path: Path
 ) -> None:
