@@ -91,10 +91,14 @@ class Place:
 
     def inputs_of(self, task: str) -> Path:
         """Return what a task is tried on: small faces, photographs to align, or the film."""
-        return {"video": self.film, "align": self.photographs}.get(task, self.faces)
+        return {"video": self.film, "align": self.photographs}.get(task, self.faces)  # training's faces are small, too
 
     def command(self, task: str, inputs: Path, out: Path) -> list[str]:
         """Return the words of a run over `inputs_of` the task, with the tiny network where it has one."""
+        if task == "train":
+            preset = ["--stage", "1", "--config", "tiny", "--resume", "--validation", str(inputs), "--device", "cpu"]
+            changes = ["steps=60", "batch_size=2", "save_every=5", "validate_every=20", "sheet_every=20"]
+            return ["train", "--data", str(inputs), "-o", str(out), *preset, "--set", *changes]
         if task == "align":
             return ["align", str(inputs), str(out), "--min_size", "16", "--min_sharpness", "0", "--device", "cpu"]
         if task == "upscale":
@@ -169,11 +173,14 @@ def bad_manners(ended: Ended, codes: frozenset[int] | set[int] = CODES) -> str:
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
-    """Return the results below a folder, without reports, by name."""
+    """Return the results below a folder by name: without reports, and of training the weights and the sheets alone."""
+    training = ("lock", "checkpoint.pt", "tensorboard")  # and the file of TensorBoard has the time in its name
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix not in (".json", ".jsonl")
+        if path.is_file()
+        and path.suffix not in (".json", ".jsonl")
+        and path.relative_to(folder).parts[0] not in training
     }
 
 

@@ -20,7 +20,7 @@ import torch
 from codeformer.models.state import read_state
 from tests.faults.place import HANGS, Place, Trial, bad_manners, report_of, run, start, tree
 
-TASKS = ("restore", "colorize", "inpaint", "video", "upscale", "align")
+TASKS = ("restore", "colorize", "inpaint", "video", "upscale", "align", "train")
 
 
 def kills(place: Place, rounds: int) -> Iterator[Trial]:
@@ -73,7 +73,9 @@ def signals(place: Place, rounds: int) -> Iterator[Trial]:
             continue
         # Before Python has its handler the system's own answer counts; after the work there is nothing to end.
         lost = "" if process.returncode in (0, code, -which) else f"ends with {process.returncode}: {err[-200:]}"
-        report = {"upscale": "upscale.json", "align": "align.json"}.get(task, "results.json")
+        report = {"upscale": "upscale.json", "align": "align.json"}.get(task, "results.json")  # training has none
+        if task == "train" and process.returncode == code and "go on with --resume" not in err:
+            lost = lost or f"says nothing of --resume: {err[-200:]}"
         if process.returncode == code and (out / report).exists():
             state = report_of(out, report)["state"]
             lost = lost or ("" if state in ("interrupted", "finished") else f"the report says {state}")
