@@ -70,6 +70,7 @@ def application(service: Service) -> Guard:
 
 def listen(server: ServerOptions) -> socket.socket:
     """Return the socket that is served on. Raises UsageError."""
+    door = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0]
         door = socket.socket(family, kind, protocol)
@@ -78,6 +79,8 @@ def listen(server: ServerOptions) -> socket.socket:
         door.bind(address)
         door.listen(128)
     except OSError as error:
+        if door is not None:
+            door.close()
         where = f"--host {server.host} --port {server.port}"
         raise UsageError(f"{where}: cannot be served on ({reason(error)}); choose another --port") from error
     return door

@@ -33,6 +33,8 @@ def seen(event, args):
         print("network:", event, args[1:], file=sys.stderr)
 
 sys.addaudithook(seen)
+# TensorBoard imports it where it is installed, and urllib3 beneath then asks this machine for a port, to know IPv6
+sys.modules["boto3"] = None
 """
 
 
