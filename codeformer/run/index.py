@@ -27,7 +27,7 @@ class Position:
     """Where a record stands.
 
     Attributes:
-        source: the file's name in the folder; "" where the record stands nowhere by itself.
+        source: the file's name in the folder; "" where the record has no line of its own.
         offset: of its line, bytes.
         length: of its line, bytes.
         began: when the run that wrote it began. Of two records of an input the one of the later run counts.

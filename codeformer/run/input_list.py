@@ -48,7 +48,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _without_ends(lines: Iterable[bytes]) -> Iterator[str]:
-    """Yield lines as paths, also those whose bytes are no UTF-8."""
+    """Yield lines as paths, also where their bytes are not UTF-8."""
     for number, line in enumerate(lines):
         text = line.decode("utf-8", "surrogateescape")
         yield (text.removeprefix("\ufeff") if number == 0 else text).rstrip("\r\n")

@@ -58,6 +58,6 @@ class FilmPlace:
         yield
 
 
-#: What a run takes where nobody says otherwise.
+#: The places of a run without URLs and tar files.
 HERE = Place()
 FILMS_HERE = FilmPlace()

@@ -48,7 +48,7 @@ class Earlier:
         self.name, self.journal, self.shard = name, journal_name(name, shard), shard
         self.known = Index()
         self.runs: dict[str, Record] = {}  # the last head that each journal has
-        self.odd = 0  # entries of the report that are no records
+        self.odd = 0  # entries of the report that are not records
         self._whole: dict[str, Record] = {}  # records of a report that does not have them line by line
 
     def names(self) -> Mapping[str, str]:

@@ -204,7 +204,7 @@ def network_of(options: UpscaleOptions) -> Path:
 
 @dataclass(frozen=True)
 class _Results:
-    """Where results go, and whose what is there is.
+    """Where results go, and which input the files there belong to.
 
     Attributes:
         root: the output folder.

@@ -41,7 +41,9 @@ def watch(options: RunOptions, task: Task, console: Messages, *, pause: float = 
     """
     for path in options.inputs:
         if not is_folder(path):
-            raise UsageError(f"--watch needs folders: {path} is none; give the folder that the pictures arrive in")
+            raise UsageError(
+                f"--watch needs folders, and {path} is not one: give the folder that the pictures arrive in"
+            )
     asked = options.work.model
     model = find_model(asked.model, task, asked.weights_dir)
     work = with_weights(options, model, task)

@@ -68,7 +68,7 @@ class TarSample:
 
 
 class DamagedError(InputError):
-    """A tar file that is none, or whose end is missing; the samples before are whole. Its bytes say so each time."""
+    """The file is not a tar file, or its end is missing; the samples before are whole. The same bytes fail each time."""
 
 
 def samples(path: Path, place: Callable[[str], Path]) -> Generator[TarSample, None, None]:
@@ -139,7 +139,7 @@ def _grouped(tar: tarfile.TarFile, place: Callable[[str], Path]) -> Iterator[Tar
 
 def _refusal(name: str, key: str, seen: SeenSet) -> InputError | None:
     if not is_name_below(name):
-        return InputError("its name is none that a sample can have: pack it under a relative name such as 0001.png")
+        return InputError("a sample cannot have this name: pack it under a relative name such as 0001.png")
     if not seen.add(packed_text(key)):
         return InputError("its key was in the tar file before: members of one sample must stand together")
     return None
