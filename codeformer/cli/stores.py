@@ -61,7 +61,7 @@ def places(
     """Yield where a command's inputs and results lie, a console, and what translates other texts.
 
     Where there are URLs, the output path among the arguments is replaced by a path of this machine. What lies there
-    when the block ends is put up, also after an error.
+    when the block ends is uploaded, also after an error.
 
     Args:
         args: the arguments.

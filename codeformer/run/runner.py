@@ -52,7 +52,7 @@ def open_report(root: Path, name: str, console: Messages, shard: Shard | None = 
     """Open a folder's report for one run, and warn if it was damaged. Raises OutputError."""
     report = Report(root, name, shard)
     if report.damaged:
-        console.warning(f"{root / name} was damaged, is kept as {report.damaged.name} and written anew")
+        console.warning(f"{root / name} was damaged: it is kept as {report.damaged.name}, and written anew")
     return report
 
 
@@ -226,7 +226,7 @@ def conclude(
 def mention_ignored(ignored: Sequence[Path], console: Messages) -> None:
     """Say which files of the given folders are left out, and why."""
     if films := count_films(ignored):
-        console.note(f"{films} films in the folder are left out; see: codeformer video --help")
+        console.note(f"{counted(films, 'film')} in the folder left out; see: codeformer video --help")
     others = len(ignored) - films
     if others:
         endings = Counter(path.suffix.lower() for path in ignored if not count_films([path]))

@@ -344,7 +344,9 @@ def _require_free(
     if found is not None and _identity(found) in sources:
         raise UsageError(f"{path} is an input: choose another --output_path or --ext")
     if options.resume and os.path.lexists(path) and name not in {own for own, _ in made}:
-        raise UsageError(f"{path} is there, but not as its result: choose another --output_path, or --overwrite it")
+        raise UsageError(
+            f"{path} exists and is not a result of this input: choose another --output_path, or --overwrite it"
+        )
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""Films in stores: one at a time is fetched and restored here, and its result put up."""
+"""Films in stores: one at a time is fetched and restored here, and its result uploaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredFilms(FilmPlace):
 
     Args:
         folder: for what is fetched.
-        made: for what is made, if that is put up.
+        made: for what is made, if that is uploaded.
         output: the URL of the folder of the results; None for a folder on this machine.
     """
 
@@ -59,13 +59,13 @@ class StoredFilms(FilmPlace):
 
     @contextmanager
     def here(self, source: Path, film: Path, report: Path, console: Messages) -> Iterator[None]:
-        """Fetch a film for the block, and put up what the block makes of it.
+        """Fetch a film for the block, and upload what the block makes of it.
 
         Args:
             source: the film.
             film: where its result goes.
             report: where the result's report goes.
-            console: where it is said what is put up.
+            console: where it is said what is uploaded.
 
         Raises:
             InputError: the film cannot be fetched.
@@ -81,7 +81,7 @@ class StoredFilms(FilmPlace):
                 return
             self._look(film, report)
             yield
-            self._put_up(film, report, console)
+            self._upload(film, report, console)
         finally:
             self.inputs.forget(source)
             if self._output is not None and film.is_file() and is_hollow(film):  # it only stood for the store's
@@ -101,7 +101,7 @@ class StoredFilms(FilmPlace):
     def _look(self, film: Path, report: Path) -> None:
         """Let an earlier result in the store be seen: its report, and a file of its size."""
         if self._store is None or (film.is_file() and not is_hollow(film)):
-            return  # a result that could not be put up
+            return  # a result that could not be uploaded
         film.parent.mkdir(parents=True, exist_ok=True)
         for path in (film, report):
             path.unlink(missing_ok=True)
@@ -116,8 +116,8 @@ class StoredFilms(FilmPlace):
             except Exception as error:
                 raise unreadable(url, error) from error
 
-    def _put_up(self, film: Path, report: Path, console: Messages) -> None:
-        """Put up what was made: the film, and then the report, which says that it is whole."""
+    def _upload(self, film: Path, report: Path, console: Messages) -> None:
+        """Upload what was made: the film, and then the report, which says that it is whole."""
         if self._store is None or not (film.is_file() and report.is_file()):
             return  # interrupted: what is done of it stays here for the next run
         if is_hollow(film):
@@ -131,7 +131,7 @@ class StoredFilms(FilmPlace):
                 raise unwritable_url(self._url(path), error) from error
         for path in (film, report):
             path.unlink(missing_ok=True)
-        console.note(f"{self._url(film)}: is put up")
+        console.note(f"{self._url(film)}: uploaded")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from codeformer.errors import CodeFormerError, InputError
+from codeformer.errors import CodeFormerError
 from codeformer.files.paths import shortened
 from codeformer.files.spool import Table
 from codeformer.files.urls import joined
@@ -196,7 +196,7 @@ class StoredInputs:
             if folder.parts:  # the others are there all the same; fetching it will say that this one is not
                 yield self.input_of(url, folder.parent)
                 return
-            raise InputError(f"{url}: cannot be listed ({unreadable(url, error)})") from error
+            raise unreadable(url, error) from error
         has_report = any(name in ("results.json", "results.jsonl.parts") for name, _ in entries)
         for name, info in entries:
             below = joined(url, name)

@@ -1,8 +1,8 @@
-"""Results in a store: a run writes into a folder here, which mirrors the store's, and what it has made is put up.
+"""Results in a store: a run writes into a folder here, which mirrors the store's, and what it has made is uploaded.
 
 What lies in the store already is a file of the same size here, which holds nothing and takes no space on the disk (but
-an entry): so a run asks the folder what is done, as ever. A result becomes such a file when it has been put up. The
-journal goes up in parts, before any result that it announces, and every few seconds; at the end the report does.
+an entry): so a run asks the folder what is done, as ever. A result becomes such a file when it has been uploaded. The
+journal is uploaded in parts, before any result that it announces, and every few seconds; at the end the report does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from codeformer.stores.access import Store, is_folder, unwritable
 
 _PARTS = ".parts"  # behind a journal's name: the folder of its parts
 _PUTTERS = 16  # files on their way at a time
-_GROUP = 64  # inputs whose results go up together,
+_GROUP = 64  # inputs whose results are uploaded together,
 _EVERY = 5.0  # or those of so many seconds
 _MOST = 4 * _GROUP  # inputs whose results wait on the disk
 
@@ -84,7 +84,7 @@ class StoredOutputs:
         for journal in self.folder.glob("*.jsonl"):
             self._synced[journal.name] = journal.stat().st_size
 
-    def put_up(self, outcomes: Generator[Outcome, None, None], report: Report) -> Generator[Outcome, None, None]:
+    def uploaded(self, outcomes: Generator[Outcome, None, None], report: Report) -> Generator[Outcome, None, None]:
         """Yield outcomes when their results are in the store; a result that the store does not take is a failure.
 
         Raises:
@@ -134,7 +134,7 @@ class StoredOutputs:
                 yield from drained()
 
     def settle(self) -> None:
-        """Put up what a run has left in the mirror: its reports, or the rest of its journals.
+        """Upload what a run has left in the mirror: its reports, or the rest of its journals.
 
         Raises:
             OutputError: the store does not take them.
@@ -205,7 +205,7 @@ class StoredOutputs:
         return [name for name in names if not os.path.lexists(self.folder / name)]
 
     def _put(self, outcome: Outcome, stale: list[str]) -> Outcome:
-        """Put the results of one input up, and remove what is wrong now."""
+        """Upload the results of one input, and remove what is wrong now."""
         record = outcome.record
         if record is None:
             return outcome

@@ -67,12 +67,12 @@ class Remote(Place):
         return self.inputs.peek(job.item.key, job.item.path)
 
     def around(self, do: Do[Pending], report: Report) -> Do[Pending]:
-        """Return what fetches the inputs, does the work, and puts the results up."""
+        """Return what fetches the inputs, does the work, and uploads the results."""
 
         def work(jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
             with closing(self.inputs.fetched(jobs)) as fetched, closing(do(fetched)) as done:
                 outcomes = self._explained(done)
-                for outcome in self.outputs.put_up(outcomes, report) if self.outputs else outcomes:
+                for outcome in self.outputs.uploaded(outcomes, report) if self.outputs else outcomes:
                     yield replace(outcome, record=translated(outcome.record, self.spoken))
 
         return work
@@ -93,7 +93,7 @@ class Remote(Place):
         return self.outputs.folder
 
     def single(self, url: str, *, may_replace: bool) -> Path:
-        """Return the path here of the one result that is put up as this URL.
+        """Return the path here of the one result that is uploaded as this URL.
 
         Args:
             url: the result's.
@@ -106,7 +106,7 @@ class Remote(Place):
             store = self.inputs.store(url)
             try:
                 store.info(url)
-            except Exception:  # nothing is there, or the store is silent, which putting it up will say
+            except Exception:  # nothing is there, or the store is silent, which the upload will say
                 pass
             else:
                 raise UsageError(f"{url} is there: choose another --output_path, or --overwrite it")
@@ -120,7 +120,7 @@ class Remote(Place):
         return path if url is None else self.inputs.get(url)
 
     def settle(self) -> None:
-        """Put up what is left here when a run has ended. Raises OutputError."""
+        """Upload what is left here when a run has ended. Raises OutputError."""
         if self.outputs is not None:
             self.outputs.settle()
         if self._single is not None and self._single[0].is_file():

@@ -128,7 +128,7 @@ class TarPlace(Remote):
         return f"{item.stem}.tar"
 
     def around(self, do: Do[Pending], report: Report) -> Do[Pending]:
-        """Return what fetches tar files, does the work on their pictures, packs the results and puts them up."""
+        """Return what fetches tar files, does the work on their pictures, packs the results and uploads them."""
         return super().around(partial(self._unpacked, do, report), report)
 
     def _unpacked(self, do: Do[Pending], report: Report, jobs: Iterator[Pending]) -> Generator[Outcome, None, None]:
@@ -164,7 +164,9 @@ class TarPlace(Remote):
             target = report.root / shard.name
             made = {name for name, _ in known.outputs} if known else set()
             if self._resume and target.exists() and shard.name not in made:
-                shard.error = UsageError(f"{target} is there, but not as its result: choose another --output_path")
+                shard.error = UsageError(
+                    f"{target} exists and is not a result of this input: choose another --output_path"
+                )
                 shard.read = True
                 continue
             try:

@@ -68,7 +68,7 @@ class TarSample:
 
 
 class DamagedError(InputError):
-    """The file is not a tar file, or its end is missing; the samples before are whole. The same bytes fail each time."""
+    """The file is not a tar file, or its end is missing. The samples before are whole; the same bytes fail again."""
 
 
 def samples(path: Path, place: Callable[[str], Path]) -> Generator[TarSample, None, None]:

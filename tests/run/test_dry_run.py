@@ -170,7 +170,7 @@ def test_upscale(place: Path, capfd: pytest.CaptureFixture[str], networks: dict[
     assert "2 done already" in dry()[2]
     (place / "out/upscale.json").unlink()
     code, _, err = dry()
-    assert code is dry.really() is ExitCode.USAGE and err.count("is there, but not as its result") == 2
+    assert code is dry.really() is ExitCode.USAGE and err.count("exists and is not a result of this input") == 2
 
 
 def test_align(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

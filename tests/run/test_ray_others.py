@@ -55,7 +55,7 @@ def test_enlarged_pictures_are_the_same_as_of_one_process(
     assert main(words(alone)) == 1
     assert main(words(ray, *engine, "--verbose")) == 1
     told = capsys.readouterr().err
-    assert told.count("taken.png is there, but not as its result") == 2 and told.count("bad.jpg: is text") == 2
+    assert told.count("taken.png exists and is not a result of this input") == 2 and told.count("bad.jpg: is text") == 2
     assert told.count("x2, cpu") == 1
     assert (tmp_path / "once.begun").exists() and len(tree(ray)) == 5
     assert tree(ray) == tree(alone) and records(ray, "upscale.json") == records(alone, "upscale.json")

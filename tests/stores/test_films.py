@@ -1,4 +1,4 @@
-"""Films behind URLs: fetched, restored, put up; and what a run that was killed leaves to the next one."""
+"""Films behind URLs: fetched, restored, uploaded; and what a run that was killed leaves to the next one."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_result_that_the_store_refuses_stays_here_and_goes_up_later(
     assert below(s3, "s3://bkt/out") == {} and len(left(tmp_path)) == 1
     assert video("here.mp4", "-o", "s3://bkt/out") == ExitCode.OK
     err = capsys.readouterr().err
-    assert "is already done" in err and "s3://bkt/out/here.mp4: is put up" in err
+    assert "is already done" in err and "s3://bkt/out/here.mp4: uploaded" in err
     assert sorted(below(s3, "s3://bkt/out")) == ["here.mp4", "here.mp4.json"] and left(tmp_path) == []
 
 

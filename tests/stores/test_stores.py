@@ -251,7 +251,7 @@ def test_align_and_upscale_use_stores_too(
     s3.pipe_file("bkt/big/q.png", b"somebody else's")
     s3.pipe_file("bkt/in/q.png", file.getvalue())
     assert main([*upscale, "--device", "cpu"]) == ExitCode.SOME_FAILED
-    assert "s3://bkt/big/q.png is there, but not as its result" in capsys.readouterr().err
+    assert "s3://bkt/big/q.png exists and is not a result of this input" in capsys.readouterr().err
     assert s3.cat_file("bkt/big/q.png") == b"somebody else's"
     assert main([*upscale, "--device", "cpu", "--overwrite"]) == ExitCode.OK
     assert s3.cat_file("bkt/big/q.png")[:4] == b"\x89PNG"

@@ -288,7 +288,7 @@ def test_what_does_not_go_with_tar_files_is_said(
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.tar").write_bytes(b"somebody else's")
     assert restore("a.tar", "-o", "out") == ExitCode.USAGE
-    assert "out/a.tar is there, but not as its result" in capsys.readouterr().err
+    assert "out/a.tar exists and is not a result of this input" in capsys.readouterr().err
     assert (tmp_path / "out/a.tar").read_bytes() == b"somebody else's"
     assert restore("a.tar", "-o", "out", "--overwrite") == ExitCode.OK
     for words in (
