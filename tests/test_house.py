@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "codeformer"
@@ -187,6 +188,11 @@ def test_help_imports_nothing_heavy() -> None:
 def test_no_module_is_larger_than_a_room() -> None:
     sizes = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
     assert {name: size for name, size in sizes.items() if size > 450} == {}
+
+
+def test_properties_hold_on_a_busy_machine_too() -> None:
+    """No test asserts a time, which Hypothesis does by itself."""
+    assert settings().deadline is None and HealthCheck.too_slow in settings().suppress_health_check
 
 
 def test_no_two_classes_have_one_name() -> None:

@@ -103,7 +103,7 @@ def toml_of(value: object) -> str:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_preset_of_any_shape_is_settings_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     from codeformer.train.networks import check_network
     from codeformer.train.settings import load_settings

@@ -56,7 +56,7 @@ def test_other_onnx_files_are_refused(tmp_path: Path) -> None:
         open_model(tmp_path / "none.onnx")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_files_are_refused_or_read_as_they_are(data: Any, exported: dict[str, Path], tmp_path: Path) -> None:
     content = bytearray(exported["whole"].read_bytes())

@@ -303,7 +303,7 @@ def test_where_little_is_left_it_is_refused(tmp_path: Path, photo: np.ndarray, k
             read(tmp_path / "x", data[: int(len(data) * share)])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_a_file_cut_anywhere_gives_its_first_rows_or_a_refusal(tmp_path: Path, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"]))

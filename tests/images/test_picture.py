@@ -112,7 +112,7 @@ def pictures(draw: st.DrawFn) -> Picture:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pictures(), st.sampled_from([".png", ".tif", ".tiff"]))
 def test_png_and_tiff_keep_every_bit(tmp_path: Path, picture: Picture, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
@@ -128,7 +128,7 @@ def test_png_and_tiff_keep_every_bit(tmp_path: Path, picture: Picture, suffix: s
     assert encode_picture(picture, back.format) == path.read_bytes(), "the same picture gives the same bytes"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pictures())
 def test_lossless_webp_and_bmp_keep_eight_bits(tmp_path: Path, picture: Picture) -> None:
     write_picture(picture, tmp_path / "x.webp", quality=100)
@@ -505,7 +505,7 @@ def test_what_is_no_picture_is_refused_by_what_it_is(tmp_path: Path, content: by
     assert any(word in text for word in words.split("|")), text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_damage_gives_a_picture_or_a_refusal_never_another_error(tmp_path: Path, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP"]))

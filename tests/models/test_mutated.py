@@ -111,7 +111,7 @@ json_values = st.one_of(
 
 
 @given(changes=st.dictionaries(st.sampled_from(sorted(plain())), json_values, min_size=1, max_size=3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_mutated_descriptions_are_refused_or_fit(tiny: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     path = described(tiny, tmp_path / "x.safetensors", plain(**changes))
     for load in (load_network, open_model):
@@ -132,7 +132,7 @@ def mutated(data: bytes, draw: st.DataObject, header: int) -> bytes:
 
 
 @given(draw=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @pytest.mark.parametrize("kind", ["safetensors", "pth"])
 def test_mutated_files_are_refused_or_loaded(
     tiny: Path, pickled: Path, tmp_path: Path, kind: str, draw: st.DataObject

@@ -231,7 +231,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_mutated_checkpoints_are_refused_or_pass(samples: list[bytes], tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(samples)))
     for _ in range(data.draw(st.integers(0, 4))):

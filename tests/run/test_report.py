@@ -159,7 +159,7 @@ malformed = st.fixed_dictionaries({"format": json_values, "inputs": st.lists(rec
 
 
 @given(value=malformed, indent=st.sampled_from([None, 1]), name=st.sampled_from([NAME, JOURNAL]), cut=st.integers(0, 3))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_shape_of_a_report_blocks_a_folder(
     tmp_path: Path, value: object, indent: int | None, name: str, cut: int
 ) -> None:
@@ -179,7 +179,7 @@ def test_no_shape_of_a_report_blocks_a_folder(
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_give_a_report_or_our_error(tmp_path: Path, data: bytes) -> None:
     for path in tmp_path.iterdir():
         path.unlink()

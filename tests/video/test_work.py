@@ -66,7 +66,7 @@ names = st.sampled_from(["00000", "work"])
 
 
 @given(key=st.sampled_from([*RECORD, "bytes"]), value=values, whole=st.booleans(), name=names)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_record_of_another_shape_is_done_again(
     tmp_path: Path, key: str, value: object, whole: bool, name: str
 ) -> None:
