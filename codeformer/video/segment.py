@@ -172,10 +172,17 @@ def prepare_items(
     return calls_ahead((partial(_with_steady_crops, *one) for one in around), threads, threads=max(1, threads))
 
 
-def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, steady: Steadiness) -> Iterator[Done]:
+def restore_items(
+    items: Iterable[Item],
+    first: int,
+    last: int,
+    engine: Engine,
+    steady: Steadiness,
+    ends: Callable[[], bool] = lambda: False,
+) -> Iterator[Done]:
     """Yield the frames ``first`` to ``last - 1`` with what the network made of their faces.
 
-    On a GPU the first batches of a film's first stretch are smaller.
+    On a GPU the first and the last batches of a film are smaller.
 
     Args:
         items: what :func:`prepare_items` gives for the same stretch.
@@ -183,11 +190,13 @@ def restore_items(items: Iterable[Item], first: int, last: int, engine: Engine, 
         last: the frame after its last one.
         engine: the networks and options.
         steady: how far each frame looks around.
+        ends: asked when the items are over: whether the film is, too.
     """
-    batch = _FIRST_BATCH if first == 0 and engine.restorer.device.type != "cpu" else None
+    on_cpu = engine.restorer.device.type == "cpu"
+    batch = _FIRST_BATCH if first == 0 and not on_cpu else None
     items = _encoded(items, engine, lambda item: item.shown_in(first - steady.codes, last + steady.codes), batch)
     items = (_with_codes(*one) for one in _with_neighbours(items, steady.codes))
-    items = _decoded((item for item in items if item.shown_in(first, last)), engine, batch)
+    items = _decoded((item for item in items if item.shown_in(first, last)), engine, batch, None if on_cpu else ends)
     for item in items:
         frame = item.seen.frame
         result = (tuple(item.aligned), tuple(item.restored), tuple(item.tracked))
@@ -330,7 +339,12 @@ def _with_steady_crops(item: Item, neighbours: Sequence[Item]) -> Item:
 
 
 def _in_batches(
-    items: Iterable[Item], faces: int, first: int | None, wanted: Callable[[Item], bool] | None = None
+    items: Iterable[Item],
+    faces: int,
+    first: int | None,
+    *,
+    wanted: Callable[[Item], bool] | None = None,
+    ends: Callable[[], bool] | None = None,
 ) -> Iterator[list[Item]]:
     """Yield groups of items that have a batch of ``faces``, counting those that are ``wanted``."""
 
@@ -341,14 +355,14 @@ def _in_batches(
     def count(item: Item) -> int:
         return len(item.aligned) if wanted is None or wanted(item) else 0
 
-    return in_batches(items, count, faces, is_full, first)
+    return in_batches(items, count, faces, is_full, first, ends)
 
 
 def _encoded(
     items: Iterable[Item], engine: Engine, wanted: Callable[[Item], bool], first: int | None
 ) -> Iterator[Item]:
     restorer = engine.restorer
-    for group in _in_batches(items, restorer.batch_size, first, wanted):
+    for group in _in_batches(items, restorer.batch_size, first, wanted=wanted):
         chosen = [(item, one) for item in group if wanted(item) for one in item.aligned]
         if chosen:
             encoded = restorer.encode([one.source for _, one in chosen])
@@ -380,8 +394,10 @@ def _with_codes(item: Item, neighbours: Sequence[Item]) -> Item:
     return result
 
 
-def _decoded(items: Iterable[Item], engine: Engine, begin: int | None) -> Iterator[Item]:
-    for group in _in_batches(items, engine.restorer.batch_size, begin):
+def _decoded(
+    items: Iterable[Item], engine: Engine, begin: int | None, ends: Callable[[], bool] | None
+) -> Iterator[Item]:
+    for group in _in_batches(items, engine.restorer.batch_size, begin, ends=ends):
         chosen = [(item, index) for item in group for index in range(len(item.aligned))]
         if chosen:
             first, *others = [item.encoded[index] for item, index in chosen]

@@ -158,7 +158,11 @@ def _restored(
         for number in count(first_stretch):
             borders: list[_Border] = []
             own = _up_to_border(clock.over("wait for faces", items), borders)
-            stretch = restore_items(own, number * length, (number + 1) * length, engine, steady)
+
+            def ends(borders: list[_Border] = borders) -> bool:
+                return "end" in borders[0].closing  # not that of a part, which must be the same in a whole film
+
+            stretch = restore_items(own, number * length, (number + 1) * length, engine, steady, ends)
             for done in clock.over("restore", stretch):
                 yield Step(number, done)
             (border,) = borders

@@ -75,6 +75,24 @@ def test_the_first_batches_may_be_smaller() -> None:
     assert [len(group) for group in in_batches([1] * 7, lambda count: count, 3, lambda group: False, 8)] == [3, 3, 1]
 
 
+@pytest.mark.parametrize(
+    ("count", "ends", "sizes"),
+    [
+        (32, True, [16, 8, 8]),
+        (40, True, [16, 16, 8]),
+        (37, True, [16, 16, 5]),
+        (31, True, [16, 8, 7]),
+        (32, False, [16, 16]),
+    ],
+)
+def test_the_last_batch_may_be_halved(count: int, ends: bool, sizes: list[int]) -> None:
+    asked: list[int] = []
+    taken = iter(range(count))
+    groups = in_batches(taken, lambda _: 1, 16, lambda group: False, ends=lambda: asked.append(next(taken, -1)) or ends)
+    assert [len(group) for group in groups] == sizes
+    assert asked == [-1], "asked once, when the items are over"
+
+
 @pytest.mark.parametrize("depth", [3, 8])
 def test_several_threads_make_results_in_order(depth: int) -> None:
     meet = threading.Barrier(3)
