@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py --quick
     python scripts/benchmark.py --reference ../CodeFormer
-    python scripts/benchmark.py --against v0.1.0 --case start pictures
+    python scripts/benchmark.py --against 065decb --case start pictures
 
 Networks have random weights where only speed counts (a network's speed does not depend on its weights); the upsampler
 has real ones, because its seams are measured too. Close other programs: each number is the best of its repeats.
@@ -284,7 +284,7 @@ def main() -> int:
         choices=("network", *CASES, "folder", "scan"),
         metavar="CASE",
         help=f"with --against: {', '.join(CASES)}; with --reference: network, start, pictures, crops; with --memory: "
-        "folder, scan, film; with --shares: pictures, crops, film",
+        "folder, scan, film; with --shares and --simulate_gpu: crops, pictures, film",
     )
     parser.add_argument("--simulate_gpu", action="store_true", help="how well reading, network and pasting overlap")
     parser.add_argument(
@@ -315,14 +315,16 @@ def main() -> int:
     if args.simulate_gpu:
         import simulate_gpu
 
-        for line in simulate_gpu.table(args.slower):
+        names = {"pictures": "whole"}
+        kinds = [names.get(case, case) for case in args.case or ("crops", "pictures", "film")]
+        for line in simulate_gpu.table(args.slower, 1 if args.quick else 3, kinds):
             print(line, flush=True)
         return 0
     if args.shares:
         import benchmark_shares
 
         cases = [case for case in benchmark_shares.CASES if not args.case or case in args.case]
-        for line in benchmark_shares.table(benchmark_shares.measure(cases, args.network)):
+        for line in benchmark_shares.table(benchmark_shares.measure(cases, args.network, quick=args.quick)):
             print(line, flush=True)
         return 0
     if args.memory:

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,18 +45,18 @@ class Shares:
         case: of ``CASES``.
         cpu_seconds: of the run on one core.
         steps: CPU seconds by step, as ``STEPS`` names them, and ``rest``.
-        used: share of the cores that the other run used, by the clock.
+        used: share of the cores that the other run used, by the clock; None: it was left out.
     """
 
     network: str
     case: str
     cpu_seconds: float
     steps: Mapping[str, float]
-    used: float
+    used: float | None = None
 
 
-def measure(cases: Sequence[str], networks: Sequence[str] = NETWORKS) -> Iterator[Shares]:
-    """Yield the shares of the cases. Exits when a run fails."""
+def measure(cases: Sequence[str], networks: Sequence[str] = NETWORKS, *, quick: bool = False) -> Iterator[Shares]:
+    """Yield the shares of the cases, ``quick`` without the use of the cores. Exits when a run fails."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for case in cases:
@@ -65,8 +64,10 @@ def measure(cases: Sequence[str], networks: Sequence[str] = NETWORKS) -> Iterato
             for network in networks:
                 words = [*command(folder / "results")[3:], "--model", str(model_of(network, folder))]
                 alone, report = _run(words, folder, one_core=True)
-                usual, _ = _run(words, folder, one_core=False)
-                used = usual["cpu"] / (usual["seconds"] * len(os.sched_getaffinity(0)))
+                used = None
+                if not quick:
+                    usual, _ = _run(words, folder, one_core=False)
+                    used = usual["cpu"] / (usual["seconds"] * len(os.sched_getaffinity(0)))
                 yield Shares(network, case, alone["cpu"], by_step(report, alone["cpu"]), used)
 
 
@@ -109,14 +110,14 @@ def run_program(how: str, told: Path, words: Sequence[str]) -> int:
     clock = time.perf_counter
     if how == "steps":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        time.perf_counter = time.thread_time  # type: ignore[assignment]
+        time.perf_counter = time.thread_time
     from codeformer.cli import main
     from codeformer.pipeline.clock import Clock
 
     began: list[tuple[float, float]] = []
     timed = Clock.timed
 
-    def noticed(self: Clock, step: str) -> AbstractContextManager[None]:
+    def noticed(self: Clock, step: str) -> Any:
         if not began:
             began.append((clock(), time.process_time()))
         return timed(self, step)
@@ -131,11 +132,12 @@ def run_program(how: str, told: Path, words: Sequence[str]) -> int:
 def table(rows: Iterator[Shares]) -> Iterator[str]:
     """Yield the lines of a table."""
     names = [*STEPS, "rest"]
-    yield f"| case | network | {' | '.join(names)} | CPU s | use of the cores |"
+    yield f"| case | model | {' | '.join(names)} | CPU s | use of the cores |"
     yield f"|---|---|{'---|' * len(names)}---|---|"
     for row in rows:
         shares = [f"{row.steps[name] / row.cpu_seconds:.0%}" for name in names]
-        yield f"| {row.case} | {row.network} | {' | '.join(shares)} | {row.cpu_seconds:.1f} | {row.used:.0%} |"
+        used = "" if row.used is None else f"{row.used:.0%}"
+        yield f"| {row.case} | {row.network} | {' | '.join(shares)} | {row.cpu_seconds:.1f} | {used} |"
 
 
 if __name__ == "__main__":

@@ -169,11 +169,21 @@ def simulate(what: str, batch: int, count: int, slower: float = 1.0) -> Simulate
     return Simulated(what, batch, tuple(restorer.batches), seconds, spent, NETWORK * slower * count)
 
 
-def table(slower: float = 1.0, batches: Sequence[int] = (1, 16, 64), repeats: int = 3) -> Iterator[str]:
-    """Yield the lines of a table: the best of several runs of each."""
+def table(
+    slower: float = 1.0, repeats: int = 3, kinds: Sequence[str] = tuple(COUNTS), batches: Sequence[int] = (1, 16, 64)
+) -> Iterator[str]:
+    """Yield the lines of a table: the best of several runs of each.
+
+    Args:
+        slower: how many times as long all pauses are.
+        repeats: runs of each.
+        kinds: of ``COUNTS``.
+        batches: faces in a batch.
+    """
     yield "| what | batch | batches seen | seconds | CPU s | ideal | share of the ideal |"
     yield "|---|---|---|---|---|---|---|"
-    for what, count in COUNTS.items():
+    for what in kinds:
+        count = COUNTS[what]
         for batch in batches:
             run = min((simulate(what, batch, count, slower) for _ in range(repeats)), key=lambda one: one.seconds)
             seen = f"{len(run.batches)} of {max(run.batches)}"
