@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,36 @@ def openvino() -> Any:
     Raises:
         UsageError: OpenVINO is not installed.
     """
-    name = "openvino_telemetry"
-    if "openvino" in sys.modules or name in sys.modules:  # the caller's program has decided
+    names = () if "openvino" in sys.modules else ("openvino_telemetry",)  # else the caller's program has decided
+    with without(*names):
         return require("openvino", "--backend openvino", "openvino")
-    sys.modules[name] = None  # type: ignore[assignment]  # not to be imported
+
+
+def summary_writer() -> Any:
+    """Import TensorBoard's writer of scalars, and return its class; None where it is not installed.
+
+    TensorBoard would import boto3 where that is installed, for scalars in S3, and with it urllib3, which opens a socket
+    to see whether this machine has IPv6. Ours go to a folder.
+    """
+    with without("boto3", "botocore"):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+    return SummaryWriter
+
+
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Keep packages from being imported meanwhile, as if they were not installed; those that are loaded stay."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
-        return require("openvino", "--backend openvino", "openvino")
+        yield
     finally:
-        del sys.modules[name]
+        for name in hidden:
+            del sys.modules[name]
 
 
 def accelerator_in_sight() -> bool:

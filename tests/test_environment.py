@@ -131,3 +131,16 @@ MobileNetDetector()
 print(*(name for name in {_SETTINGS!r} if name in os.environ))
 """
     assert run(code).stdout.split() == ["ORT_DISABLE_TELEMETRY"]
+
+
+def test_tensorboard_does_not_look_for_s3(tmp_path: Path) -> None:
+    """A boto3 that is installed would bring urllib3, which opens a socket at its import."""
+    pytest.importorskip("tensorboard")
+    (tmp_path / "boto3.py").write_text("raise SystemExit('boto3 is imported')")
+    code = (
+        "import sys; from codeformer.environment import summary_writer; assert summary_writer(); "
+        "print([name for name in ('boto3', 'botocore') if name in sys.modules])"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr

@@ -3,6 +3,7 @@
 Opens what training saves (safetensors, with the :class:`Config` in its metadata) and the published ``.pth`` files.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,21 @@ def save_network(
         name: (t.detach().half() if half and t.is_floating_point() else t.detach()).cpu().contiguous()
         for name, t in (state or net.state_dict()).items()
     }
-    write_atomic(path, save(tensors, {CONFIG_KEY: net.config.to_json(), **(metadata or {})}), below=below)
+    data = save(tensors, {CONFIG_KEY: net.config.to_json(), **(metadata or {})})
+    write_atomic(path, _in_order(data), below=below)
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted by name, so that equal networks are equal files.
+
+    The library writes metadata in an order of its own each time.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # what follows is aligned to 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, data[start:]))
 
 
 class _NothingDrawn(TorchFunctionMode):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from codeformer.environment import summary_writer
 from codeformer.train import checkpoint
 from codeformer.train.networks import Files, Networks
 from codeformer.train.processes import World
@@ -93,9 +94,5 @@ class Reporter:
 
 def _summary_writer(out: Path, first: int) -> Any:
     """Return TensorBoard's writer where it is installed; it forgets what an earlier process wrote of later steps."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    make: Callable[..., Any] = SummaryWriter
-    return make(str(out / "tensorboard"), purge_step=first + 1 if first else None)
+    make = summary_writer()
+    return None if make is None else make(str(out / "tensorboard"), purge_step=first + 1 if first else None)

@@ -74,7 +74,7 @@ def signals(place: Place, rounds: int) -> Iterator[Trial]:
         # Before Python has its handler the system's own answer counts; after the work there is nothing to end.
         lost = "" if process.returncode in (0, code, -which) else f"ends with {process.returncode}: {err[-200:]}"
         report = {"upscale": "upscale.json", "align": "align.json"}.get(task, "results.json")  # training has none
-        if task == "train" and process.returncode == code and "go on with --resume" not in err:
+        if (out / "checkpoint.pt").exists() and process.returncode == code and "go on with --resume" not in err:
             lost = lost or f"says nothing of --resume: {err[-200:]}"
         if process.returncode == code and (out / report).exists():
             state = report_of(out, report)["state"]

@@ -237,3 +237,20 @@ def test_residual_blocks_are_counted_level_by_level_from_the_finest() -> None:
     net = VQAutoEncoder.from_config(replace(SMALL, res_blocks=(3, 1), attn_resolutions=(), n_layers=0, connect_list=()))
     for half, kinds in ((net.encoder, "CRRRDRRARGC"), (net.generator, "CRARRURRRGC")):
         assert "".join(type(block).__name__[0] for block in half.blocks) == kinds
+
+
+def test_equal_networks_are_equal_files_in_every_process(tmp_path: Path) -> None:
+    """Else nobody could say of a trained file that it was trained as another one."""
+    torch.manual_seed(0)
+    net = CodeFormer.from_config(
+        Config(img_size=32, nf=8, ch_mult=(1, 2), res_blocks=1, norm_groups=4, codebook_size=16, emb_dim=8, dim_embd=8,
+               n_head=2, n_layers=1, latent_size=256, attn_resolutions=(16,), connect_list=("32",))
+    )  # fmt: skip
+    described = {name: name * 3 for name in ("tasks", "adain", "hole", "ü", "step", "stage", "a\nb")}
+    for number in range(6):  # in six orders of 5,040
+        items = list(described.items())
+        save_network(net, tmp_path / f"{number}.safetensors", dict(items[number:] + items[:number]))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    state, metadata = read_state(tmp_path / "0.safetensors")
+    assert described.items() <= metadata.items()
+    assert all(torch.equal(state[name], tensor.half()) for name, tensor in net.state_dict().items())
