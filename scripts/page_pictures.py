@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,24 @@ def colorize(page: Any) -> None:
 
 def inpaint(page: Any) -> None:
     """Paint a stroke and fill it."""
+    from playwright.sync_api import TimeoutError
+
+    page.set_default_timeout(90_000)  # what is painted on is drawn by software here, slowly
     page.locator("#inpaint-files input[type=file]").set_input_files(str(PHOTO))
     page.wait_for_timeout(3500)
     box = page.locator("#inpaint-editor canvas").first.bounding_box()
     x, y = box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.42
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 20, y + 10, steps=8)
-    page.mouse.move(x + 45, y + 4, steps=8)
+    page.mouse.move(x + 20, y + 10, steps=2)
+    page.mouse.move(x + 45, y + 4, steps=2)
     page.mouse.up()
-    page.wait_for_timeout(500)
-    page.locator("#inpaint-go").click()
+    for _ in range(8):  # the first may come before the editor has the stroke
+        page.wait_for_timeout(500)
+        page.locator("#inpaint-go").click()
+        with suppress(TimeoutError):
+            page.locator("#inpaint-view img").nth(1).wait_for(timeout=10_000)
+            break
     page.locator("#inpaint-view img").nth(1).wait_for()
 
 

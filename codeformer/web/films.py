@@ -123,7 +123,9 @@ class FilmJob:
 
     def without_paths(self, text: str) -> str:
         """Return a message in its owner's words."""
-        names = {self.source: self.name, self.output: "the result", **self.photos, self.folder: ""}
+        preview = self.output.parent / "film_preview"
+        names = {self.source: self.name, preview: "the preview", self.output: "the result", **self.photos}
+        names[self.folder] = ""
         for path, name in names.items():
             text = text.replace(str(path), name)
         return text

@@ -44,6 +44,7 @@ _CSS = """
 .gradio-container main { width: 100%; min-width: 0 }
 .faces, .faces .grid-wrap { min-height: 0 !important; height: auto !important }
 .faces .grid-wrap { padding-top: 2.4rem !important }
+.pictures .icon-wrap { display: none }
 video, #film-state img { max-width: 100%; border-radius: .5rem }
 """
 # A picture in the clipboard goes to the file field of the tab in view

@@ -42,22 +42,13 @@ def photo(portrait: np.ndarray) -> bytes:
 @pytest.fixture(scope="session")
 def film(portrait: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Two seconds of a face that moves."""
-    return _moving(portrait, 24, tmp_path_factory.mktemp("film") / "film.mp4")
-
-
-@pytest.fixture(scope="session")
-def long_film(portrait: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Forty seconds of the same: long enough to be cancelled."""
-    return _moving(portrait, 480, tmp_path_factory.mktemp("film") / "film.mp4")
-
-
-def _moving(portrait: np.ndarray, frames: int, path: Path) -> bytes:
     import av
 
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = 160, 160, "yuv420p"
-        for i in range(frames):
+        for i in range(24):
             frame = np.ascontiguousarray(portrait[20 + i % 8 : 180 + i % 8, 40:200])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))

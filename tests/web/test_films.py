@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import av
 import pytest
 
-from tests.web.serving import FIELDS, Running, httpx, until
+from tests.web.serving import FIELDS, Running, httpx, pixels, until
 
 _FIELDS = {"parsing": "none", "upscale": "1", "stretch": "6"}
 
@@ -83,6 +84,28 @@ def test_a_preview(server: Running, film: bytes) -> None:
     assert job["state"] == "done", job
     result = httpx.get(f"{server.url}{job['result']}", timeout=60, trust_env=False)
     assert result.content.startswith(b"PK")
+    assert job["notes"] == ["2 frames, before and after, in the preview"]
+    frame = httpx.get(f"{server.url}/api/jobs/{key}/frames/2", timeout=60, trust_env=False)
+    assert pixels(frame.content).shape == (160, 320, 3)
+    assert httpx.get(f"{server.url}/api/jobs/{key}/frames/3", trust_env=False).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("en", "running, 10 of 40 frames, 2.0 frames/s, 0:15 left"),
+        ("de", "läuft, 10 von 40 Bildern, 2.0 Bilder/s, noch 0:15"),
+        ("zh-CN", "处理中, 10 / 40 帧, 2.0 帧/秒, 剩余 0:15"),
+    ],
+)
+def test_the_line_on_the_page(language: str, line: str, tmp_path: Path) -> None:
+    from codeformer.web.film_tab import clock, film_state
+    from codeformer.web.films import FilmJob
+
+    job = FilmJob("key", tmp_path, tmp_path / "upload.mp4", "a<b>.mp4", {}, "running", 10, 40)
+    job._began = (time.monotonic() - 5, 0)
+    assert f"<p><b>a&lt;b&gt;.mp4</b>: {line}</p>" in film_state(job, language)
+    assert clock(3723) == "1:02:03"
 
 
 @pytest.mark.parametrize(
