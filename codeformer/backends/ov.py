@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -13,6 +14,8 @@ from codeformer.backends.ort import is_lack_of_memory
 from codeformer.device import cpu_has_bf16
 from codeformer.environment import openvino, threads
 from codeformer.errors import UsageError, WeightsError
+
+T = TypeVar("T")
 
 _NAMES = ("picture", "w", "restored", "codes", "logits", "lq_feat")
 
@@ -26,7 +29,8 @@ def devices() -> list[str]:
     Raises:
         UsageError: OpenVINO is not installed.
     """
-    found = [name.replace(".", ":").lower() for name in openvino().Core().available_devices]
+    names = _apart(lambda: openvino().Core().available_devices)
+    found = [name.replace(".", ":").lower() for name in names]
     return [name for name in found if name.partition(":")[0] in ("cpu", "gpu")]
 
 
@@ -69,7 +73,6 @@ def open_graph(path: Path, device: EngineDevice, precision: str) -> OvGraph:
     Raises:
         WeightsError: the file is damaged.
     """
-    core = openvino().Core()
     name = device.kind.upper() if device.index is None else f"{device.kind.upper()}.{device.index}"
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -79,13 +82,29 @@ def open_graph(path: Path, device: EngineDevice, precision: str) -> OvGraph:
     if device.kind == "cpu":
         settings |= {"INFERENCE_NUM_THREADS": threads(), "ENABLE_CPU_PINNING": False}  # the cores are not ours alone
     try:
-        compiled = core.compile_model(core.read_model(str(path)), name, settings)
+        compiled = _apart(lambda: _compiled(path, name, settings))
     except Exception as error:
         if is_lack_of_memory(error):
             raise MemoryError(str(error)) from error
         line = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: OpenVINO cannot load it ({line})") from error
     return OvGraph(compiled)
+
+
+def _compiled(path: Path, name: str, settings: dict[str, Any]) -> Any:
+    core = openvino().Core()
+    return core.compile_model(core.read_model(str(path)), name, settings)
+
+
+def _apart(do: Callable[[], T]) -> T:
+    """Call what loads OpenVINO's plugin for CPUs in a thread of its own.
+
+    The plugin gives the thread that loads it another stack for signals, and takes the memory away when the last graph
+    is gone, in whatever thread that is. A signal to a thread that still has that stack, such as Ctrl-C to the main
+    thread, would end the process with SIGSEGV.
+    """
+    with ThreadPoolExecutor(1, "codeformer-openvino") as pool:
+        return pool.submit(do).result()
 
 
 class OvGraph:

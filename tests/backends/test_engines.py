@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -244,3 +246,32 @@ def test_the_engine_is_chosen_by_the_file(small_model_path: Path, exported: dict
         ModelOptions(backend="abacus")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--device must be auto, cpu, gpu or gpu:N for --backend openvino"):
         ModelOptions(backend="openvino", device="cuda")
+
+
+@pytest.mark.skipif(not find_spec("openvino"), reason="OpenVINO is not installed")
+def test_a_signal_after_openvinos_last_graph_ends_nothing(tmp_path: Path) -> None:
+    """Its plugin gives the thread that loads it a stack for signals, which goes with the last graph."""
+    code = """
+import gc, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from codeformer.backends import ov
+from codeformer.environment import openvino
+
+library, file = openvino(), Path(sys.argv[1])
+import openvino.opset13 as op
+given = op.parameter([1, 4], np.float32)
+model = library.Model([op.relu(given)], [given], "model")
+model.inputs[0].get_tensor().set_names({"picture"})
+model.outputs[0].get_tensor().set_names({"restored"})
+library.save_model(model, str(file))
+graphs = [ov.open_graph(file, ov.pick_device("cpu"), "fp32")]
+print(graphs[0]({"picture": np.ones((1, 4), np.float32)})["restored"].sum())
+thread = threading.Thread(target=lambda: (graphs.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *args: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.xml")], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["4.0", "handled"]), ran.stderr
