@@ -151,11 +151,11 @@ GROUPS = ("restoration", "colorization", "inpainting", "detection", "parsing", "
 #: SHA-256 of the files that the package carries. Whoever replaces one writes its ``sha256sum`` here.
 BUNDLED = {
     "compact.safetensors": "b706674537e61cc77f16ed5336d694f555d7283aa99e3e0f470e43c55c9d7b8e",
-    "compact_inpainting.safetensors": "4c759098a0d96bc75d393d3e3070d445f1c391fb1bd707f9be1080db130a776f",
+    "compact_inpainting.safetensors": "34df2922efee011c39fb0ad205e1ace35a69f9e0ea31300ef46642654348a8c9",
     "compact_encoder.onnx": "1aae4558abf442aa52415a92548f53a14b22fac022a74d40b8e5a75ae334aecb",
     "compact_decoder.onnx": "5b10da86f12fa75e784e7d790612e4bcbb9bad0f07951c9035928765d3876a14",
-    "compact_inpainting_encoder.onnx": "af9a8e7c7fe60faf9d3dc14ec16317d96e7dfae200a273a55c5a151b5a884c97",
-    "compact_inpainting_decoder.onnx": "7bc544aa9c4ab1b2e236c05454e90689b7f54ebbbc6edec68ed7ebb39ec60fc4",
+    "compact_inpainting_encoder.onnx": "6b8bbfcad250564b754d41b7fa119bbf2cab43deda8de0752c7ce40259acc810",
+    "compact_inpainting_decoder.onnx": "eefdec1fb937d80ab397bfbf7647f7a9dd6be57d4a4de24f7ac08a47f3f23194",
     "scratches.safetensors": "0932480cd871908e325ba10f4e6e2b3b8f7d1762ede68bcc9cebb4595cf3818b",
     "retinaface_mobile0.25.onnx": "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5",
 }
