@@ -87,7 +87,7 @@ def find_realesrgan(scale: float, weights_dir: Path | None = None) -> Path:
 
 
 def require_network(path: Path) -> None:
-    """Raise WeightsError if there is no file at a path that somebody gave as a network."""
+    """Raise WeightsError where a path that somebody gave as a network leads to no file."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; an upsampler is realesrgan or a super-resolution file")
 

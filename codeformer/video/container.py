@@ -89,7 +89,7 @@ def video_stream(container: Any, path: Path, number: int | None = None) -> Any:
         number: the user's choice among :func:`film_streams`, from 1.
 
     Raises:
-        InputError: there is no video stream, or no decoder for it.
+        InputError: a video stream, or its decoder, is missing.
         UsageError: there is none of that number.
     """
     streams = film_streams(container)
@@ -114,7 +114,7 @@ def video_stream(container: Any, path: Path, number: int | None = None) -> Any:
 
 
 def _known(stream: Any, path: Path) -> Any:
-    """Return the stream. Raises InputError if there is no decoder for it."""
+    """Return the stream. Raises InputError if its decoder is missing."""
     if stream.codec_context is None:
         raise InputError(
             f"{path}: its picture is coded in a way that is not known here; convert it with a program that plays it"

@@ -96,7 +96,7 @@ class Veil:
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
         body = b"".join(parts)
-        with suppress(ValueError, RecursionError):  # what is not JSON is refused by Gradio
+        with suppress(ValueError, RecursionError):  # Gradio refuses what does not parse as JSON
             body = json.dumps(self._translated(json.loads(body))).encode()
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
         whole: list[_Message] = [{"type": "http.request", "body": body, "more_body": False}]
