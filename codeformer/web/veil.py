@@ -154,8 +154,9 @@ def _forms(folder: Path) -> set[bytes]:
 
 
 def _is_form(scope: _Scope) -> bool:
-    kinds = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
-    return any(kind.lower().startswith(b"multipart/form-data") for kind in kinds)
+    # Of several such headers the application reads the first
+    kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"")
+    return bool(kind.lower().startswith(b"multipart/form-data"))
 
 
 async def _refuse(send: _Send) -> None:

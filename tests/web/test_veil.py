@@ -20,7 +20,7 @@ def _put(server: Running, data: bytes, name: str = "a.png") -> str:
     return str(path)
 
 
-def _join(server: Running, path: str, kind: str = "application/json") -> httpx.Response:
+def _join(server: Running, path: str, *kinds: str) -> httpx.Response:
     """What the page sends when pictures have come."""
     config = httpx.get(f"{server.url}/config", trust_env=False).json()
     names = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
@@ -32,7 +32,7 @@ def _join(server: Running, path: str, kind: str = "application/json") -> httpx.R
     return httpx.post(
         f"{server.url}/gradio_api/queue/join",
         content=json.dumps(body),
-        headers={"content-type": kind},
+        headers=[("content-type", kind) for kind in kinds or ("application/json",)],
         timeout=60,
         trust_env=False,
     )
@@ -48,8 +48,17 @@ def test_an_upload_has_another_name_outside(server: Running, photo: bytes) -> No
     assert _join(server, path).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/x+json", "text/plain", ""])
-def test_no_other_file_is_opened(server: Running, photo: bytes, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("application/json",),
+        ("application/x+json",),
+        ("text/plain",),
+        ("",),
+        ("application/json", "multipart/form-data"),
+    ],
+)
+def test_no_other_file_is_opened(server: Running, photo: bytes, tmp_path: Path, kinds: tuple[str, ...]) -> None:
     """Mounted into another application, Gradio opens every file that a browser names."""
     (tmp_path / "secret.png").write_bytes(photo)
     known = _put(server, photo)
@@ -59,7 +68,7 @@ def test_no_other_file_is_opened(server: Running, photo: bytes, tmp_path: Path, 
         f"{known}/../../a",
         "http://127.0.0.1:1/a.png",
     ):
-        answer = _join(server, path, kind)
+        answer = _join(server, path, *kinds)
         assert (answer.status_code, answer.json()["error"]) == (403, "not a file of this page"), path
 
 
