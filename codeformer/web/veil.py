@@ -69,6 +69,8 @@ class Veil:
 
     def _asked(self, scope: _Scope) -> _Scope:
         if not scope["path"].startswith(_GRADIO):
+            if _GRADIO in scope["path"]:  # below --root_path, which Gradio takes off by itself
+                raise _ForeignPathError
             return scope
         name, sign, rest = re.split("([/=]|$)", scope["path"].removeprefix(_GRADIO), maxsplit=1)
         if name not in _USED:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from codeformer.web.options import ServerOptions
 from codeformer.web.veil import PUBLIC, Veil
 from codeformer.web.words import SENTENCES, WORDS, language_of, sentence
-from tests.web.serving import Running, httpx
+from tests.web.serving import Running, httpx, served
 
 
 def _put(server: Running, data: bytes, name: str = "a.png") -> str:
@@ -90,6 +92,14 @@ def test_no_other_file_is_opened(server: Running, photo: bytes, tmp_path: Path, 
 def test_addresses_that_are_refused(server: Running, path: str) -> None:
     where = httpx.URL(server.url).copy_with(raw_path=f"/gradio_api/{path}".encode())
     assert httpx.get(where, trust_env=False).status_code == 403
+
+
+def test_the_folder_of_a_proxy_is_no_way_around(server_options: ServerOptions) -> None:
+    """Gradio takes --root_path off a path by itself, if a proxy has left it there or a client has put it twice."""
+    with served(replace(server_options, root_path="/faces")) as running:
+        for path in ("file=http://127.0.0.1:1/", "file=/etc/passwd", "runs"):
+            answer = httpx.get(f"{running.url}/faces/gradio_api/{path}", trust_env=False)
+            assert (answer.status_code, answer.json()["error"]) == (403, "not a file of this page"), path
 
 
 def _through(folder: Path, body: bytes, kind: str, chunks: int = 1) -> tuple[dict[bytes, bytes], bytes]:
