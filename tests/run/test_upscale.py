@@ -90,7 +90,7 @@ def test_upscale_tells_its_results_by_what_they_were_made_of(
     own = photo(5, 5)
     write_picture(Picture(own), out / "q.png")
     command = ["upscale", "-i", str(tmp_path / "three"), "-o", str(out), *model]
-    assert main(command) == ExitCode.USAGE and "not as its result" in capsys.readouterr().err
+    assert main(command) == ExitCode.USAGE and "exists and is not a result of this input" in capsys.readouterr().err
     assert np.array_equal(read_picture(out / "q.png").rgb, own), "somebody else's picture stays"
     assert main([*command, "--overwrite"]) == ExitCode.OK
 

@@ -15,13 +15,13 @@ from codeformer.web.films import FilmJob
 
 def test_a_desk_that_somebody_works_at_is_kept(tmp_path: Path) -> None:
     service: Any = SimpleNamespace(root=tmp_path, most_pixels=lambda scale: 10_000)
-    desks = Desks(service)
+    desks = Desks(service, tmp_path / "pages")
     write_picture(Picture(np.zeros((8, 8, 3), np.uint8)), tmp_path / "x.png")
-    used, left = (desks.lay(None, [str(tmp_path / "x.png")]) for _ in range(2))
+    used, left = (desks.lay(None, [(tmp_path / "x.png", "x.png")]) for _ in range(2))
     used.asked -= 4000
     left.asked -= 4000
     desks.open(used, used.sheet)
-    desks.lay(None, [str(tmp_path / "x.png")])
+    desks.lay(None, [(tmp_path / "x.png", "x.png")])
     assert desks.get(used.key) is used and used.sheet.source.exists()
     assert desks.get(left.key) is None and not left.folder.exists()
 
