@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from codeformer.errors import UsageError, WeightsError
-from codeformer.files.atomic import shown
+from codeformer.files.atomic import reason, shown
 from codeformer.files.digest import sha256_of
+from codeformer.files.opening import require_regular
 from codeformer.files.paths import is_file
 from codeformer.hub.catalogue import BUNDLED, GROUPS, WEIGHTS, Weights
 from codeformer.hub.mirrors import address_of, check_mirror
@@ -206,8 +207,11 @@ def _own_file(model: str | Path, folder: Path | None) -> Choice:
     path = Path(model).expanduser()
     if path.is_file():
         return Choice(path)
-    if path.is_dir():
-        raise WeightsError(f"{shown(path)}: is a folder; --model takes a weights file")
+    if path.exists():
+        try:
+            require_regular(path)
+        except OSError as error:
+            raise WeightsError(f"{shown(path)}: {reason(error)}; --model takes a weights file") from error
     if any(str(model) in (entry.name, entry.file) for entry in WEIGHTS):
         found = find(str(model), folder)
         if found:

@@ -227,6 +227,16 @@ def test_a_downloaded_file_is_not_hashed_again_once_it_was_verified(
     assert found[0] == found[1] and found[0].sha256 == digest
 
 
+def test_what_is_no_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    kinds = {str(tmp_path): "is a folder", str(tmp_path / "none.pth"): "no such weights file"}
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        kinds |= {str(tmp_path / "pipe"): "is a pipe", "/dev/zero": "is a device"}
+    for path, what in kinds.items():
+        with pytest.raises(WeightsError, match=f"{what}.*; --model takes"):
+            find_model(path, TASKS["restore"], tmp_path)
+
+
 LOADING = """
 import sys
 from codeformer.hub.store import bundled
