@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -45,8 +46,18 @@ def serve(server: ServerOptions, console: Messages, *, show: bool = False) -> Ex
         config = uvicorn.Config(
             app, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=5
         )
-        with suppress(KeyboardInterrupt):  # the usual end
-            uvicorn.Server(config).run(sockets=[door])
+        http = uvicorn.Server(config)
+        log = logging.getLogger("uvicorn.error")
+
+        def serving(_: logging.LogRecord) -> bool:  # that open pages and pictures are cut off at the end is no error
+            return not http.should_exit
+
+        log.addFilter(serving)
+        try:
+            with suppress(KeyboardInterrupt):  # the usual end
+                http.run(sockets=[door])
+        finally:
+            log.removeFilter(serving)
     finally:
         door.close()
         service.close()
