@@ -49,8 +49,8 @@ def serve(server: ServerOptions, console: Messages, *, show: bool = False) -> Ex
         http = uvicorn.Server(config)
         log = logging.getLogger("uvicorn.error")
 
-        def serving(_: logging.LogRecord) -> bool:  # that open pages and pictures are cut off at the end is no error
-            return not http.should_exit
+        def serving(_: logging.LogRecord) -> bool:
+            return not http.should_exit  # the end cuts off open pages and pictures; that needs no message
 
         log.addFilter(serving)
         try:
