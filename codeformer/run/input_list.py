@@ -10,7 +10,7 @@ from pathlib import Path
 
 from codeformer.errors import InputError, UsageError
 from codeformer.extras import require
-from codeformer.files.atomic import reason
+from codeformer.files.atomic import reason, shown
 from codeformer.files.opening import open_regular
 
 COLUMNS = ("path", "input", "file")
@@ -78,5 +78,5 @@ def _column(file: Path, names: Sequence[str]) -> int:
     for name in COLUMNS:
         if name in names:
             return names.index(name)
-    there = ", ".join(names) or "none"
+    there = ", ".join(map(shown, names)) or "none"
     raise InputError(f"--input_list {file}: needs a column {', '.join(COLUMNS)}; its columns are: {there}")

@@ -114,3 +114,11 @@ def test_what_does_not_go_with_a_list(tmp_path: Path, flags: list[str], capsys: 
     (tmp_path / "list").write_text("a.png\n")
     assert main(["restore", "--input_list", str(tmp_path / "list"), *flags]) == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_columns_of_a_table_are_named_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text('"n\r\nm",other\n0,a.png\n')
+    with pytest.raises(InputError) as caught:
+        list(listed(file))
+    assert "\n" not in str(caught.value) and "other" in str(caught.value)
