@@ -36,7 +36,7 @@ from benchmark_engines import measure as measure_engines
 from benchmark_engines import table as table_of_engines
 from benchmark_upsampling import upsample_rows
 
-STAGES = ("detect", "align", "network", "paste", "upsample", "whole")
+STAGES = ("detect", "align", "network", "paste", "upsample", "write", "whole")
 
 
 def machine(settings: Settings) -> dict[str, Any]:
@@ -133,6 +133,20 @@ def network_rows(settings: Settings) -> Iterator[Row]:
                 yield Row("network", f"{name} network, {restorer.precision}, w={w:g}, one face", *seconds)
 
 
+def write_rows(settings: Settings) -> Iterator[Row]:
+    """Time the encoding of a result."""
+    import cv2
+
+    from codeformer.images.picture import Picture, encode_picture
+
+    rgb = np.asarray(cv2.resize(photograph(), (1024, 1024), interpolation=cv2.INTER_LANCZOS4))
+    for kind, options in (*(("PNG", {"png_level": level}) for level in (0, 2, 3, 4, 6, 9)), ("JPEG", {"quality": 95})):
+        encode = partial(encode_picture, Picture(rgb), kind, **options)
+        ((name, value),) = options.items()
+        seconds = best(encode, settings.repeats)
+        yield Row("write", f"{kind}, {name} {value}, 1024x1024", *seconds, note=f"{len(encode()) / 1e6:.2f} MB")
+
+
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +183,7 @@ def measure(stage: str, settings: Settings) -> Iterator[Row]:
         "network": lambda: network_rows(settings),
         "paste": lambda: align_and_paste_rows(settings, "paste"),
         "upsample": lambda: upsample_rows(settings),
+        "write": lambda: write_rows(settings),
         "whole": lambda: whole_rows(settings),
     }
     try:

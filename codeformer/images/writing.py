@@ -14,10 +14,9 @@ from PIL import Image
 from codeformer.errors import LossWarning, OutOfMemoryError, OutputError
 from codeformer.files.atomic import reason, shown, write_atomic
 from codeformer.images import exif as exif_blocks
-from codeformer.images import formats
+from codeformer.images import formats, png
 from codeformer.images.blend import mix
 from codeformer.images.metadata import Said, fitted_xmp, into_jpeg, into_png, texts_as_tags, tiff_extras
-from codeformer.images.png import encode_png
 from codeformer.images.profile import space_of
 from codeformer.images.tiff import encode_tiff
 from codeformer.images.value import Picture, as_srgb, to_uint8
@@ -140,8 +139,9 @@ def _encoded(picture: Picture, kind: str, quality: int, png_level: int) -> tuple
     lost += more
     if kind == "TIFF":
         return encode_tiff(pixels, icc, exif, tiff_extras(said)), lost
-    if pixels.dtype == np.uint16:
-        return into_png(encode_png(pixels, icc, exif, png_level), said, picture.cicp), lost
+    if kind == "PNG" and (pixels.dtype == np.uint16 or png_level <= png.FAST):
+        _check_size(kind, *pixels.shape[:2])
+        return into_png(png.encode_png(pixels, icc, exif, png_level), said, picture.cicp), lost
     _check_size(kind, *pixels.shape[:2])
     data = _encode_with_pillow(pixels, kind, png_level if kind == "PNG" else quality, icc, exif, said)
     if kind == "PNG":

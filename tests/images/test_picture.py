@@ -25,7 +25,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from codeformer.errors import InputError, LossWarning, OutputError
 from codeformer.images import exif as exif_blocks
-from codeformer.images import formats
+from codeformer.images import formats, png
 from codeformer.images.picture import (
     SUFFIXES,
     WRITABLE_SUFFIXES,
@@ -296,6 +296,38 @@ def test_long_exif_is_left_out_of_jpeg_but_not_of_png(tmp_path: Path) -> None:
     write_picture(picture, tmp_path / "x.png")
     assert read_picture(tmp_path / "x.jpg").exif is None
     assert read_picture(tmp_path / "x.png").exif == exif_blocks.upright(picture.exif or b"")
+
+
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 9),
+    channels=st.integers(1, 4),
+    deep=st.booleans(),
+    level=st.integers(0, 9),
+    seed=st.integers(0, 99),
+)
+def test_other_programs_read_the_png_files(
+    height: int, width: int, channels: int, deep: bool, level: int, seed: int
+) -> None:
+    kind = np.uint16 if deep else np.uint8
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(kind).max + 1, (height, width, channels), kind)
+    for rows, piece in ((256, 1 << 20), (7, 20)):  # in one band and in several, of one chunk and of several
+        with pytest.MonkeyPatch.context() as changed:
+            changed.setattr(png, "_ROWS", rows)
+            changed.setattr(png, "_PIECE", piece)
+            data = png.encode_png(pixels, None, None, level)
+        if deep and channels != 2:
+            back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert back.dtype == np.uint16
+            back = back.reshape(height, width, -1)
+            back = back[..., [2, 1, 0, 3][: back.shape[2]]] if channels > 2 else back
+            np.testing.assert_array_equal(back, pixels)
+        elif not deep:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                assert image.mode == ("L", "LA", "RGB", "RGBA")[channels - 1]
+                np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 
 @pytest.mark.parametrize("deep", [False, True])
