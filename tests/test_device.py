@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeformer.device import halved_until_it_fits, in_fitting_batches, within_memory
+from codeformer.device import halved_until_it_fits, in_fitting_batches, whole_floats, within_memory
 from codeformer.errors import OutOfMemoryError
 
 CPU = torch.device("cpu")
@@ -53,3 +53,23 @@ def test_other_errors_pass() -> None:
         halved_until_it_fits(lambda n: (_ for _ in ()).throw(RuntimeError("shape")), 4, CPU, str)
     with pytest.raises(OutOfMemoryError, match="too small"):
         within_memory(lambda: (_ for _ in ()).throw(MemoryError()), "too small")
+
+
+def test_a_cuda_card_computes_with_whole_floats_as_long_as_anybody_wants_them() -> None:
+    """PyTorch's switch is the process's: what the caller's program had set comes back when the last one leaves."""
+
+    def switches() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before, card = switches(), torch.device("cuda")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with whole_floats(CPU):
+            assert switches() == (True, True), "it matters on CUDA cards alone"
+        with whole_floats(card):
+            with whole_floats(card):
+                assert switches() == (False, False)
+            assert switches() == (False, False)
+        assert switches() == (True, True)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

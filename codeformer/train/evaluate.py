@@ -14,6 +14,7 @@ import torch
 
 from codeformer.arrays import Crop
 from codeformer.backends.restorer import ExportedRestorer
+from codeformer.device import whole_floats
 from codeformer.errors import InputError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.foreign import ForeignRestorer
@@ -171,12 +172,15 @@ def evaluate(
             enlarged.append(name)
         sample = make_sample(face, question, np.random.default_rng((question.seed, index)))
         answers = {**sample.answers, **rulers(sample, question)}
-        for candidate in candidates:
-            answers |= ask(candidate, sample, question, device)
+        with whole_floats(device):
+            for candidate in candidates:
+                answers |= ask(candidate, sample, question, device)
         for title, answer in answers.items():
             if not np.isfinite(answer).all():
                 raise RestorationError(f"{files[index]}: the network's output ({title}) is not finite")
-        faces[name] = score(sample.hq, answers, measures, device, mask=sample.mask, colour=question.task == "colorize")
+        colour = question.task == "colorize"
+        with whole_floats(device):
+            faces[name] = score(sample.hq, answers, measures, device, mask=sample.mask, colour=colour)
         if sample.mask is not None:
             covered[name] = float((sample.mask > 0).mean())
         weave.add(sample.hq, answers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from codeformer.arrays import Crop, Matrix, Pixels, Rgb, Samples
-from codeformer.device import dtype_of, halved_until_it_fits, pick_device, pick_precision, within_memory
+from codeformer.device import (
+    dtype_of,
+    halved_until_it_fits,
+    pick_device,
+    pick_precision,
+    whole_floats,
+    within_memory,
+)
 from codeformer.environment import memory
 from codeformer.errors import RestorationError, UsageError
 from codeformer.faces.align import crop_scaled, mean_scale
@@ -158,7 +166,11 @@ class Upsampler:
     def _forward(self, piece: Samples, precision: str) -> Samples:
         with torch.inference_mode():
             x = torch.from_numpy(piece).permute(2, 0, 1)[None].to(self.device)  # (1, 3, h, w), channels last in memory
-            with torch.autocast(self.device.type, dtype_of(precision), enabled=precision != "fp32"):
+            exact = precision == "fp32"
+            with (
+                whole_floats(self.device) if exact else nullcontext(),
+                torch.autocast(self.device.type, dtype_of(precision), enabled=not exact),
+            ):
                 y = self._network.forward(x)
             return y[0].permute(1, 2, 0).float().clamp(0, 1).contiguous().cpu().numpy()
 
