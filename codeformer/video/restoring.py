@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codeformer.files.atomic import write_atomic
+from codeformer.errors import OutputError
+from codeformer.files.atomic import reason, write_atomic
 from codeformer.images.picture import Picture, write_picture
 from codeformer.pipeline.clock import Clock
 from codeformer.pipeline.engine import Engine
@@ -103,8 +104,17 @@ def _tell(bar: Bar, faces: int, seconds: float) -> None:
 
 
 def _save_frame(folder: Path, index: int, picture: Picture | None, png_level: int) -> None:
+    """Write a frame's picture; without one it equals the frame before, whose file is copied. Raises OutputError."""
     target = folder / f"{index + 1:08}.png"
     if picture is None:
-        write_atomic(target, (folder / f"{index:08}.png").read_bytes(), below=folder)
+        before = folder / f"{index:08}.png"
+        try:
+            data = before.read_bytes()
+        except OSError as error:
+            raise OutputError(
+                f"{before}: the next frame is equal to this one, which cannot be read any more ({reason(error)}): "
+                "leave the folder of --save_frames alone, and run the same command with --overwrite"
+            ) from error
+        write_atomic(target, data, below=folder)
     else:
         write_picture(picture, target, png_level=png_level, below=folder)

@@ -32,6 +32,7 @@ from codeformer.video.film import run_film
 from codeformer.video.options import FilmOptions, check_apart, output_file, parse_time
 from codeformer.video.packets import SegmentWriter
 from codeformer.video.reader import open_film
+from codeformer.video.restoring import _save_frame
 from codeformer.video.summary import StretchNotes
 from codeformer.video.work import WorkFolder
 from tests.video.clips import click_times, clicks, decode, make_film, pattern, times
@@ -481,6 +482,15 @@ def test_output_names(tmp_path: Path) -> None:
         name("clip.mkv", tmp_path / "x.txt")
     with pytest.raises(UsageError, match="input itself"):
         name(str(tmp_path / "x.mp4"), tmp_path / "x.mp4")
+
+
+def test_a_saved_frame_that_somebody_removed_is_named(tmp_path: Path) -> None:
+    """A frame that is equal to the one before is a copy of its file."""
+    with pytest.raises(OutputError, match=r"00000001\.png: the next frame is equal .* --overwrite"):
+        _save_frame(tmp_path, 1, None, 2)
+    (tmp_path / "00000001.png").write_bytes(b"a picture")
+    _save_frame(tmp_path, 1, None, 2)
+    assert (tmp_path / "00000002.png").read_bytes() == b"a picture"
 
 
 def test_no_film_of_a_run_replaces_another(tmp_path: Path) -> None:
