@@ -182,6 +182,7 @@ class Restorer:
         person_distance: as the command line's option.
         keep_occluders: as the command line's option.
         scratches: as the command line's option: with auto, scratches are found and filled before anything else.
+        compile: as the command line's option.
 
     Raises:
         InputError: a photograph of the person cannot be read, or shows no face or several.
@@ -207,12 +208,13 @@ class Restorer:
         person_distance: float = PERSON_DISTANCE,
         keep_occluders: bool = False,
         scratches: ScratchPolicy = "off",
+        compile: bool = False,
     ) -> None:
         chosen = TASKS[task] if isinstance(task, str) else task
         photos = tuple(Path(one) for one in ([person] if isinstance(person, str | Path) else person))
         work = FaceWork(
             w=chosen.default_w,
-            model=ModelOptions(str(model), weights_dir, device, precision, batch_size, backend),
+            model=ModelOptions(str(model), weights_dir, device, precision, batch_size, backend, compile),
             faces=FaceOptions(
                 detection_model=detection_model,
                 parsing=parsing,

@@ -105,6 +105,7 @@ class ModelOptions:
     backend: Backend = (
         "auto"  # auto: PyTorch for weights, ONNX Runtime for exported networks and where it starts sooner
     )
+    compile: bool = False  # let torch.compile translate the network, on a CUDA card
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "--model", "must be auto, compact, official or a file")
@@ -112,6 +113,11 @@ class ModelOptions:
         _device(self.device, self.backend)
         _choice(self.precision, PRECISIONS, "--precision")
         _require(self.batch_size is None or self.batch_size >= 1, "--batch_size", "must be auto or at least 1")
+        _require(
+            not self.compile or (self.backend in ("auto", "torch") and self.device not in ("cpu", "mps")),
+            "--compile",
+            "is for PyTorch on a CUDA card: leave it out, or --backend and --device",
+        )
 
 
 @dataclass(frozen=True)

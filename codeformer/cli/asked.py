@@ -20,7 +20,9 @@ from codeformer.tasks.table import TASKS
 
 def model_options(args: argparse.Namespace) -> ModelOptions:
     """Return the options of :func:`~codeformer.cli.options.add_model_options`. Raises UsageError naming the flag."""
-    return ModelOptions(args.model, args.weights_dir, args.device, args.precision, args.batch_size, args.backend)
+    return ModelOptions(
+        args.model, args.weights_dir, args.device, args.precision, args.batch_size, args.backend, args.compile
+    )
 
 
 def face_work(args: argparse.Namespace) -> FaceWork:

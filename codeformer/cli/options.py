@@ -142,6 +142,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch_size", type=number_or("auto"), default=None, metavar="auto|N", help="faces at a time (default: auto)"
     )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch.compile translate the network for a CUDA card; worth its minute for thousands of faces",
+    )
 
 
 def add_face_options(parser: argparse.ArgumentParser, *, person: bool = True) -> None:

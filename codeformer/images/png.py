@@ -157,7 +157,7 @@ def _png_rows(pixels: np.ndarray, level: int) -> Iterator[bytes]:
     for top in range(0, height, _ROWS):
         band = np.ascontiguousarray(pixels[top : top + _ROWS], pixels.dtype.newbyteorder(">"))
         band = band.view(np.uint8).reshape(-1, width * step)
-        out.append(squeeze.compress(filtered(band, np.vstack([above, band[:-1]]), step)))
+        out.append(squeeze.compress(filtered(band, np.vstack([above, band[:-1]]), step).data))
         above = band[-1:]
         if sum(map(len, out)) >= _PIECE:
             yield b"".join(out)

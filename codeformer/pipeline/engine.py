@@ -225,4 +225,8 @@ def open_restorer(model: ModelFile, task: Task, options: ModelOptions) -> FaceNe
     restorer = FaceRestorer(net, device=options.device, precision=precision, batch_size=options.batch_size)
     if twin is not None:
         require_agreement(restorer, FaceRestorer(twin, device="cpu", precision="fp32"))
+    if options.compile:
+        from codeformer.pipeline.compiled import translate
+
+        translate(restorer, w=task.default_w, adain=model.adain(task))
     return restorer

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,18 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codeformer.device import dtype_of, in_fitting_batches, pick_device, pick_precision, within_memory
+from codeformer.device import dtype_of, in_fitting_batches, pick_device, pick_precision, whole_floats, within_memory
 from codeformer.errors import RestorationError
 from codeformer.models.config import Config
+from codeformer.pipeline.side_by_side import SideBySide, plan_for
 
 if TYPE_CHECKING:
     from codeformer.models.codeformer import CodeFormer
     from codeformer.models.foreign import ForeignRestorer
+    from codeformer.pipeline.compiled import CompiledNetwork
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 
 _BYTES_PER_FACE = 2_000_000_000  # of the published network at 512 x 512 in fp32, with the allocator's slack
+_BYTES_PER_ELEMENT = 60  # the same for each number of the largest layer
 _LARGEST_BATCH = 16
 _LARGEST_LAYER = 2**31 - 1  # elements: some kernels count them in 32 bits
 
@@ -74,7 +77,8 @@ class FaceRestorer:
 
     ``device``: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:N or mps. ``precision``: auto, fp32, bf16, fp16.
     ``batch_size``: faces at a time, None by the device. Raises UsageError for a device or precision that is not there.
-    The network is moved and switched to evaluation. Deterministic for the same input on the same machine.
+    The network is moved and switched to evaluation. Deterministic for the same input on the same machine; without a
+    ``batch_size`` on a CPU also whatever faces come with it, since several go through the network in a thread each.
     """
 
     def __init__(
@@ -92,8 +96,16 @@ class FaceRestorer:
             f"the network does not fit into the memory of {self.device}; try --device cpu",
         )
         self.size = int(net.config.img_size)
+        self._side_by_side: SideBySide | None = None
+        if batch_size is None and self.device.type == "cpu":
+            cores = torch.get_num_threads()
+            plan = plan_for(net, cores, _BYTES_PER_ELEMENT * largest_layer(net.config))
+            batch_size = plan.faces
+            if plan.cores < cores:
+                self._side_by_side = SideBySide(plan)
         self.batch_size = batch_size or _pick_batch_size(self.device)
         self._most = max(1, _LARGEST_LAYER // largest_layer(net.config))
+        self.compiled: CompiledNetwork | None = None  # see codeformer.pipeline.compiled
         self._process = os.getpid()
 
     def require_own_process(self) -> None:
@@ -152,9 +164,12 @@ class FaceRestorer:
         with torch.inference_mode():
             x = staged(crops, self.device).permute(0, 3, 1, 2)  # (B, 3, S, S), channels last in memory
             x = x.to(self.device, non_blocking=True) * 2 - 1
+            net = self._network(len(x), exact)
             with self._autocast(exact):
-                lq_feat, features = self.net.encode_features(x)
-            return EncodedFaces(lq_feat, features, self.net.predict_logits(lq_feat.float()))
+                lq_feat, features = net.encode_features(x)
+            with whole_floats(self.device):
+                logits = net.predict_logits(lq_feat.float())
+            return EncodedFaces(lq_feat, features, logits)
 
     def _decode(
         self, encoded: EncodedFaces, codes: Tensor | None, w: float, adain: bool, again: Callable[[int], EncodedFaces]
@@ -178,23 +193,30 @@ class FaceRestorer:
             return list(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     def _generate(self, encoded: EncodedFaces, codes: Tensor, w: float, adain: bool, *, exact: bool = False) -> Tensor:
+        net = self._network(len(encoded), exact)
         if exact or self.precision == "fp32":
             features = {k: v.float() for k, v in encoded.features.items()}
-            return self.net.decode_codes(codes, encoded.lq_feat.float(), features, w, adain).float()
+            with whole_floats(self.device):
+                return net.decode_codes(codes, encoded.lq_feat.float(), features, w, adain).float()
         with self._autocast():
-            return self.net.decode_codes(codes, encoded.lq_feat, encoded.features, w, adain).float()
+            return net.decode_codes(codes, encoded.lq_feat, encoded.features, w, adain).float()
+
+    def _network(self, faces: int, exact: bool = False) -> CodeFormer | ForeignRestorer | CompiledNetwork:
+        """Return what a batch goes through: translated, where that was asked for, if it is a full one."""
+        return self.net if exact or self.compiled is None or faces != self.batch_size else self.compiled
 
     def _autocast(self, exact: bool = False) -> AbstractContextManager[object]:
         if exact or self.precision == "fp32":
-            return nullcontext()
+            return whole_floats(self.device)
         return torch.autocast(self.device.type, dtype_of(self.precision))
 
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """Run over slices of the items that fit; a smaller size that was found is kept for later calls."""
         self.require_own_process()
         size = evenly(self.batch_size, self._most)
+        side = self._side_by_side
         results, fitting = in_fitting_batches(
-            run,
+            run if side is None else lambda part: side.each(run, part),
             items,
             size,
             self.device,
@@ -246,8 +268,7 @@ def _pick_batch_size(device: torch.device) -> int:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return int(min(_LARGEST_BATCH, max(1, free // _BYTES_PER_FACE)))
-    # One face keeps a CPU busy; and batches of one give the same bytes whatever the faces before and after it were
-    return 4 if device.type == "mps" else 1
+    return 4
 
 
 def _not_finite() -> RestorationError:

@@ -26,7 +26,7 @@ def for_one_picture(task: Task, work: FaceWork, model: ModelFile) -> FaceWork:
     """
     asked = work.model
     free = asked.backend == "auto" and asked.device in ("auto", "cpu") and asked.precision in ("auto", "fp32")
-    if not free or (asked.device == "auto" and accelerator_in_sight()):
+    if not free or asked.compile or (asked.device == "auto" and accelerator_in_sight()):
         return work
     if _needs_torch(work) or not is_linked(model, task):
         return work

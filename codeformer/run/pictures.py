@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from codeformer.environment import cores
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
@@ -44,7 +45,7 @@ from codeformer.run.workers import Work, for_worker, run_named
 from codeformer.tasks.base import Task
 
 _AHEAD = 2  # pictures read and detected before the network wants them
-_WRITERS = 2
+_WRITERS = 2, 8  # threads that write: half of the cores, within these bounds
 _WRITING_BYTES = 400_000_000  # pictures that wait for being written hold no more than this, but always one
 
 
@@ -240,12 +241,14 @@ def _written(
     Raises OutputError if no file can be written any more. An interruption lets the files that were begun be finished.
     """
     queue: deque[tuple[Result[Pending], Future[_Written]]] = deque()
-    with ThreadPoolExecutor(_WRITERS, "codeformer-write") as writers:
+    least, most = _WRITERS
+    count = max(least, min(most, cores() // 2))
+    with ThreadPoolExecutor(count, "codeformer-write") as writers:
         try:
             for result in results:
                 with signals_held():  # a result whose files are begun is recorded, once
                     queue.append((result, writers.submit(_write, result, root, output)))
-                    while len(queue) > _WRITERS or sum(one.nbytes for one, _ in queue) > _WRITING_BYTES:
+                    while len(queue) > count or sum(one.nbytes for one, _ in queue) > _WRITING_BYTES:
                         yield queue[0][0], queue[0][1].result()
                         queue.popleft()
         except KeyboardInterrupt:

@@ -33,7 +33,7 @@ def describe(task: Task, work: FaceWork, output: OutputOptions) -> dict[str, Any
     """Return the settings that decide what the results look like, as JSON: what the fingerprint and the report hold."""
     model = asdict(work.model)
     # Another place, engine, device or batch gives the same pictures
-    for name in ("weights_dir", "backend", "device", "batch_size"):
+    for name in ("weights_dir", "backend", "device", "batch_size", "compile"):
         del model[name]
     out = asdict(output)
     for name in ("output_path", "resume", "png_level"):  # nor does another compression without loss

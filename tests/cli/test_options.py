@@ -38,6 +38,8 @@ NAN = float("nan")
         (FaceWork, {"strength": NAN}, "--strength"),
         (ModelOptions, {"model": ""}, "--model"),
         (ModelOptions, {"device": "cuda:x"}, "--device"),
+        (ModelOptions, {"compile": True, "device": "cpu"}, "--compile"),
+        (ModelOptions, {"compile": True, "backend": "onnxruntime"}, "--compile"),
         (ModelOptions, {"precision": "fp8"}, "--precision"),
         (ModelOptions, {"batch_size": 0}, "--batch_size"),
         (FaceOptions, {"det_threshold": -0.1}, "--det_threshold"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,9 @@ from codeformer.errors import OutOfMemoryError, RestorationError, UsageError
 from codeformer.models.codeformer import CodeFormer
 from codeformer.models.config import Config
 from codeformer.models.load import load_network
+from codeformer.pipeline.compiled import CompiledNetwork, translate
 from codeformer.pipeline.restorer import FaceRestorer, evenly, largest_layer, staged
+from codeformer.pipeline.side_by_side import CorePlan, SideBySide, plan_for
 
 
 @pytest.fixture
@@ -114,6 +119,141 @@ def test_batches_stay_below_the_numbers_of_32_bits(
     monkeypatch.setattr(net, "encode_features", lambda x: sizes.append(len(x)) or real(x))
     assert len(restorer.restore([*crops, crops[0]], w=0.5, adain=True)) == 4
     assert sizes == [2, 2] and restorer.batch_size == 4
+
+
+class _Recorder:
+    """What stands in for the translated network: it notes the sizes of its batches."""
+
+    def __init__(self, net: CodeFormer) -> None:
+        self.net, self.batches = net, list[tuple[str, int]]()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(x: torch.Tensor, *more: Any) -> Any:
+            self.batches.append((name, len(x)))
+            return getattr(self.net, name)(x, *more)
+
+        return call
+
+
+def test_full_batches_alone_go_through_the_translated_network(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    """Translating takes a minute, so it is not done once more for the few faces at the end."""
+    restorer, recorder = make(net, batch_size=2), _Recorder(net)
+    expected = restorer.restore(crops, w=0.5, adain=True)
+    restorer.compiled = recorder  # type: ignore[assignment]
+    np.testing.assert_array_equal(np.stack(restorer.restore(crops, w=0.5, adain=True)), np.stack(expected))
+    assert recorder.batches == [("encode_features", 2), ("predict_logits", 2), ("decode_codes", 2)]
+
+
+def test_translating_is_for_cuda_cards_and_codeformers(net: CodeFormer) -> None:
+    with pytest.raises(UsageError, match="--compile needs a CUDA card"):
+        translate(make(net), w=0.5, adain=True)
+    other: Any = torch.nn.Identity()
+    with pytest.raises(UsageError, match="--compile translates CodeFormer networks alone"):
+        CompiledNetwork(other, torch.device("cuda"))
+
+
+def test_what_cannot_be_translated_is_said_in_one_line(net: CodeFormer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_nothing(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("Cannot find a working triton installation.\n\nMore lines")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    restorer = make(net, batch_size=2)
+    monkeypatch.setattr("codeformer.pipeline.restorer.staged", lambda crops, _: torch.from_numpy(np.stack(crops)))
+    restorer.compiled = CompiledNetwork(net, torch.device("cuda"))
+    monkeypatch.setattr("codeformer.pipeline.compiled.CompiledNetwork", lambda *_: restorer.compiled)
+    with pytest.raises(UsageError) as caught:
+        translate(restorer, w=0.5, adain=True)
+    reason = "Cannot find a working triton installation."
+    assert str(caught.value) == f"--compile: PyTorch cannot translate the network here ({reason}): leave it out"
+
+
+# --- faces side by side --------------------------------------------------------------------------------------------
+
+
+def threads_of(count: int) -> Any:
+    """Give PyTorch so many threads for a while."""
+
+    @contextmanager
+    def given() -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    return given()
+
+
+def test_a_small_network_takes_a_face_on_each_core(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    """Each face by itself, in a thread with one core, whose bytes do not depend on how many come with it."""
+    with threads_of(1):
+        alone = [
+            FaceRestorer(net, device="cpu", precision="fp32").restore([one], w=0.5, adain=True)[0] for one in crops
+        ]
+    with threads_of(3):
+        restorer = FaceRestorer(net, device="cpu", precision="fp32")
+        assert restorer.batch_size == 3
+        seen: list[tuple[int, int, int]] = []
+        together, real = threading.Barrier(3), net.encode_features
+
+        def look(x: torch.Tensor) -> Any:
+            together.wait(timeout=20)  # all three at once, or this fails
+            seen.append((threading.get_ident(), torch.get_num_threads(), len(x)))
+            return real(x)
+
+        net.encode_features = look  # type: ignore[method-assign]
+        try:
+            found = restorer.restore(crops, w=0.5, adain=True)
+        finally:
+            del net.encode_features
+        assert len({thread for thread, _, _ in seen} - {threading.get_ident()}) == 3
+        assert [(cores, faces) for _, cores, faces in seen] == [(1, 1)] * 3
+        assert torch.get_num_threads() == 3, "the caller's own threads are what they were"
+        np.testing.assert_array_equal(np.stack(found), np.stack(alone))
+        encoded = restorer.encode(crops)
+        halves = restorer.decode(encoded, encoded.logits.argmax(2), w=0.5, adain=True)
+        np.testing.assert_array_equal(np.stack(halves), np.stack(alone))
+        with pytest.raises(MemoryError):
+            SideBySide(CorePlan(2, 1)).each(_raising, crops)
+
+
+def _raising(part: Sequence[np.ndarray]) -> list[np.ndarray]:
+    raise MemoryError
+
+
+def test_a_face_that_does_not_fit_beside_others_is_tried_alone(net: CodeFormer, crops: list[np.ndarray]) -> None:
+    with threads_of(2):
+        restorer = FaceRestorer(net, device="cpu", precision="fp32")
+        expected = restorer.restore(crops, w=0.5, adain=True)
+        failed, real = [], net.encode_features
+
+        def tight(x: torch.Tensor) -> Any:
+            if len(failed) < 2:  # both faces of the first batch
+                failed.append(len(x))
+                raise MemoryError
+            return real(x)
+
+        net.encode_features = tight  # type: ignore[method-assign]
+        try:
+            found = restorer.restore(crops, w=0.5, adain=True)
+        finally:
+            del net.encode_features
+        np.testing.assert_array_equal(np.stack(found), np.stack(expected))
+        assert restorer.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("millions", "cores", "faces", "each"),
+    [(10, 2, 2, 1), (10, 16, 16, 1), (94, 2, 1, 2), (94, 16, 2, 8), (1, 1, 1, 1)],
+)
+def test_cores_are_divided_by_how_large_the_network_is(millions: int, cores: int, faces: int, each: int) -> None:
+    net = torch.nn.Linear(1000, 1000 * millions, bias=False, device="meta")
+    assert plan_for(net, cores, 1) == CorePlan(faces, each)
+    assert plan_for(net, cores, 1 << 60).faces == 1, "the memory bounds them"
 
 
 def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) -> None:
