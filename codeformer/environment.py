@@ -24,15 +24,20 @@ NO_TELEMETRY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DO_NOT_TRACK": "1",
 }
+_TURN = 0.0005  # seconds that a thread of Python's keeps its turn while others wait
 # Files that drivers for NVIDIA's and AMD's cards make on Linux, the first also within Windows' subsystem
 _ACCELERATORS = ("/dev/dxg", "/dev/nvidiactl", "/dev/kfd")
 
 
 def prepare_process() -> None:
-    """Set the environment of a program, before it imports PyTorch: telemetry off, threads that wait without spinning.
+    """Prepare a program before it imports PyTorch: telemetry off, threads that wait without spinning and take turns.
 
     PyTorch's OpenMP threads spin while they wait for each other. That gains 3 % on an idle machine, and on a busy one
     it takes the cores from whoever has work to do: ``OMP_WAIT_POLICY=PASSIVE`` lets them sleep.
+
+    Python's threads take turns ten times as often as by default. Reading, pasting and writing wait for their turn again
+    and again, and so does the network for each of its layers: on 16 cores beside an H100 aligned crops went from 36 to
+    50 a second.
 
     For programs. A library has no say in its process, so the Python API does nothing of this but :func:`onnxruntime`.
     """
@@ -42,6 +47,7 @@ def prepare_process() -> None:
     if count < affinity():  # without a quota PyTorch's own choice, one thread for each physical core, is right
         os.environ.setdefault("OMP_NUM_THREADS", str(min(count, _physical_cores())))
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))
+    sys.setswitchinterval(_TURN)
 
 
 def refuse_telemetry() -> None:

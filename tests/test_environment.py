@@ -122,6 +122,13 @@ def test_the_openmp_that_the_command_line_loads_waits_without_spinning(env: dict
     assert f"OMP_WAIT_POLICY = '{policy}'" in said
 
 
+def test_pythons_threads_take_turns_more_often_in_programs_alone() -> None:
+    said = "import sys\nimport codeformer.api\nold = sys.getswitchinterval()\n{then}print(old, sys.getswitchinterval())"
+    program = "from codeformer.cli import main\nmain(['models'])\n"
+    assert run(said.format(then="")).stdout.split() == ["0.005", "0.005"]
+    assert run(said.format(then=program)).stdout.split()[-2:] == ["0.005", "0.0005"]
+
+
 def test_the_python_api_sets_nothing_but_the_telemetry_of_what_it_loads() -> None:
     code = f"""
 import os
