@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from codeformer.arrays import Pixels, Rgb
+from codeformer.video.decoded import reformatted
 
 _WITH_ALPHA = ("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya8", "ya16", "pal8")
 # FFmpeg's own decoders of VP8 and VP9 pass over the second picture that holds the transparency; these do not
@@ -36,7 +37,7 @@ def alpha_of(frame: Any) -> Pixels | None:
         return None
     bits = max((component.bits for component in frame.format.components), default=8)
     if not name.startswith(("yuva", "gbrap")) or name.endswith("be"):
-        return frame.reformat(format="rgba" if bits <= 8 else "rgba64le").to_ndarray()[..., 3].copy()
+        return reformatted(frame, "rgba" if bits <= 8 else "rgba64le").to_ndarray()[..., 3].copy()
     values = _plane(frame)
     if bits <= 8:
         return values.copy()
@@ -78,7 +79,7 @@ def packed(rgb: Rgb, alpha: Pixels | None, pix_fmt: str) -> Any:
     channel = np.full(rgb.shape[:2], top, rgb.dtype) if alpha is None else alpha
     layout = "rgba" if rgb.dtype == np.uint8 else "rgba64le"
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.dstack([rgb, channel])), format=layout)
-    return frame if pix_fmt == layout else frame.reformat(format=pix_fmt)
+    return frame if pix_fmt == layout else reformatted(frame, pix_fmt)
 
 
 def on_black(rgb: Rgb, alpha: Pixels | None) -> Rgb:

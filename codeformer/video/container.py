@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from codeformer.errors import InputError, UsageError
 from codeformer.files.atomic import reason
 from codeformer.files.opening import require_regular
 from codeformer.video.alpha import is_transparent
+from codeformer.video.decoded import collected, side_data_of
 from codeformer.video.fields import CombFinder
-from codeformer.video.pixels import side_data_of
 
 _ATTACHED_PICTURE, _TIMED_THUMBNAILS, _DEFAULT = 0x400, 0x800, 0x1  # AV_DISPOSITION_...
 #: Containers that are a bare stream: nothing in them says when a frame is shown.
@@ -271,24 +272,21 @@ def _look_from(path: Path, number: int | None, at: Fraction | None, frames: int,
         stream.thread_type = "AUTO"
         if at is not None:
             container.seek(int((at + start_of(container)) / stream.time_base), stream=stream, backward=True)
-        seen, combs, shapes = 0, CombFinder(), Shapes(stream)
-        for packet in container.demux(stream):
-            try:
-                decoded = packet.decode()
-            except av.error.FFmpegError:
-                continue
-            for frame in decoded:
-                result.shapes[shapes.of(frame)] += 1
-                result.transparent += is_transparent(frame)
-                result.interlaced += bool(frame.interlaced_frame)
-                result.combed += combs.push(frame, Fraction(stream.time_base))
-                result.captions |= any(name == "A53_CC" for name, _ in side_data_of(frame))
-                seen += 1
-                if seen >= frames:
-                    break
-            if seen >= frames:
-                break
+        combs, shapes = CombFinder(), Shapes(stream)
+        for frame in islice(collected(_decodable(container, stream)), frames):
+            result.shapes[shapes.of(frame)] += 1
+            result.transparent += is_transparent(frame)
+            result.interlaced += bool(frame.interlaced_frame)
+            result.combed += combs.push(frame, Fraction(stream.time_base))
+            result.captions |= any(name == "A53_CC" for name, _ in side_data_of(frame))
         result.combed += combs.flush()
+
+
+def _decodable(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the frames of a stream, without those of packets that cannot be decoded."""
+    for packet in container.demux(stream):
+        with suppress(av.error.FFmpegError):
+            yield from packet.decode()
 
 
 class Shapes:

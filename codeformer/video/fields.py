@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from codeformer.arrays import Pixels
+from codeformer.video.decoded import reformatted
 
 # A pixel is part of a comb when it differs from the rows above and below by more than this,
 _STEP = 20
@@ -59,7 +60,7 @@ class CombFinder:
                 seen = self._graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return count
-            luma = seen.reformat(format="gray").to_ndarray()
+            luma = reformatted(seen, "gray").to_ndarray()
             before, self._before = self._before, luma
             woven = seen.metadata.get("lavfi.idet.multiple.current_frame") in ("tff", "bff")
             count += woven and before is not None and _has_combs(luma, before)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from codeformer.video.pixels import side_data_of
+from codeformer.video.decoded import side_data_of
 
 _COLOUR, _LUMINANCE = 50_000, 10_000  # steps in which encoders count a coordinate's 1, and a cd/m²
 _LEFT_OUT = {

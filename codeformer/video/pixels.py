@@ -1,11 +1,10 @@
-"""Between a film's pixels and RGB: colour matrix, range, bit depth, orientation. Pure functions around libswscale.
+"""Between a film's pixels and RGB: colour matrix, range, bit depth. Pure functions around libswscale.
 
 The numbers of matrices, ranges, primaries and transfer curves are those of ITU-T H.273, which FFmpeg uses too.
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from codeformer.arrays import Pixels, Rgb
 from codeformer.images.space import in_space, in_srgb, space_in
 from codeformer.video.alpha import has_alpha, on_black, packed, with_alpha, without_alpha
+from codeformer.video.decoded import reformatted
 
 UNSPECIFIED = 2
 LIMITED, FULL = 1, 2
@@ -68,21 +68,6 @@ class Colour:
         return self.transfer in _HDR
 
 
-@dataclass(frozen=True)
-class Orientation:
-    """What brings a stored frame upright: first swap rows and columns, then flip. From the display matrix."""
-
-    transpose: bool = False
-    flip_x: bool = False
-    flip_y: bool = False
-
-    def apply(self, rgb: Pixels) -> Pixels:
-        """Return (H, W, C) as stored -> upright, contiguous."""
-        if self.transpose:
-            rgb = rgb.transpose(1, 0, 2)
-        return np.ascontiguousarray(rgb[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
-
-
 def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
     """Return a decoded frame's colour description, gaps filled by what players assume. ``context``: its decoder.
 
@@ -104,26 +89,6 @@ def colour_of(frame: av.VideoFrame, context: Any) -> Colour:
     return Colour(matrix, FULL if full else LIMITED, primaries, transfer)
 
 
-def side_data_of(frame: av.VideoFrame) -> list[tuple[str, bytes]]:
-    """Return what a frame carries beside its pixels: names as FFmpeg has them, such as ``DISPLAYMATRIX``, and bytes."""
-    side_data: Any = frame.side_data
-    # Iterating gives the entries until PyAV 18, and their types, which are the keys, since PyAV 19.
-    entries = [one if hasattr(one, "type") else side_data[one] for one in side_data]
-    return [(entry.type.name, bytes(memoryview(entry))) for entry in entries]
-
-
-def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Return the multiple of 90 degrees, maybe mirrored, that the frame's display matrix asks for."""
-    for name, data in side_data_of(frame):
-        if name != "DISPLAYMATRIX":
-            continue
-        a, b, _, c, d = struct.unpack("=5i", data[:20])  # x' = ax + cy, y' = bx + dy
-        if abs(a) + abs(d) >= abs(b) + abs(c):
-            return Orientation(False, a < 0, d < 0)
-        return Orientation(True, c < 0, b < 0)
-    return Orientation()
-
-
 def in_colours_of(rgb: Rgb, own: Colour, film: Colour) -> Rgb:
     """Return a frame (H, W, 3) of other primaries or another transfer in the film's; what sRGB has not is cut off."""
     theirs, ours = space_in(None, own.code), space_in(None, film.code)
@@ -141,13 +106,13 @@ def to_rgb(frame: av.VideoFrame, colour: Colour) -> Rgb:
     bits = bits_of(frame)
     target = "rgb24" if bits <= 8 else "rgb48le"
     if frame.format.is_rgb or frame.format.name.startswith("pal8"):
-        return frame.reformat(format=target, interpolation=_QUALITY).to_ndarray()
+        return reformatted(frame, target, interpolation=_QUALITY).to_ndarray()
     if frame.format.name.startswith(_GREY):
         return _grey_to_rgb(frame, colour, bits)
     if bits > 8 or not _CONVERTS:
         return _deep_to_rgb(frame, colour, bits)
-    return frame.reformat(
-        format=target, interpolation=_QUALITY, src_colorspace=_SWS[colour.matrix], src_color_range=colour.range
+    return reformatted(
+        frame, target, interpolation=_QUALITY, src_colorspace=_SWS[colour.matrix], src_color_range=colour.range
     ).to_ndarray()
 
 
@@ -172,14 +137,15 @@ def from_rgb(
         return from_rgb(on_black(rgb, alpha), pix_fmt, colour, size)
     elif pix_fmt.startswith(("gbr", "rgb", "bgr")):
         layout = "rgb24" if rgb.dtype == np.uint8 else "rgb48le"
-        frame = av.VideoFrame.from_ndarray(rgb, format=layout).reformat(format=pix_fmt, interpolation=_QUALITY)
+        frame = reformatted(av.VideoFrame.from_ndarray(rgb, format=layout), pix_fmt, interpolation=_QUALITY)
     elif pix_fmt.startswith("gray"):
         frame = _grey_from_rgb(rgb, pix_fmt, colour)
     elif rgb.dtype == np.uint8 and colour.range == LIMITED and _CONVERTS:
         source = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         source.color_range = FULL
-        frame = source.reformat(
-            format=pix_fmt,
+        frame = reformatted(
+            source,
+            pix_fmt,
             interpolation=_QUALITY,
             src_color_range=FULL,
             dst_colorspace=_SWS[colour.matrix],
@@ -231,7 +197,7 @@ def _deep_from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour) -> av.VideoFrame:
 def _grey_to_rgb(frame: av.VideoFrame, colour: Colour, bits: int) -> Rgb:
     target = "gray" if bits <= 8 else f"gray{bits}le"
     if frame.format.name != target:  # transparency, the other order of bytes
-        frame = frame.reformat(format=target, src_color_range=FULL, dst_color_range=FULL)
+        frame = reformatted(frame, target, src_color_range=FULL, dst_color_range=FULL)
     values = _grey_plane(frame, bits).astype(np.float32)
     black, white = _grey_levels(colour, bits)
     top = 255 if bits <= 8 else 65535
@@ -247,7 +213,7 @@ def _grey_from_rgb(rgb: Rgb, pix_fmt: str, colour: Colour) -> av.VideoFrame:
     values = luma.reshape(rgb.shape[:2]) * np.float32((white - black) / np.iinfo(rgb.dtype).max) + black
     plane = _grey_plane(frame, bits)
     plane[:] = np.rint(values).astype(plane.dtype)
-    return frame if frame.format.name == pix_fmt else frame.reformat(format=pix_fmt)
+    return frame if frame.format.name == pix_fmt else reformatted(frame, pix_fmt)
 
 
 def _grey_levels(colour: Colour, bits: int) -> tuple[int, int]:
@@ -263,8 +229,9 @@ def _grey_plane(frame: av.VideoFrame, bits: int) -> npt.NDArray[Any]:
 def _regrid(frame: av.VideoFrame, pix_fmt: str, colour: Colour) -> av.VideoFrame:
     """Another depth and chroma grid, the same colours: both sides are called limited, so nothing is converted."""
     matrix = _SWS[colour.matrix]
-    return frame.reformat(
-        format=pix_fmt,
+    return reformatted(
+        frame,
+        pix_fmt,
         interpolation=_QUALITY,
         src_colorspace=matrix,
         dst_colorspace=matrix,

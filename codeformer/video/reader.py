@@ -34,10 +34,11 @@ from codeformer.video.container import (
     survey,
     video_stream,
 )
+from codeformer.video.decoded import Orientations, orientation_of
 from codeformer.video.fields import clock_after, filtered, filters_for, rate_after
 from codeformer.video.light import light_of, unkept
 from codeformer.video.numbers import filled
-from codeformer.video.pixels import bits_of, colour_of, fit, fit_alpha, in_colours_of, orientation_of, resize, to_rgb
+from codeformer.video.pixels import bits_of, colour_of, fit, fit_alpha, in_colours_of, resize, to_rgb
 from codeformer.video.resampled import Resampled
 from codeformer.video.source import Film, FilmInfo, Frame, FrameFolder, find_frames
 
@@ -285,11 +286,12 @@ class FilmFile:
         """Yield frames in RGB, each by its own tags, which may change midway."""
         size = (self.info.width, self.info.height)
         before: Any = None
+        orientations = Orientations()
         for index, ((frame, shape), pts, duration) in enumerate(timed):
             colour = colour_of(frame, stream.codec_context)
             film = self.info.colour
             reading.recoloured += (colour.matrix, colour.range, colour.code) != (film.matrix, film.range, film.code)
-            orientation = orientation_of(frame)
+            orientation = orientations.of(frame)
             # Pixels of another aspect become the film's
             stretch = (1 / shape.aspect if orientation.transpose else shape.aspect) / self.info.sample_aspect_ratio
             own = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import sys
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from codeformer.errors import InputError
 from codeformer.images.picture import Picture, write_picture
 from codeformer.video.container import measured_duration
+from codeformer.video.decoded import Orientation, Orientations
 from codeformer.video.reader import open_film
 from tests.video.clips import clicks, decode, make_film, pattern, rotated
 
@@ -334,3 +337,63 @@ def test_frames_with_a_profile_become_srgb(tmp_path: Path) -> None:
     film = FrameFolder([tmp_path / "f_00001.png"], tmp_path, Fraction(24))
     (frame,) = film.frames()
     assert np.abs(frame.rgb / 257 - rgb).max() < 1
+
+
+# --- what frames cost ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Python's garbage collector comes by itself no more."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])  # the second has keyframes alone
+def test_frames_do_not_wait_for_the_garbage_collector(tmp_path: Path, codec: str) -> None:
+    """A frame whose side data were looked at is freed by the collector alone, and would fill the memory."""
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    film = open_film(make_film(tmp_path / "film.mkv", 120, codec=codec, pix_fmt=pix_fmt))
+    gc.collect()
+    alive = []
+    for _ in film.frames():
+        names = [type(one).__name__ for one in gc.get_objects()]
+        alive.append(names.count("SideDataContainer"))
+    assert len(alive) == 120 and max(alive) <= 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.usefixtures("no_collector")
+def test_converting_frames_starts_no_threads(tmp_path: Path) -> None:
+    """By default PyAV would give each frame as many threads as the machine has cores, which end with the frame."""
+    film = open_film(make_film(tmp_path / "film.mp4", 40))
+    kept, counts = [], []
+    for frame in film.frames():
+        kept.append(frame)
+        counts.append(len(list(Path("/proc/self/task").iterdir())))
+    assert len(kept) == 40 and len(set(counts[5:])) == 1
+
+
+def test_a_frame_that_is_turned_midway_is_seen() -> None:
+    """At once where its angle tells, else at the next keyframe."""
+
+    class Turned:
+        width, height = 8, 6
+
+        def __init__(self, angle: int, key: bool, matrix: Orientation) -> None:
+            self.rotation, self.key_frame, self.matrix = angle, key, matrix
+
+    upright, upside_down, mirrored = Orientation(), Orientation(False, True, True), Orientation(False, False, True)
+    frames = [
+        *[Turned(0, i == 0, upright) for i in range(30)],
+        *[Turned(180, False, upside_down) for _ in range(2)],
+        *[Turned(0, i == 0, mirrored) for i in range(30)],
+        *[Turned(0, i == 0, upright) for i in range(2)],
+    ]
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("codeformer.video.decoded.orientation_of", lambda frame: frame.matrix)
+        seen = Orientations()
+        assert [seen.of(frame) for frame in frames] == [frame.matrix for frame in frames]
