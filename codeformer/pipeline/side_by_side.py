@@ -1,7 +1,7 @@
 """Faces side by side on a CPU: several threads run the network, each on one face and with few cores.
 
-The layers of a small network keep one core busy and hardly a second one: on two cores the bundled network takes 131 ms
-for a face with both and 140 ms with one, but two faces in 140 ms when each has its own core.
+The layers of a small network keep one core busy and hardly a second one: on two cores the bundled network takes 136 ms
+for a face with both, and 141 ms for two faces with a core each (``scripts/benchmark.py --stage network``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CorePlan:
 
 
 def plan_for(net: nn.Module, cores: int, bytes_per_face: int) -> CorePlan:
-    """Return how to divide the cores for a network.
+    """Return how to divide the cores for a network: as many faces as keep them busy, and fit into the memory.
 
     Args:
         net: the network.
@@ -47,7 +47,8 @@ def plan_for(net: nn.Module, cores: int, bytes_per_face: int) -> CorePlan:
     parameters = sum(one.numel() for one in net.parameters())
     own = max(1, min(cores, -(-parameters // _PARAMETERS_PER_CORE)))
     fitting = memory() // _SHARE_OF_MEMORY // max(1, bytes_per_face)
-    return CorePlan(max(1, min(cores // own, fitting)), own)
+    faces = max(1, min(cores // own, fitting))
+    return CorePlan(faces, cores // faces)
 
 
 class SideBySide:

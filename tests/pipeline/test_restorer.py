@@ -253,7 +253,7 @@ def test_a_face_that_does_not_fit_beside_others_is_tried_alone(net: CodeFormer, 
 def test_cores_are_divided_by_how_large_the_network_is(millions: int, cores: int, faces: int, each: int) -> None:
     net = torch.nn.Linear(1000, 1000 * millions, bias=False, device="meta")
     assert plan_for(net, cores, 1) == CorePlan(faces, each)
-    assert plan_for(net, cores, 1 << 60).faces == 1, "the memory bounds them"
+    assert plan_for(net, cores, 1 << 60) == CorePlan(1, cores), "the memory bounds them"
 
 
 def test_restore_is_encode_and_decode(net: CodeFormer, crops: list[np.ndarray]) -> None:
