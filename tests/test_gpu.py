@@ -125,7 +125,7 @@ def test_64_faces_of_the_published_network_are_those_of_single_ones(crops: list[
     assert min(found) > 40  # a face that a kernel left out would be at 6 dB
 
 
-def test_whole_pictures_and_films_by_the_command_line(cli: Cli, tmp_path: Path) -> None:
+def test_whole_pictures_by_the_command_line(cli: Cli, tmp_path: Path) -> None:
     for device in ("cuda", "cpu"):
         done = cli("restore", "-i", ROOT / "inputs" / "whole_imgs", "-o", tmp_path / device, "--device", device)
         assert done.returncode == 0, done.stderr
