@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from codeformer.errors import OutOfMemoryError, UsageError
 
@@ -109,24 +109,37 @@ class _WholeFloats:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before = (False, False)
+        self._before: list[Any] = []
 
     def __enter__(self) -> None:
-        import torch
-
+        switches, name, off = _tf32_switches()
         with self._lock:
             if not self._inside:
-                self._before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-                torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+                self._before = [getattr(one, name) for one in switches]
+                for one in switches:
+                    setattr(one, name, off)
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
+        switches, name, _ = _tf32_switches()
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._before
+                for one, before in zip(switches, self._before, strict=True):
+                    setattr(one, name, before)
+
+
+def _tf32_switches() -> tuple[tuple[Any, Any], str, Any]:
+    """Return PyTorch's objects for convolutions and matrix products, their switch's name, and its value without TF32.
+
+    PyTorch refuses to read the old switches in a program that has set the new ones, which version 2.9 brought.
+    """
+    import torch
+
+    new = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(new, "fp32_precision"):
+        return (new, torch.backends.cuda.matmul), "fp32_precision", "ieee"
+    return (torch.backends.cudnn, torch.backends.cuda.matmul), "allow_tf32", False
 
 
 _WHOLE_FLOATS = _WholeFloats()
@@ -136,7 +149,8 @@ def whole_floats(device: Device) -> AbstractContextManager[None]:
     """Return a context in which fp32 is fp32 on this device.
 
     A CUDA card computes convolutions of float32 numbers with 10 of their 23 bits (TF32) unless it is told otherwise.
-    Of the published network that changed one code in 255, and its logits by 0.004.
+    Of the published network that changed one code in 255, and its logits by 0.004 (``tests/test_gpu.py`` without this).
+    Whatever computes in fp32 enters it: a network outside of it would get what others happen to have switched.
     """
     return _WHOLE_FLOATS if device.type == "cuda" else nullcontext()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeformer.device import halved_until_it_fits, in_fitting_batches, whole_floats, within_memory
+from codeformer.device import halved_until_it_fits, in_fitting_batches, within_memory
 from codeformer.errors import OutOfMemoryError
 
 CPU = torch.device("cpu")
@@ -55,21 +58,40 @@ def test_other_errors_pass() -> None:
         within_memory(lambda: (_ for _ in ()).throw(MemoryError()), "too small")
 
 
-def test_a_cuda_card_computes_with_whole_floats_as_long_as_anybody_wants_them() -> None:
-    """PyTorch's switch is the process's: what the caller's program had set comes back when the last one leaves."""
+_SWITCHES = """
+import torch
+from codeformer.device import _tf32_switches, whole_floats
+{program}
+def found():
+    objects, name, _ = _tf32_switches()
+    return [getattr(one, name) for one in objects]
+card, before = torch.device("cuda"), found()
+with whole_floats(torch.device("cpu")):
+    assert found() == before, "it matters on CUDA cards alone"
+with whole_floats(card):
+    with whole_floats(card):
+        assert found() == [_tf32_switches()[2]] * 2
+    assert found() == [_tf32_switches()[2]] * 2
+assert found() == before
+"""
+_OLD = "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True"
+_NEW = (
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "torch.backends.fp32_precision = 'ieee'",
+    "torch.backends.cudnn.fp32_precision = 'ieee'",
+    "torch.backends.cudnn.conv.fp32_precision = 'tf32'",
+    "torch.set_float32_matmul_precision('high')",
+)
 
-    def switches() -> tuple[bool, bool]:
-        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
-    before, card = switches(), torch.device("cuda")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with whole_floats(CPU):
-            assert switches() == (True, True), "it matters on CUDA cards alone"
-        with whole_floats(card):
-            with whole_floats(card):
-                assert switches() == (False, False)
-            assert switches() == (False, False)
-        assert switches() == (True, True)
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+@pytest.mark.parametrize("program", ["", _OLD, *_NEW])
+def test_a_cuda_card_computes_with_whole_floats_as_long_as_anybody_wants_them(program: str) -> None:
+    """PyTorch's switch is the process's: what the caller's program had set comes back when the last one leaves.
+
+    PyTorch refuses to read its old switches where a program has set the new ones.
+    """
+    if "fp32_precision" in program and not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this PyTorch has the old switches alone")
+    code = _SWITCHES.format(program=program)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("arrays", "backends", "device", "environment", "errors", "faces", "images", "models", "options"),
         *("scratches", "tasks", "upsampling"),
     },
-    "scratches": {"arrays", "hub"},
+    "scratches": {"arrays", "device", "hub"},
     "run": {
         *("arrays", "backends", "device", "environment", "errors", "extras", "faces", "files", "hub", "images"),
         *("models", "options", "pipeline", "tasks", "upsampling", "version"),

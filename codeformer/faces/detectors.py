@@ -278,7 +278,9 @@ class ResNetDetector(RetinaFace):
         """Return what the network says of its anchors; see :meth:`RetinaFace.outputs`."""
         import torch
 
-        with torch.inference_mode():
+        from codeformer.device import whole_floats
+
+        with torch.inference_mode(), whole_floats(self._device):
             loc, conf, points = self._net(torch.from_numpy(x).to(self._device))
         return loc.float().cpu().numpy(), conf.float().cpu().numpy(), points.float().cpu().numpy()
 

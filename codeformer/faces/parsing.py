@@ -156,8 +156,10 @@ class NetworkParser:
         """Return the label numbers of each crop, (512, 512)."""
         import torch
 
+        from codeformer.device import whole_floats
+
         x = np.stack([_normalised(crop, self._layout) for crop in crops])  # (B, 3, 512, 512)
-        with torch.inference_mode():
+        with torch.inference_mode(), whole_floats(self._device):
             scores = self._net(torch.from_numpy(x).to(self._device))[0]  # (B, 19, 512, 512)
             return list(scores.argmax(dim=1).to(torch.uint8).cpu().numpy())
 

@@ -63,12 +63,13 @@ class Recogniser:
         """
         import torch
 
+        from codeformer.device import whole_floats
         from codeformer.faces.recognition import chip
 
         parts = []
         for first in range(0, len(crops), _BATCH):
             x = torch.from_numpy(np.stack(crops[first : first + _BATCH])).permute(0, 3, 1, 2)
-            with torch.inference_mode():
+            with torch.inference_mode(), whole_floats(self._device):
                 parts.append(self._net(chip(x.to(self._device) * 2 - 1)).float().cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, 128), np.float32)
 

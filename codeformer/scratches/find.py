@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load
 
 from codeformer.arrays import Rgb, Samples, Where
+from codeformer.device import whole_floats
 from codeformer.hub.store import read_packaged
 from codeformer.scratches.network import MULTIPLE, REACH, ScratchNet, network_input
 
@@ -64,7 +65,7 @@ class ScratchFinder:
         height, width = source.shape[1:]
         more = ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE))
         x = torch.from_numpy(np.pad(source, more, mode="edge"))[None].to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), whole_floats(self.device):
             seen = self.net(x.contiguous(memory_format=torch.channels_last)).sigmoid()
         return np.asarray(seen[0, 0, :height, :width].float().cpu().numpy())
 

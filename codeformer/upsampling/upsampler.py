@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,10 +165,9 @@ class Upsampler:
     def _forward(self, piece: Samples, precision: str) -> Samples:
         with torch.inference_mode():
             x = torch.from_numpy(piece).permute(2, 0, 1)[None].to(self.device)  # (1, 3, h, w), channels last in memory
-            exact = precision == "fp32"
             with (
-                whole_floats(self.device) if exact else nullcontext(),
-                torch.autocast(self.device.type, dtype_of(precision), enabled=not exact),
+                whole_floats(self.device),  # with half precision the first and the last layer compute in fp32, too
+                torch.autocast(self.device.type, dtype_of(precision), enabled=precision != "fp32"),
             ):
                 y = self._network.forward(x)
             return y[0].permute(1, 2, 0).float().clamp(0, 1).contiguous().cpu().numpy()
