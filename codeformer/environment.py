@@ -35,10 +35,6 @@ def prepare_process() -> None:
     PyTorch's OpenMP threads spin while they wait for each other. That gains 3 % on an idle machine, and on a busy one
     it takes the cores from whoever has work to do: ``OMP_WAIT_POLICY=PASSIVE`` lets them sleep.
 
-    Python's threads take turns ten times as often as by default. Reading, pasting and writing wait for their turn again
-    and again, and so does the network for each of its layers: on 16 cores beside an H100 aligned crops went from 36 to
-    50 a second.
-
     For programs. A library has no say in its process, so the Python API does nothing of this but :func:`onnxruntime`.
     """
     refuse_telemetry()
@@ -47,6 +43,15 @@ def prepare_process() -> None:
     if count < affinity():  # without a quota PyTorch's own choice, one thread for each physical core, is right
         os.environ.setdefault("OMP_NUM_THREADS", str(min(count, _physical_cores())))
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(count))
+    take_short_turns()
+
+
+def take_short_turns() -> None:
+    """Let this program's Python threads take turns ten times as often as by default.
+
+    Reading, pasting and writing wait for their turn again and again, and so does the network for each of its layers: on
+    16 cores beside an H100 aligned crops went from 36 to 50 a second (``scripts/benchmark_gpu.py runs --switch``).
+    """
     sys.setswitchinterval(_TURN)
 
 

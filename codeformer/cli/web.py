@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     if any(find_spec(name) is None for name in _NEEDED):
         packages = "gradio fastapi uvicorn python-multipart"
         raise UsageError(f"web needs packages that are not installed: pip install {packages}")
+    if args.compile:
+        raise UsageError("web: --compile is for runs over many files, since it takes a minute to begin: leave it out")
     from codeformer.web.options import ServerOptions
 
     server = ServerOptions(

@@ -41,9 +41,13 @@ class CompiledNetwork:
         logits: Tensor = self._predict(lq_feat)
         return logits
 
-    def decode_codes(self, *args: Any) -> Tensor:
+    def decode_codes(
+        self, codes: Tensor, lq_feat: Tensor, features: dict[str, Tensor], w: float, adain: bool
+    ) -> Tensor:
         """Return what :meth:`CodeFormer.decode_codes` gives."""
-        out: Tensor = self._decode(*args)
+        # As a tensor every w is the same translation; at the number 0 CFT is left out, which is another one
+        weight = torch.tensor(w, device=codes.device) if w > 0 else 0.0
+        out: Tensor = self._decode(codes, lq_feat, features, weight, adain)
         return out
 
 
@@ -63,7 +67,10 @@ def translate(restorer: FaceRestorer, *, w: float, adain: bool) -> None:
     restorer.compiled = CompiledNetwork(restorer.net, restorer.device)
     grey = np.full((restorer.size, restorer.size, 3), 0.5, np.float32)
     try:
-        restorer.restore([grey] * restorer.batch_size, w=w, adain=adain)
+        tried = 0
+        while tried != restorer.full_batch:  # which shrinks where memory runs out
+            tried = restorer.full_batch
+            restorer.restore([grey] * tried, w=w, adain=adain)
     except Exception as error:  # the translator's own errors have no common class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"--compile: PyTorch cannot translate the network here ({reason}): leave it out") from error

@@ -123,7 +123,8 @@ def open_engine(task: Task, work: FaceWork, model: ModelFile | None = None) -> E
         filling, filler = model, restorer
         if task.name != "inpaint":
             filling = find_inpainting(work.model)
-            own = work.model if work.model.backend != "auto" else replace(work.model, device=device)
+            own = replace(work.model, compile=False)  # it sees one face at a time
+            own = own if own.backend != "auto" else replace(own, device=device)
             filler = open_restorer(filling, TASKS["inpaint"], own)
         mender = open_mender(filler, filling, pick_device(device))
         extras["scratches"] = f"scratches.safetensors, {mender.model.path.name}"
@@ -203,6 +204,8 @@ def open_restorer(model: ModelFile, task: Task, options: ModelOptions) -> FaceNe
     """
     place = place_for(model, task, options)
     if place.backend != "torch":
+        if options.compile:
+            raise UsageError(f"--compile is for PyTorch, and {place.backend} runs {model.path.name}: leave it out")
         return open_exported(model, task, options, place)
     from codeformer.models.codeformer import CodeFormer
     from codeformer.models.vqgan import VQAutoEncoder

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from codeformer.arrays import Crop, Matrix, Where
-from codeformer.environment import cores
+from codeformer.environment import threads
 from codeformer.errors import CodeFormerError, OutOfMemoryError, RestorationError
 from codeformer.faces.choose import choose
 from codeformer.faces.face import Face
@@ -36,7 +36,7 @@ _log = logging.getLogger("codeformer")
 
 _WINDOW_BYTES = 400_000_000  # a window holds no more pixels and crops than this, but always one picture
 _WINDOW_PICTURES = 32  # or as many as a batch has faces
-_READERS, _PASTERS = 8, 4  # threads, on a GPU at once: the cores have little else to do
+_READERS, _PASTERS = 8, 4  # threads at most; a GPU gets all of them: the cores have little else to do
 _SMALL_FACE = 24.5  # pixels: where smaller faces may be missed, a note says so
 
 
@@ -187,7 +187,7 @@ def process(jobs: Iterable[Job[K]], engine: Engine, *, ahead: int = 0) -> Genera
     depth = ahead and max(ahead, batch)
     # On a CPU the other networks would take memory and cores from this one
     alone = on_cpu and any((engine.parser, engine.background, engine.face_upsampler))
-    few = max(1, cores() // 4)  # on a CPU the network wants the cores
+    few = max(1, threads() // 4)  # on a CPU the network wants the cores
     readers = 1 if engine.mender else min(_READERS, few) if on_cpu else _READERS
     first = None if on_cpu or not ahead else readers
     begun = calls_ahead((partial(_begin, job, engine) for job in jobs), depth, threads=readers, is_full=_fills_memory)

@@ -203,7 +203,12 @@ class FaceRestorer:
 
     def _network(self, faces: int, exact: bool = False) -> CodeFormer | ForeignRestorer | CompiledNetwork:
         """Return what a batch goes through: translated, where that was asked for, if it is a full one."""
-        return self.net if exact or self.compiled is None or faces != self.batch_size else self.compiled
+        return self.net if exact or self.compiled is None or faces != self.full_batch else self.compiled
+
+    @property
+    def full_batch(self) -> int:
+        """How many faces of many go through the network at a time."""
+        return evenly(self.batch_size, self._most)
 
     def _autocast(self, exact: bool = False) -> AbstractContextManager[object]:
         if exact or self.precision == "fp32":
@@ -213,7 +218,7 @@ class FaceRestorer:
     def _batched(self, run: Callable[[Sequence[_S]], list[_T]], items: Sequence[_S]) -> list[_T]:
         """Run over slices of the items that fit; a smaller size that was found is kept for later calls."""
         self.require_own_process()
-        size = evenly(self.batch_size, self._most)
+        size = self.full_batch
         side = self._side_by_side
         results, fitting = in_fitting_batches(
             run if side is None else lambda part: side.each(run, part),

@@ -21,6 +21,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 _PARAMETERS_PER_CORE = 12_000_000  # the bundled network has 10 million, the published one 94 million
+_STARTING = threading.Lock()  # PyTorch's number is the process's, and changes for a moment
 _SHARE_OF_MEMORY = 4  # faces together take no more than one fourth of it
 
 
@@ -55,8 +56,7 @@ class SideBySide:
     """Threads that each run PyTorch with their own number of cores, as long as this object lives."""
 
     def __init__(self, plan: CorePlan) -> None:
-        self._pool = ThreadPoolExecutor(plan.faces, "codeformer-network")
-        every = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(plan.faces, "face-network")
         started = threading.Barrier(plan.faces + 1)
 
         def start() -> None:
@@ -64,11 +64,19 @@ class SideBySide:
             torch.set_num_threads(plan.cores)  # of this thread, and of those that begin before it is set back
             started.wait()
 
-        begun = [self._pool.submit(start) for _ in range(plan.faces)]
-        started.wait()
-        for one in begun:
-            one.result()
-        torch.set_num_threads(every)
+        with _STARTING:
+            every = torch.get_num_threads()
+            try:
+                begun = [self._pool.submit(start) for _ in range(plan.faces)]
+                started.wait()
+                for one in begun:
+                    one.result()
+            except BaseException:  # the system has not so many threads, or Ctrl-C: whoever waits must not wait for ever
+                started.abort()
+                self._pool.shutdown(wait=False)
+                raise
+            finally:
+                torch.set_num_threads(every)
 
     def each(self, run: Callable[[Sequence[S]], list[T]], items: Sequence[S]) -> list[T]:
         """Return what ``run`` gives for each item by itself, in order.

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from codeformer.environment import cores
+from codeformer.environment import threads
 from codeformer.errors import CodeFormerError, ExitCode, InputError, OutputError
 from codeformer.images.limits import most_pixels
 from codeformer.images.picture import SUFFIXES, read_picture
@@ -242,7 +242,7 @@ def _written(
     """
     queue: deque[tuple[Result[Pending], Future[_Written]]] = deque()
     least, most = _WRITERS
-    count = max(least, min(most, cores() // 2))
+    count = max(least, min(most, threads() // 2))
     with ThreadPoolExecutor(count, "codeformer-write") as writers:
         try:
             for result in results:

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from codeformer.environment import take_short_turns
 from codeformer.errors import CodeFormerError, RestorationError, UsageError
 from codeformer.extras import installed
 from codeformer.files.spool import Spool
@@ -299,8 +300,10 @@ class _Worker:
 
 
 def use_threads(options: RayOptions) -> None:
-    """Let the libraries of a worker use its share of the cores, and not all."""
+    """Let the libraries of a worker use its share of the cores, and not all; Python's threads take short turns."""
     import cv2
+
+    take_short_turns()
 
     count = max(1, int(options.cpus_per_worker))
     cv2.setNumThreads(count)

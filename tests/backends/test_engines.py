@@ -81,6 +81,12 @@ def test_the_whole_graph_has_no_halves(exported: dict[str, Path], small_faces: l
         opened(exported["whole"]).encode(small_faces)
 
 
+def test_exported_networks_are_not_translated(exported: dict[str, Path]) -> None:
+    """--compile is PyTorch's: it must not be accepted and do nothing."""
+    with pytest.raises(UsageError, match=r"--compile is for PyTorch, and onnxruntime runs net\.onnx"):
+        open_engine(TASKS["restore"], FaceWork(model=ModelOptions(str(exported["whole"]), compile=True)))
+
+
 def test_adain_is_part_of_the_file(exported: dict[str, Path], small_faces: list[np.ndarray]) -> None:
     with pytest.raises(UsageError, match="was exported with AdaIN"):
         opened(exported["whole"]).restore(small_faces, w=0.5, adain=False)

@@ -144,6 +144,39 @@ def test_full_batches_alone_go_through_the_translated_network(net: CodeFormer, c
     assert recorder.batches == [("encode_features", 2), ("predict_logits", 2), ("decode_codes", 2)]
 
 
+def test_what_the_largest_layer_allows_is_a_full_batch(
+    net: CodeFormer, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 faces of the published network go through it as two times 32, which are what is translated."""
+    monkeypatch.setattr("codeformer.pipeline.restorer._LARGEST_LAYER", 3 * largest_layer(net.config) - 1)
+    restorer, recorder = make(net, batch_size=4), _Recorder(net)
+    restorer.compiled = recorder  # type: ignore[assignment]
+    restorer.restore([*crops, crops[0]], w=0.5, adain=True)
+    assert [size for name, size in recorder.batches if name == "encode_features"] == [2, 2]
+
+
+def test_each_w_is_the_same_translation(
+    net: CodeFormer, crops: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number would be translated anew for each of its values."""
+    weights: list[Any] = []
+
+    def keep(function: Any, **_: Any) -> Any:
+        def call(*args: Any) -> Any:
+            weights.extend(args[3:4])
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", keep)
+    restorer = make(net, batch_size=3)
+    expected = [restorer.restore(crops, w=w, adain=True) for w in (0.3, 0.7, 0.0)]
+    restorer.compiled = CompiledNetwork(net, torch.device("cuda"))
+    found = [restorer.restore(crops, w=w, adain=True) for w in (0.3, 0.7, 0.0)]
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-6)
+    assert [isinstance(one, torch.Tensor) for one in weights] == [True, True, False] and weights[2] == 0
+
+
 def test_translating_is_for_cuda_cards_and_codeformers(net: CodeFormer) -> None:
     with pytest.raises(UsageError, match="--compile needs a CUDA card"):
         translate(make(net), w=0.5, adain=True)
@@ -219,6 +252,26 @@ def test_a_small_network_takes_a_face_on_each_core(net: CodeFormer, crops: list[
         np.testing.assert_array_equal(np.stack(halves), np.stack(alone))
         with pytest.raises(MemoryError):
             SideBySide(CorePlan(2, 1)).each(_raising, crops)
+
+
+def test_threads_that_cannot_be_started_are_an_error_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container's limit of processes is reached."""
+    start, begun = threading.Thread.start, []
+
+    def limited(self: threading.Thread) -> None:
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(self)
+        start(self)
+
+    with threads_of(3):
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            SideBySide(CorePlan(3, 1))
+        assert torch.get_num_threads() == 3
+    for one in begun:
+        one.join(timeout=20)
+    assert len(begun) == 2 and not any(one.is_alive() for one in begun)
 
 
 def _raising(part: Sequence[np.ndarray]) -> list[np.ndarray]:
