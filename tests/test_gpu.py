@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_upsampling_in_tiles(networks: dict[str, Path]) -> None:
 
 
 def test_training_goes_down_and_on(tmp_path: Path) -> None:
-    """Stage I on the card: it resumes, its losses are those of the processor, and its file opens."""
+    """Stage I on the card: its weights are those of the processor after a step or two, and it goes on where it was."""
     from codeformer.train import loop
     from codeformer.train.data import Folder
     from codeformer.train.settings import load_settings
@@ -188,14 +189,16 @@ def test_training_goes_down_and_on(tmp_path: Path) -> None:
         picture = np.full((64, 64, 3), (40 * i % 200, 90, 200 - 20 * i), np.uint8)
         cv2.circle(picture, (32, 32), 12 + i, (20, 200, 90), -1)
         cv2.imwrite(str(faces / f"{i}.png"), picture)
-    settings = load_settings("tiny", 1, ["steps=6", "perceptual=0.0", "gan=0.0", "save_every=3"])
-    for device in ("cpu", "cuda"):
-        loop.train(settings, [Folder(faces)], tmp_path / device, device=device, quiet=True)
-    loop.train(settings, [Folder(faces)], tmp_path / "cuda", device="cuda", quiet=True, resume=True)
-    a, b = (load_network(tmp_path / device / "model.safetensors").state_dict() for device in ("cpu", "cuda"))
-    for name, tensor in a.items():
-        if not name.startswith("quantize."):  # the codes are placed by the device's own random numbers
-            assert float((tensor.float() - b[name].float()).abs().max()) < 0.05, name
+    settings = load_settings("tiny", 1, ["steps=4", "perceptual=0.0", "gan=0.0", "ema=0.0", "vq_start=100"])
+    runs = {"whole": "cuda", "parts": "cuda", "cpu": "cpu"}
+    for run, device in runs.items():
+        steps = 2 if run == "parts" else 4
+        loop.train(replace(settings, steps=steps), [Folder(faces)], tmp_path / run, device=device, quiet=True)
+    loop.train(settings, [Folder(faces)], tmp_path / "parts", device="cuda", quiet=True, resume=True)
+    weights = {run: load_network(tmp_path / run / "model.safetensors").state_dict() for run in runs}
+    for name, tensor in weights["whole"].items():
+        for other in ("parts", "cpu"):
+            assert float((tensor.float() - weights[other][name].float()).abs().max()) < 2e-3, (name, other)
 
 
 def test_a_translated_network_gives_the_same_faces(crops: list[np.ndarray]) -> None:

@@ -87,8 +87,8 @@ def orientation_of(frame: Any) -> Orientation:
 class Orientations:
     """Tells the orientation of one decoded frame after the other, and looks at the side data of few.
 
-    A film that is turned midway begins anew there, with a keyframe; a turn that the frame tells by itself is seen at
-    once.
+    A turn that a frame's angle or size tells is seen at once. Mirroring alone is seen at the first keyframe that is 25
+    frames or more from the last look.
     """
 
     def __init__(self) -> None:
