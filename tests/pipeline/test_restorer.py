@@ -206,6 +206,16 @@ def test_what_cannot_be_translated_is_said_in_one_line(net: CodeFormer, monkeypa
 # --- faces side by side --------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def encoding_by(net: CodeFormer, call: Any) -> Iterator[None]:
+    """Let something stand in for the network's first half for a while."""
+    net.encode_features = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del net.encode_features
+
+
 def threads_of(count: int) -> Any:
     """Give PyTorch so many threads for a while."""
 
@@ -238,11 +248,8 @@ def test_a_small_network_takes_a_face_on_each_core(net: CodeFormer, crops: list[
             seen.append((threading.get_ident(), torch.get_num_threads(), len(x)))
             return real(x)
 
-        net.encode_features = look  # type: ignore[method-assign]
-        try:
+        with encoding_by(net, look):
             found = restorer.restore(crops, w=0.5, adain=True)
-        finally:
-            del net.encode_features
         assert len({thread for thread, _, _ in seen} - {threading.get_ident()}) == 3
         assert [(cores, faces) for _, cores, faces in seen] == [(1, 1)] * 3
         assert torch.get_num_threads() == 3, "the caller's own threads are what they were"
@@ -290,11 +297,8 @@ def test_a_face_that_does_not_fit_beside_others_is_tried_alone(net: CodeFormer, 
                 raise MemoryError
             return real(x)
 
-        net.encode_features = tight  # type: ignore[method-assign]
-        try:
+        with encoding_by(net, tight):
             found = restorer.restore(crops, w=0.5, adain=True)
-        finally:
-            del net.encode_features
         np.testing.assert_array_equal(np.stack(found), np.stack(expected))
         assert restorer.batch_size == 1
 
