@@ -27,6 +27,7 @@ from benchmark_common import PICTURE, ROOT
 from benchmark_engines import NETWORKS, model_of
 
 from codeformer import environment
+from codeformer.device import dtype_of, whole_floats
 
 CASES = ("crops", "whole")
 WAYS = ("eager", "compiled", "eager, CUDA graph", "compiled, CUDA graph")
@@ -44,8 +45,6 @@ def network_of(name: str) -> Any:
 
 def as_function(net: Any, precision: str, w: float = 0.5) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the whole network as one function of faces (B, 3, S, S) in [-1, 1], as the restorer computes it."""
-    from codeformer.device import dtype_of
-
     half = precision != "fp32"
 
     def run(x: torch.Tensor) -> torch.Tensor:
@@ -103,10 +102,11 @@ def networks(names: Sequence[str], limit: float) -> Iterator[str]:
             net = network_of(name).eval().requires_grad_(False).to("cuda", memory_format=torch.channels_last)
             x = torch.rand(batch, 3, 512, 512, device="cuda").to(memory_format=torch.channels_last) * 2 - 1
             ways = WAYS if precision == "bf16" and batch < 64 else WAYS[:1]
-            for row in rows(net, (name, precision, batch), ways, x):
-                yield row
-                if time.perf_counter() - started > limit:
-                    return
+            with whole_floats(x.device):  # as the restorer does
+                for row in rows(net, (name, precision, batch), ways, x):
+                    yield row
+                    if time.perf_counter() - started > limit:
+                        return
 
 
 @torch.inference_mode()

@@ -167,7 +167,7 @@ class FaceRestorer:
             net = self._network(len(x), exact)
             with self._autocast(exact):
                 lq_feat, features = net.encode_features(x)
-            with whole_floats(self.device):
+            with self._autocast(exact=True):
                 logits = net.predict_logits(lq_feat.float())
             return EncodedFaces(lq_feat, features, logits)
 
@@ -193,13 +193,11 @@ class FaceRestorer:
             return list(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     def _generate(self, encoded: EncodedFaces, codes: Tensor, w: float, adain: bool, *, exact: bool = False) -> Tensor:
-        net = self._network(len(encoded), exact)
+        net, lq_feat, features = self._network(len(encoded), exact), encoded.lq_feat, encoded.features
         if exact or self.precision == "fp32":
-            features = {k: v.float() for k, v in encoded.features.items()}
-            with whole_floats(self.device):
-                return net.decode_codes(codes, encoded.lq_feat.float(), features, w, adain).float()
-        with self._autocast():
-            return net.decode_codes(codes, encoded.lq_feat, encoded.features, w, adain).float()
+            lq_feat, features = lq_feat.float(), {k: v.float() for k, v in features.items()}
+        with self._autocast(exact):
+            return net.decode_codes(codes, lq_feat, features, w, adain).float()
 
     def _network(self, faces: int, exact: bool = False) -> CodeFormer | ForeignRestorer | CompiledNetwork:
         """Return what a batch goes through: translated, where that was asked for, if it is a full one."""
